@@ -1,0 +1,20 @@
+/**
+ * What the locks tell the debugging layer, in the checked and the turnstile build.
+ *
+ * A CPU that waits for a lock it already holds is reported at once, and not as the hang it becomes.
+ *
+ * @module
+ */
+import { bug } from '../base/bug.js';
+import { type Cpu } from '../machine/cpu.js';
+import { lockClassName } from '../machine/lock-class.js';
+import { heldIndex } from './held-locks.js';
+
+export { lockAcquired, lockRelease } from './hooks.js';
+
+/** This CPU is about to wait for the lock, if need be. @throws KernelBug if it holds the lock. */
+export function lockAcquire(cpu: Cpu, lock: number, lockClass: number): void {
+  if (heldIndex(cpu, lock) >= 0) {
+    bug(`cpu ${cpu.id}: recursive locking of ${lockClassName(lockClass)} (lock ${lock})`);
+  }
+}

@@ -1,0 +1,142 @@
+/**
+ * Who waits for whom, read from the CPUs' areas while they run.
+ *
+ * Protocol   A CPU that blocks records what it waits for (machine/sched.ts); a CPU that holds a lock has
+ *            it in its stack (debug/held-locks.ts). A waits for B if B holds what A waits for, or if A
+ *            waits for B's own progress (a TLB shootdown). A cycle of such edges, in which no CPU's wait
+ *            has changed between two looks, is a deadlock.
+ * Ordering   The snapshot is not atomic. A CPU in a real deadlock does not move, so what two snapshots
+ *            agree on (same waitSerial) is true of all CPUs of a cycle at once.
+ * Deviation  Who can end the wait for a completion or a wait queue is not recorded; such a wait has no
+ *            edge, and only its length can give it away.
+ *
+ * @module
+ */
+import { read, readOnce } from '#memory';
+
+import { type Cpu, cpuArea, cpuOfArea } from '../machine/cpu.js';
+import { lockClassName } from '../machine/lock-class.js';
+import { waitKindName } from '../machine/sched.js';
+import {
+  CpuArea,
+  HELD_LOCKS_MAX,
+  LOCK_CLASS_WORD,
+  MACHINE,
+  Machine,
+  type Spinlock,
+} from '../machine/types.js';
+import {
+  WAIT_DEVICE_FENCE,
+  WAIT_MUTEX,
+  WAIT_NONE,
+  WAIT_RWSEM_READ,
+  WAIT_RWSEM_WRITE,
+  WAIT_SHOOTDOWN,
+  WAIT_SPINLOCK,
+} from '../machine/wait-kind.js';
+import { element } from '../memory/layout.js';
+
+/** One CPU at one moment. */
+export interface CpuSnapshot {
+  readonly cpu: number;
+  readonly waitKind: number;
+  readonly waitObject: number;
+  /** Tells this wait from the CPU's other ones. */
+  readonly waitSerial: number;
+  readonly progress: number;
+  readonly finished: boolean;
+  /** Locks held, outermost first. */
+  readonly held: readonly number[];
+}
+
+/** All CPUs that run tasks. */
+export function snapshotCpus(cpu: Cpu): CpuSnapshot[] {
+  const cpus = read(cpu, MACHINE, Machine.cpus);
+  return Array.from({ length: cpus }, (_, id) => snapshotCpu(cpu, id));
+}
+
+/** One CPU. */
+export function snapshotCpu(cpu: Cpu, id: number): CpuSnapshot {
+  const area = cpuArea(id);
+  const held: number[] = [];
+  for (let i = 0; i < HELD_LOCKS_MAX; i++) {
+    const lock = readOnce(cpu, area, element(CpuArea.held, i));
+    if (lock === 0) break;
+    held.push(lock);
+  }
+  return {
+    cpu: id,
+    waitKind: readOnce(cpu, area, CpuArea.waitKind),
+    waitObject: readOnce(cpu, area, CpuArea.waitObject),
+    waitSerial: readOnce(cpu, area, CpuArea.waitSerial),
+    progress: readOnce(cpu, area, CpuArea.progress),
+    finished: readOnce(cpu, area, CpuArea.finished) !== 0,
+    held,
+  };
+}
+
+const LOCK_WAITS: ReadonlySet<number> = new Set([
+  WAIT_SPINLOCK,
+  WAIT_MUTEX,
+  WAIT_RWSEM_READ,
+  WAIT_RWSEM_WRITE,
+]);
+const CPU_WAITS: ReadonlySet<number> = new Set([WAIT_SHOOTDOWN, WAIT_DEVICE_FENCE]);
+
+/** The CPUs that can end the wait of `waiter`, as far as that is recorded. */
+export function blockersOf(waiter: CpuSnapshot, all: readonly CpuSnapshot[]): number[] {
+  if (CPU_WAITS.has(waiter.waitKind)) return [cpuOfArea(waiter.waitObject as CpuArea)];
+  if (!LOCK_WAITS.has(waiter.waitKind)) return [];
+  return all.filter((other) => other.held.includes(waiter.waitObject)).map((other) => other.cpu);
+}
+
+/** The CPUs of a cycle of waits, in order, each waiting for the next; undefined if there is none. */
+export function findCycle(all: readonly CpuSnapshot[]): CpuSnapshot[] | undefined {
+  const byId = new Map(all.map((snapshot) => [snapshot.cpu, snapshot]));
+  const done = new Set<number>();
+  const path: CpuSnapshot[] = [];
+  const visit = (snapshot: CpuSnapshot): CpuSnapshot[] | undefined => {
+    const seenAt = path.indexOf(snapshot);
+    if (seenAt >= 0) return path.slice(seenAt);
+    if (done.has(snapshot.cpu)) return undefined;
+    path.push(snapshot);
+    for (const id of blockersOf(snapshot, all)) {
+      const next = byId.get(id);
+      const cycle = next && visit(next);
+      if (cycle) return cycle;
+    }
+    path.pop();
+    done.add(snapshot.cpu);
+    return undefined;
+  };
+  for (const snapshot of all) {
+    const cycle = visit(snapshot);
+    if (cycle) return cycle;
+  }
+  return undefined;
+}
+
+/** The name of a lock's class. */
+export function lockName(cpu: Cpu, lock: number): string {
+  return lockClassName(readOnce(cpu, lock as Spinlock, LOCK_CLASS_FIELD));
+}
+const LOCK_CLASS_FIELD = LOCK_CLASS_WORD as typeof Spinlock.lockClass;
+
+/** What a CPU does, in a line: `waits for mutex driver->lock, held by cpu 1; holds mmap_lock`. */
+export function describeCpu(cpu: Cpu, snapshot: CpuSnapshot, all: readonly CpuSnapshot[]): string {
+  const doing = describeWait(cpu, snapshot, all);
+  const held = snapshot.held.map((lock) => lockName(cpu, lock));
+  return held.length === 0 ? doing : `${doing}; holds ${held.join(', ')}`;
+}
+
+function describeWait(cpu: Cpu, snapshot: CpuSnapshot, all: readonly CpuSnapshot[]): string {
+  const { waitKind, waitObject } = snapshot;
+  if (waitKind === WAIT_NONE) return snapshot.finished ? 'has finished' : 'runs';
+  const what = LOCK_WAITS.has(waitKind) ? ` ${lockName(cpu, waitObject)}` : '';
+  const blockers = blockersOf(snapshot, all);
+  const by =
+    blockers.length === 0
+      ? ''
+      : `, ${CPU_WAITS.has(waitKind) ? 'of' : 'held by'} ${blockers.map((id) => `cpu ${id}`).join(', ')}`;
+  return `waits for ${waitKindName(waitKind)}${what}${by}`;
+}

@@ -1,0 +1,97 @@
+/**
+ * The worker's side of a crew: becomes one CPU of a machine and runs one program on it.
+ *
+ * This is the one place where an exception of kernel code is caught: it stops the machine and becomes a
+ * report. Everything a worker does between the start barrier and its return blocks its thread.
+ *
+ * @module
+ */
+import { fetchAdd, park, readOnce, unpark, writeOnce } from '#memory';
+
+import { KernelBug } from '../base/bug.js';
+import { attachCpu } from '../machine/boot.js';
+import { type Cpu } from '../machine/cpu.js';
+import { loadOps } from '../machine/ops-table.js';
+import {
+  beginWait,
+  checkHalted,
+  endWait,
+  HALT_PANIC,
+  haltMachine,
+  MachineHalted,
+} from '../machine/sched.js';
+import { CpuArea, MACHINE, Machine } from '../machine/types.js';
+import { WAIT_START } from '../machine/wait-kind.js';
+import { type MemoryHandle } from '../memory/port.js';
+
+/** What one worker is asked to do. */
+export interface WorkerTask {
+  readonly handle: MemoryHandle;
+  readonly cpu: number;
+  /** URL of the module that has the program. */
+  readonly module: string;
+  /** The exported function to run: `(cpu, args) => result`. */
+  readonly entry: string;
+  readonly args: unknown;
+  /** URLs of the modules with ops tables, in the order all workers load them. */
+  readonly opsModules: readonly string[];
+}
+
+/** A program: it runs on its CPU until it is done, blocking the thread; result and args are cloned. */
+export type Program = (cpu: Cpu, args: unknown) => unknown;
+
+/** How a worker died. */
+export interface Death {
+  readonly cpu: number;
+  /** `KernelBug`, `TypeError`, … */
+  readonly errorName: string;
+  readonly message: string;
+  readonly stack: string;
+}
+
+/** How a worker ended. */
+export type Outcome =
+  | { readonly status: 'returned'; readonly value: unknown; readonly operations: number }
+  | { readonly status: 'halted' }
+  | { readonly status: 'died'; readonly death: Death };
+
+const HALT_SLICE_MS = 100;
+
+/** Piscina calls this once on each worker. */
+export default async function runWorker(task: WorkerTask): Promise<Outcome> {
+  const cpu = attachCpu(task.handle, task.cpu);
+  try {
+    await loadOps(cpu, task.opsModules);
+    const module = (await import(task.module)) as Record<string, Program>;
+    const program = module[task.entry];
+    if (program === undefined) throw new Error(`${task.module} exports no ${task.entry}`);
+    waitForStart(cpu);
+    const value = program(cpu, task.args);
+    writeOnce(cpu, cpu.area, CpuArea.finished, 1);
+    return { status: 'returned', value, operations: cpu.operations };
+  } catch (error) {
+    if (error instanceof MachineHalted) return { status: 'halted' };
+    haltMachine(cpu, HALT_PANIC);
+    return { status: 'died', death: deathOf(cpu, error) };
+  }
+}
+
+/** Says that this CPU is ready and waits until all are. */
+function waitForStart(cpu: Cpu): void {
+  fetchAdd(cpu, MACHINE, Machine.arrived, 1);
+  unpark(cpu, MACHINE, Machine.arrived, 1);
+  beginWait(cpu, WAIT_START, MACHINE);
+  while (readOnce(cpu, MACHINE, Machine.started) === 0) {
+    park(cpu, MACHINE, Machine.started, 0, HALT_SLICE_MS);
+    checkHalted(cpu);
+  }
+  endWait(cpu);
+}
+
+function deathOf(cpu: Cpu, error: unknown): Death {
+  if (!(error instanceof Error)) {
+    return { cpu: cpu.id, errorName: typeof error, message: String(error), stack: '' };
+  }
+  const errorName = error instanceof KernelBug ? 'KernelBug' : error.name;
+  return { cpu: cpu.id, errorName, message: error.message, stack: error.stack ?? '' };
+}

@@ -1,0 +1,100 @@
+/**
+ * Lays a new machine out in its memory.
+ *
+ * Runs once, on the main thread, before any other worker knows the memory. What a machine consists of
+ * and in which order is said in machine/types.ts.
+ *
+ * @module
+ */
+import { read, write } from '#memory';
+
+import { EXIT_USAGE, FaultlineError } from '../base/bug.js';
+import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
+import { CACHELINE_WORDS, member } from '../memory/layout.js';
+import { type AtomicsForm } from '../memory/native.js';
+import { createMemory, type MemoryHandle, MemoryPort } from '../memory/port.js';
+import { initSpinlock } from './arch-spinlock.js';
+import { Cpu, CPU_AREAS } from './cpu.js';
+import { CPUS_MAX, MEMORY_WORDS_MAX } from './limits.js';
+import { lockClass } from './lock-class.js';
+import { bootPageAlloc } from './page-alloc.js';
+import { allocPercpu } from './percpu.js';
+import { bootTlb } from './tlb.js';
+import { CpuArea, MACHINE, Machine, Page, Pageset } from './types.js';
+
+/** What a machine is made of. */
+export interface MachineConfig {
+  /** CPUs that run tasks; the boot CPU comes on top. */
+  readonly cpus: number;
+  /** Physical memory; 0 for a machine of locks alone. Unit: bytes. */
+  readonly ramBytes: number;
+  readonly atomics?: AtomicsForm;
+}
+
+/** A machine that has booted. */
+export interface BootedMachine {
+  /** What other workers need to attach to it. */
+  readonly handle: MemoryHandle;
+  /** The boot CPU, for the thread that called `bootMachine`. */
+  readonly cpu: Cpu;
+  readonly cpus: number;
+}
+
+/** One CPU's part of the per-CPU region. */
+const PERCPU_WORDS = 8192;
+const PERCPU_LOCK = lockClass('pcpu_lock');
+const SLAB_LOCK = lockClass('slab_mutex');
+const MACHINE_MAGIC = 0x46_41_55_4c;
+
+/** Creates a machine. @throws FaultlineError if the configuration is out of range. */
+export function bootMachine(config: MachineConfig): BootedMachine {
+  const { cpus } = config;
+  if (!Number.isInteger(cpus) || cpus < 1 || cpus > CPUS_MAX) {
+    throw badMachine(`a machine has 1 to ${CPUS_MAX} CPUs, not ${cpus}`);
+  }
+  const allCpus = cpus + 1;
+  const frameCount = Math.floor(config.ramBytes / PAGE_SIZE);
+  const percpu = roundUp(CPU_AREAS + allCpus * CpuArea.words, CACHELINE_WORDS);
+  const pages = percpu + allCpus * PERCPU_WORDS;
+  const frames = roundUp(pages + frameCount * Page.words, PAGE_WORDS);
+  const end = frames + frameCount * PAGE_WORDS;
+  if (end > MEMORY_WORDS_MAX) throw badMachine(`${config.ramBytes} bytes of memory are too many`);
+  const handle = createMemory(end, config.atomics ?? 'wasm');
+
+  const port = new MemoryPort(handle);
+  write(port, MACHINE, Machine.magic, MACHINE_MAGIC);
+  write(port, MACHINE, Machine.cpus, cpus);
+  write(port, MACHINE, Machine.percpu, percpu);
+  write(port, MACHINE, Machine.percpuStride, PERCPU_WORDS);
+  write(port, MACHINE, Machine.pages, pages);
+  write(port, MACHINE, Machine.frames, frames);
+  write(port, MACHINE, Machine.frameCount, frameCount);
+
+  const cpu = new Cpu(handle, cpus);
+  initSpinlock(cpu, member(MACHINE, Machine.percpuLock), PERCPU_LOCK);
+  initSpinlock(cpu, member(MACHINE, Machine.slabLock), SLAB_LOCK);
+  write(cpu, MACHINE, Machine.pagesets, allocPercpu(cpu, Pageset.words));
+  bootTlb(cpu);
+  if (frameCount > 0) bootPageAlloc(cpu, allCpus);
+  return { handle, cpu, cpus };
+}
+
+/** A CPU of a machine that booted elsewhere. */
+export function attachCpu(handle: MemoryHandle, id: number): Cpu {
+  const cpu = new Cpu(handle, id);
+  if (read(cpu, MACHINE, Machine.magic) !== MACHINE_MAGIC)
+    throw badMachine('this memory holds no booted machine');
+  const cpus = read(cpu, MACHINE, Machine.cpus);
+  if (!Number.isInteger(id) || id < 0 || id > cpus) {
+    throw badMachine(`this machine has CPUs 0 to ${cpus}, and no CPU ${id}`);
+  }
+  return cpu;
+}
+
+function badMachine(message: string): FaultlineError {
+  return new FaultlineError('FAULTLINE_BAD_MACHINE', message, EXIT_USAGE);
+}
+
+function roundUp(value: number, multiple: number): number {
+  return Math.ceil(value / multiple) * multiple;
+}

@@ -1,0 +1,62 @@
+/**
+ * The emulated CPU: the first argument of every kernel function, and its `current`.
+ *
+ * One worker is one CPU and runs one task. The last CPU of a machine is the boot CPU: the main thread,
+ * which sets the machine up and watches it. What other CPUs may see of it is its CpuArea in shared
+ * memory; what only it needs (counts that are back at zero whenever the program is between kernel
+ * calls) are plain fields here.
+ *
+ * @module
+ */
+import { read } from '#memory';
+
+import { type Ptr } from '../memory/layout.js';
+import { type MemoryHandle, MemoryPort } from '../memory/port.js';
+import { CpuArea, MACHINE, Machine } from './types.js';
+
+export class Cpu extends MemoryPort {
+  readonly id: number;
+  /** What other CPUs see of this one; its address names the task. */
+  readonly area: CpuArea;
+  /** This CPU's part of the per-CPU region. Unit: word index. */
+  readonly percpu: number;
+  /** The Page of frame 0, and the first word of frame 0. */
+  readonly pages: number;
+  readonly frames: number;
+  /** Nesting of sections that may not sleep. @kernel preempt_count */
+  preemptCount = 0;
+  /** Nesting of sections that may not block for other reasons. @kernel current->non_block_count */
+  nonBlockCount = 0;
+  /** Locks held, as entries in CpuArea.held. */
+  heldDepth = 0;
+  /** Places in wait queues in use, out of CpuArea.waitEntries. */
+  waitDepth = 0;
+  /** Ops tables by index; machine/ops-table.ts. */
+  readonly opsTables: object[] = [];
+  readonly opsIndices = new Map<object, number>();
+  /** kmem_cache of each struct layout, filled on first use; machine/slab.ts. */
+  readonly slabs = new Map<string, Ptr<'kmem_cache'>>();
+
+  constructor(handle: MemoryHandle, id: number) {
+    super(handle);
+    this.id = id;
+    this.area = cpuArea(id);
+    this.percpu =
+      read(this, MACHINE, Machine.percpu) + id * read(this, MACHINE, Machine.percpuStride);
+    this.pages = read(this, MACHINE, Machine.pages);
+    this.frames = read(this, MACHINE, Machine.frames);
+  }
+}
+
+/** Where the areas of CPUs are. */
+export const CPU_AREAS = MACHINE + Machine.words;
+
+/** The area of CPU `id`. */
+export function cpuArea(id: number): CpuArea {
+  return (CPU_AREAS + id * CpuArea.words) as CpuArea;
+}
+
+/** The CPU whose area this is. */
+export function cpuOfArea(area: CpuArea): number {
+  return (area - CPU_AREAS) / CpuArea.words;
+}

@@ -1,0 +1,326 @@
+/**
+ * Frames of physical memory: a buddy allocator behind per-CPU stocks of single frames.
+ *
+ * Kernel     mm/page_alloc.c
+ * Protocol   A free block of 2^order frames is on the list of its order and its first Page carries
+ *            PG_BUDDY and the order. Allocation splits the smallest block that fits; freeing joins a
+ *            block with its buddy (pfn xor 2^order) as long as that is free and whole. Single frames go
+ *            through the CPU's Pageset, which trades batches with the zone.
+ * Invariant  I1  A frame is in exactly one of: a zone list, a Pageset, somebody's hands.
+ *            I2  Page.generation advances whenever the frame leaves somebody's hands, and the frame is
+ *                filled with POISON: an access through a mapping that outlived the frame is seen.
+ *            I3  An allocation fails only if no frame is free anywhere: before it fails, all Pagesets
+ *                are drained.
+ * Ordering   Zone.lock protects the lists; Pageset.lock, inside which Zone.lock nests, one stock.
+ * Deviation  One zone, no watermarks, no reclaim at this level. Frame 0 is never handed out, so that 0
+ *            means "no frame"; frame 1 is the zero page.
+ * Cost       alloc or free of one frame: two read-modify-writes and, on free, a fill of 4 KiB.
+ *
+ * @module
+ */
+import { fillWords, read, write, writeOnce } from '#memory';
+
+import { bug } from '../base/bug.js';
+import { PAGE_WORDS } from '../base/units.js';
+import { member, type Ptr } from '../memory/layout.js';
+import { archSpinLock, archSpinUnlock, initSpinlock } from './arch-spinlock.js';
+import { type Cpu } from './cpu.js';
+import { lockClass } from './lock-class.js';
+import { perCpuPtr, thisCpuPtr } from './percpu.js';
+import { FreeArea, MACHINE, Machine, MAX_ORDER, Page, Pageset, Zone } from './types.js';
+
+/** A frame number. 0 is no frame. */
+export type Pfn = number;
+
+/** The frame of zeroes that untouched memory reads as; never written, never freed. */
+export const ZERO_PFN = 1;
+const FIRST_FREE_PFN = 2;
+
+/** Every byte of a free frame. @kernel POISON_FREE */
+export const POISON = 0x6b;
+
+/** Page.flags: the frame is the first of a free block. */
+const PG_BUDDY = 1;
+/** Page.flags: the frame is in a Pageset. */
+const PG_STOCK = 32;
+/** Page.flags: the frame holds slab objects. */
+export const PG_SLAB = 2;
+/** Page.flags: the frame is a page table. */
+export const PG_TABLE = 4;
+/** Page.flags: the frame holds anonymous memory. */
+export const PG_ANON = 8;
+/** Page.flags: anonymous, and mapped by one page table entry that may write without copying. */
+export const PG_ANON_EXCLUSIVE = 16;
+
+const PAGESET_BATCH_MAX = 32;
+const ZONE_LOCK = lockClass('zone->lock');
+const PAGESET_LOCK = lockClass('pcp->lock');
+const ZONE = member(MACHINE, Machine.zone);
+
+/** The Page of a frame. @kernel pfn_to_page */
+export function pageOf(cpu: Cpu, pfn: Pfn): Page {
+  return (cpu.pages + pfn * Page.words) as Page;
+}
+
+/** The frame of a Page. @kernel page_to_pfn */
+export function pfnOf(cpu: Cpu, page: Page): Pfn {
+  return (page - cpu.pages) / Page.words;
+}
+
+/** The first word of a frame. */
+export function frameOf(cpu: Cpu, pfn: Pfn): number {
+  return cpu.frames + pfn * PAGE_WORDS;
+}
+
+/** The frame that a word of memory lies in. */
+export function pfnOfWord(cpu: Cpu, index: number): Pfn {
+  return Math.floor((index - cpu.frames) / PAGE_WORDS);
+}
+
+/** Puts all frames but the reserved ones on the free lists. Runs once, at boot. */
+export function bootPageAlloc(cpu: Cpu, cpus: number): void {
+  const frameCount = read(cpu, MACHINE, Machine.frameCount);
+  const share = Math.floor(frameCount / (8 * cpus));
+  write(cpu, MACHINE, Machine.pagesetBatch, Math.max(1, Math.min(PAGESET_BATCH_MAX, share)));
+  initSpinlock(cpu, member(ZONE, Zone.lock), ZONE_LOCK);
+  const pagesets = read(cpu, MACHINE, Machine.pagesets);
+  for (let id = 0; id < cpus; id++) {
+    initSpinlock(cpu, member(pagesetOf(cpu, pagesets, id), Pageset.lock), PAGESET_LOCK);
+  }
+  write(cpu, pageOf(cpu, ZERO_PFN), Page.refcount, 1);
+  let pfn = FIRST_FREE_PFN;
+  while (pfn < frameCount) {
+    let order = 0;
+    while (order < MAX_ORDER && pfn % (2 << order) === 0 && pfn + (2 << order) <= frameCount) {
+      order++;
+    }
+    pushBlock(cpu, pfn, order);
+    pfn += 1 << order;
+  }
+}
+
+/** A frame for the caller alone, with refcount 1 and undefined contents; 0 if none is free. */
+export function allocPage(cpu: Cpu): Pfn {
+  const pfn = takeFromPageset(cpu);
+  if (pfn === 0) return allocPages(cpu, 0);
+  write(cpu, pageOf(cpu, pfn), Page.refcount, 1);
+  return pfn;
+}
+
+/** As allocPage, filled with zeroes. */
+export function allocZeroedPage(cpu: Cpu): Pfn {
+  const pfn = allocPage(cpu);
+  if (pfn !== 0) fillWords(cpu, frameOf(cpu, pfn), 0, PAGE_WORDS);
+  return pfn;
+}
+
+/** 2^order frames in a row, aligned; 0 if there is no such block anywhere. @kernel alloc_pages */
+export function allocPages(cpu: Cpu, order: number): Pfn {
+  let pfn = takeBlock(cpu, order);
+  if (pfn === 0) {
+    drainAllPagesets(cpu); // I3
+    pfn = takeBlock(cpu, order);
+  }
+  if (pfn === 0) return 0;
+  for (let i = 0; i < 1 << order; i++) write(cpu, pageOf(cpu, pfn + i), Page.refcount, 1);
+  return pfn;
+}
+
+/** Gives a frame back. The caller is its only user. @kernel __free_page */
+export function freePage(cpu: Cpu, pfn: Pfn): void {
+  retire(cpu, pfn);
+  const set = thisPageset(cpu);
+  const lock = member(set, Pageset.lock);
+  archSpinLock(cpu, lock);
+  pushToPageset(cpu, set, pfn);
+  const batch = read(cpu, MACHINE, Machine.pagesetBatch);
+  if (read(cpu, set, Pageset.count) > 2 * batch) drainPageset(cpu, set, batch);
+  archSpinUnlock(cpu, lock);
+}
+
+/** Gives 2^order frames back. @kernel __free_pages */
+export function freePages(cpu: Cpu, pfn: Pfn, order: number): void {
+  for (let i = 0; i < 1 << order; i++) retire(cpu, pfn + i);
+  const lock = member(ZONE, Zone.lock);
+  archSpinLock(cpu, lock);
+  mergeBlock(cpu, pfn, order);
+  archSpinUnlock(cpu, lock);
+}
+
+/** Frames nobody holds. Exact only while nobody allocates or frees. */
+export function freeFrameCount(cpu: Cpu): number {
+  let count = read(cpu, ZONE, Zone.freeFrames);
+  const pagesets = read(cpu, MACHINE, Machine.pagesets);
+  const cpus = read(cpu, MACHINE, Machine.cpus) + 1;
+  for (let id = 0; id < cpus; id++) {
+    count += read(cpu, pagesetOf(cpu, pagesets, id), Pageset.count);
+  }
+  return count;
+}
+
+/** Ends a frame's life (I2). */
+function retire(cpu: Cpu, pfn: Pfn): void {
+  const page = pageOf(cpu, pfn);
+  if (pfn < FIRST_FREE_PFN) bug(`frame ${pfn} is reserved and was freed`);
+  if ((read(cpu, page, Page.flags) & (PG_BUDDY | PG_STOCK)) !== 0) {
+    bug(`frame ${pfn} is free and was freed (I1)`);
+  }
+  writeOnce(cpu, page, Page.generation, (read(cpu, page, Page.generation) + 1) | 0);
+  fillWords(cpu, frameOf(cpu, pfn), POISON, PAGE_WORDS);
+  write(cpu, page, Page.flags, 0);
+  write(cpu, page, Page.refcount, 0);
+  write(cpu, page, Page.mapcount, 0);
+  write(cpu, page, Page.mapping, 0);
+  write(cpu, page, Page.private, 0);
+}
+
+// --- per-CPU stocks ---
+
+function pagesetOf(cpu: Cpu, pagesets: number, id: number): Pageset {
+  return perCpuPtr<'pageset'>(cpu, pagesets, id);
+}
+
+function thisPageset(cpu: Cpu): Pageset {
+  return thisCpuPtr<'pageset'>(cpu, read(cpu, MACHINE, Machine.pagesets));
+}
+
+function takeFromPageset(cpu: Cpu): Pfn {
+  const set = thisPageset(cpu);
+  const lock = member(set, Pageset.lock);
+  archSpinLock(cpu, lock);
+  if (read(cpu, set, Pageset.count) === 0) refillPageset(cpu, set);
+  const pfn = popFromPageset(cpu, set);
+  archSpinUnlock(cpu, lock);
+  return pfn;
+}
+
+/** Pageset.lock must be held. */
+function pushToPageset(cpu: Cpu, set: Pageset, pfn: Pfn): void {
+  const page = pageOf(cpu, pfn);
+  write(cpu, page, Page.flags, PG_STOCK);
+  write(cpu, page, Page.next, read(cpu, set, Pageset.head));
+  write(cpu, set, Pageset.head, pfn);
+  write(cpu, set, Pageset.count, read(cpu, set, Pageset.count) + 1);
+}
+
+/** Pageset.lock must be held. Returns 0 if the set is empty. */
+function popFromPageset(cpu: Cpu, set: Pageset): Pfn {
+  const pfn = read(cpu, set, Pageset.head);
+  if (pfn === 0) return 0;
+  const page = pageOf(cpu, pfn);
+  write(cpu, page, Page.flags, 0);
+  write(cpu, set, Pageset.head, read(cpu, page, Page.next));
+  write(cpu, set, Pageset.count, read(cpu, set, Pageset.count) - 1);
+  return pfn;
+}
+
+/** Pageset.lock must be held; takes Zone.lock. */
+function refillPageset(cpu: Cpu, set: Pageset): void {
+  const batch = read(cpu, MACHINE, Machine.pagesetBatch);
+  const lock = member(ZONE, Zone.lock);
+  archSpinLock(cpu, lock);
+  for (let i = 0; i < batch; i++) {
+    const pfn = splitBlock(cpu, 0);
+    if (pfn === 0) break;
+    pushToPageset(cpu, set, pfn);
+  }
+  archSpinUnlock(cpu, lock);
+}
+
+/** Pageset.lock must be held; takes Zone.lock. */
+function drainPageset(cpu: Cpu, set: Pageset, count: number): void {
+  const lock = member(ZONE, Zone.lock);
+  archSpinLock(cpu, lock);
+  for (let i = 0; i < count; i++) {
+    const pfn = popFromPageset(cpu, set);
+    if (pfn === 0) break;
+    mergeBlock(cpu, pfn, 0);
+  }
+  archSpinUnlock(cpu, lock);
+}
+
+function drainAllPagesets(cpu: Cpu): void {
+  const pagesets = read(cpu, MACHINE, Machine.pagesets);
+  const cpus = read(cpu, MACHINE, Machine.cpus) + 1;
+  for (let id = 0; id < cpus; id++) {
+    const set = pagesetOf(cpu, pagesets, id);
+    const lock = member(set, Pageset.lock);
+    archSpinLock(cpu, lock);
+    drainPageset(cpu, set, read(cpu, set, Pageset.count));
+    archSpinUnlock(cpu, lock);
+  }
+}
+
+// --- the zone's lists; all of these need Zone.lock ---
+
+function takeBlock(cpu: Cpu, order: number): Pfn {
+  const lock = member(ZONE, Zone.lock);
+  archSpinLock(cpu, lock);
+  const pfn = splitBlock(cpu, order);
+  archSpinUnlock(cpu, lock);
+  return pfn;
+}
+
+function freeArea(order: number): Ptr<'free_area'> {
+  return (ZONE + Zone.areas + order * FreeArea.words) as Ptr<'free_area'>;
+}
+
+/** Takes a block of the order, splitting a larger one if there is none; 0 if there is neither. */
+function splitBlock(cpu: Cpu, order: number): Pfn {
+  for (let from = order; from <= MAX_ORDER; from++) {
+    const pfn = read(cpu, freeArea(from), FreeArea.head);
+    if (pfn === 0) continue;
+    removeBlock(cpu, pfn, from);
+    for (let half = from - 1; half >= order; half--) pushBlock(cpu, pfn + (1 << half), half);
+    return pfn;
+  }
+  return 0;
+}
+
+/** Frees a block, joined with its buddies as far as they are free. */
+function mergeBlock(cpu: Cpu, freed: Pfn, freedOrder: number): void {
+  const frameCount = read(cpu, MACHINE, Machine.frameCount);
+  let pfn = freed;
+  let order = freedOrder;
+  while (order < MAX_ORDER) {
+    const buddy = pfn ^ (1 << order);
+    if (buddy + (1 << order) > frameCount || !isFreeBlock(cpu, buddy, order)) break;
+    removeBlock(cpu, buddy, order);
+    pfn = Math.min(pfn, buddy);
+    order++;
+  }
+  pushBlock(cpu, pfn, order);
+}
+
+function isFreeBlock(cpu: Cpu, pfn: Pfn, order: number): boolean {
+  const page = pageOf(cpu, pfn);
+  return (read(cpu, page, Page.flags) & PG_BUDDY) !== 0 && read(cpu, page, Page.private) === order;
+}
+
+function pushBlock(cpu: Cpu, pfn: Pfn, order: number): void {
+  const area = freeArea(order);
+  const page = pageOf(cpu, pfn);
+  const head = read(cpu, area, FreeArea.head);
+  write(cpu, page, Page.flags, PG_BUDDY);
+  write(cpu, page, Page.private, order);
+  write(cpu, page, Page.prev, 0);
+  write(cpu, page, Page.next, head);
+  if (head !== 0) write(cpu, pageOf(cpu, head), Page.prev, pfn);
+  write(cpu, area, FreeArea.head, pfn);
+  write(cpu, area, FreeArea.count, read(cpu, area, FreeArea.count) + 1);
+  write(cpu, ZONE, Zone.freeFrames, read(cpu, ZONE, Zone.freeFrames) + (1 << order));
+}
+
+function removeBlock(cpu: Cpu, pfn: Pfn, order: number): void {
+  const area = freeArea(order);
+  const page = pageOf(cpu, pfn);
+  const next = read(cpu, page, Page.next);
+  const prev = read(cpu, page, Page.prev);
+  if (prev === 0) write(cpu, area, FreeArea.head, next);
+  else write(cpu, pageOf(cpu, prev), Page.next, next);
+  if (next !== 0) write(cpu, pageOf(cpu, next), Page.prev, prev);
+  write(cpu, page, Page.flags, 0);
+  write(cpu, page, Page.private, 0);
+  write(cpu, area, FreeArea.count, read(cpu, area, FreeArea.count) - 1);
+  write(cpu, ZONE, Zone.freeFrames, read(cpu, ZONE, Zone.freeFrames) - (1 << order));
+}

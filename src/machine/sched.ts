@@ -1,0 +1,189 @@
+/**
+ * Sleeping and waking: the one way a CPU blocks, and the one way another ends it.
+ *
+ * Kernel     kernel/sched/core.c (set_current_state, schedule, wake_up_process)
+ * Protocol   sleeper                                 waker
+ *              setCurrentState(TASK_…)                 make the condition true
+ *              test the condition; true: leave         wakeUpProcess: state := TASK_RUNNING,
+ *              schedule: park while state is TASK_…      unpark if it was not
+ *              setCurrentState(TASK_RUNNING)
+ * Invariant  I1  No wake-up is lost: the sleeper publishes its state before it tests the condition, the
+ *                waker changes the condition before it reads the state. Both are full barriers.
+ *            I2  A CPU that may not sleep (preemptCount, nonBlockCount) never enters schedule.
+ *            I3  Every wait is recorded in the CPU's area before it blocks, so that the watchdog sees
+ *                what each CPU waits for. No wait outlives the machine: a halted machine wakes all.
+ * Ordering   The store of the state is sequentially consistent and so is the waker's exchange.
+ * Deviation  A CPU runs one task, so nothing else runs here while it sleeps. Sleeps are cut into slices
+ *            of PARK_SLICE_MS, after which the machine's halted word is read: no wake-up depends on it.
+ *
+ * @module
+ */
+import {
+  clockMs,
+  exchange,
+  park,
+  readOnce,
+  relax,
+  storeRelease,
+  unpark,
+  write,
+  writeOnce,
+} from '#memory';
+
+import { bug } from '../base/bug.js';
+import { type Cpu } from './cpu.js';
+import { CpuArea, MACHINE, Machine } from './types.js';
+import { WAIT_KINDS, WAIT_NONE } from './wait-kind.js';
+
+export const TASK_RUNNING = 0;
+export const TASK_INTERRUPTIBLE = 1;
+export const TASK_UNINTERRUPTIBLE = 2;
+export const TASK_WAKEKILL = 0x100;
+/** Sleeps until woken or fatally signalled. */
+export const TASK_KILLABLE = TASK_WAKEKILL | TASK_UNINTERRUPTIBLE;
+
+/** Longest sleep before the halted word is looked at. Unit: milliseconds. */
+const PARK_SLICE_MS = 100;
+/** Spins between two looks at the halted word. */
+const HALT_CHECK_SPINS = 1024;
+
+/** Thrown on every CPU of a machine that was halted; only the worker entry catches it. */
+export class MachineHalted extends Error {
+  override readonly name = 'MachineHalted';
+}
+
+/** Why Machine.halted is set. */
+export const HALT_PANIC = 1;
+export const HALT_DEADLOCK = 2;
+export const HALT_STOP = 3;
+
+/** Leaves by MachineHalted if the machine was halted. */
+export function checkHalted(cpu: Cpu): void {
+  if (readOnce(cpu, MACHINE, Machine.halted) !== 0) throw new MachineHalted('machine halted');
+}
+
+/** One turn of a spin loop; `spins` counts them. Leaves by MachineHalted. */
+export function cpuRelax(cpu: Cpu, spins: number): void {
+  relax(cpu);
+  if ((spins & (HALT_CHECK_SPINS - 1)) === HALT_CHECK_SPINS - 1) checkHalted(cpu);
+}
+
+/** Records what this CPU is about to wait for (I3): a wait kind and the object waited for. */
+export function beginWait(cpu: Cpu, kind: number, object: number): void {
+  const { area } = cpu;
+  writeOnce(cpu, area, CpuArea.waitObject, object);
+  writeOnce(cpu, area, CpuArea.waitSerial, (readOnce(cpu, area, CpuArea.waitSerial) + 1) | 0);
+  writeOnce(cpu, area, CpuArea.waitKind, kind);
+}
+
+/** The wait is over. */
+export function endWait(cpu: Cpu): void {
+  writeOnce(cpu, cpu.area, CpuArea.waitKind, WAIT_NONE);
+}
+
+/** Reports a function that may sleep where that is not allowed (I2). @kernel might_sleep */
+export function mightSleep(cpu: Cpu): void {
+  if (cpu.preemptCount !== 0 || cpu.nonBlockCount !== 0) sleepingInAtomic(cpu);
+}
+
+function sleepingInAtomic(cpu: Cpu): never {
+  const why =
+    cpu.preemptCount === 0
+      ? `non_block_count ${cpu.nonBlockCount}`
+      : `preempt_count ${cpu.preemptCount}`;
+  bug(`cpu ${cpu.id}: sleeping function called from invalid context (${why})`);
+}
+
+/** Publishes the state this CPU is about to sleep in; a full barrier (I1). @kernel set_current_state */
+export function setCurrentState(cpu: Cpu, state: number): void {
+  storeRelease(cpu, cpu.area, CpuArea.state, state); // pairs with wakeUpProcess
+}
+
+/** Back to running without having slept. @kernel __set_current_state(TASK_RUNNING) */
+export function setCurrentRunning(cpu: Cpu): void {
+  writeOnce(cpu, cpu.area, CpuArea.state, TASK_RUNNING);
+}
+
+/** Sleeps until somebody sets the state back to TASK_RUNNING. Sleeps. @kernel schedule */
+export function schedule(cpu: Cpu): void {
+  mightSleep(cpu);
+  for (;;) {
+    const state = readOnce(cpu, cpu.area, CpuArea.state); // pairs with wakeUpProcess
+    if (state === TASK_RUNNING) return;
+    park(cpu, cpu.area, CpuArea.state, state, PARK_SLICE_MS);
+    checkHalted(cpu);
+  }
+}
+
+/** As schedule, but no longer than `timeoutMs`; the state is TASK_RUNNING afterwards. Sleeps. */
+export function scheduleTimeout(cpu: Cpu, timeoutMs: number): void {
+  mightSleep(cpu);
+  const deadline = clockMs(cpu) + timeoutMs;
+  for (;;) {
+    const state = readOnce(cpu, cpu.area, CpuArea.state);
+    if (state === TASK_RUNNING) return;
+    const left = deadline - clockMs(cpu);
+    if (left <= 0) break;
+    park(cpu, cpu.area, CpuArea.state, state, Math.min(left, PARK_SLICE_MS));
+    checkHalted(cpu);
+  }
+  setCurrentRunning(cpu);
+}
+
+/** Wakes the CPU if it sleeps; true if it did. @kernel wake_up_process */
+export function wakeUpProcess(cpu: Cpu, task: CpuArea): boolean {
+  if (exchange(cpu, task, CpuArea.state, TASK_RUNNING) === TASK_RUNNING) return false; // pairs with setCurrentState
+  unpark(cpu, task, CpuArea.state, 1);
+  return true;
+}
+
+/** True if a CPU in `state` must give up its sleep because of a fatal signal. @kernel signal_pending_state */
+export function signalPendingState(cpu: Cpu, state: number): boolean {
+  return (
+    (state & (TASK_INTERRUPTIBLE | TASK_WAKEKILL)) !== 0 &&
+    readOnce(cpu, cpu.area, CpuArea.signal) !== 0
+  );
+}
+
+/** Sends a fatal signal: ends the killable and interruptible sleeps of the CPU. @kernel send_sig(SIGKILL) */
+export function sendSigkill(cpu: Cpu, task: CpuArea): void {
+  storeRelease(cpu, task, CpuArea.signal, 1);
+  const state = readOnce(cpu, task, CpuArea.state);
+  if ((state & (TASK_INTERRUPTIBLE | TASK_WAKEKILL)) !== 0) wakeUpProcess(cpu, task);
+}
+
+/** Forgets a pending signal. */
+export function clearSignal(cpu: Cpu): void {
+  writeOnce(cpu, cpu.area, CpuArea.signal, 0);
+}
+
+/** True while the CPU is not asleep; a hint for optimistic spinners. @kernel owner_on_cpu */
+export function ownerOnCpu(cpu: Cpu, task: CpuArea): boolean {
+  return readOnce(cpu, task, CpuArea.state) === TASK_RUNNING;
+}
+
+/** Counts completed work for the watchdog, which takes a CPU whose count stands still for stuck. */
+export function noteProgress(cpu: Cpu, count: number): void {
+  write(cpu, cpu.area, CpuArea.progress, count);
+}
+
+/** What a CPU waits for, in words. */
+export function waitKindName(kind: number): string {
+  return WAIT_KINDS[kind] ?? `wait kind ${kind}`;
+}
+
+/** No sleeping from here to the matching preemptEnable. @kernel preempt_disable */
+export function preemptDisable(cpu: Cpu): void {
+  cpu.preemptCount++;
+}
+
+/** @kernel preempt_enable */
+export function preemptEnable(cpu: Cpu): void {
+  cpu.preemptCount--;
+}
+
+/** Ends every CPU of the machine: those that sleep are woken, those that spin look at the word. */
+export function haltMachine(cpu: Cpu, why: number): void {
+  if (exchange(cpu, MACHINE, Machine.halted, why) !== 0) return;
+  writeOnce(cpu, MACHINE, Machine.haltedBy, cpu.id);
+}

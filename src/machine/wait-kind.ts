@@ -1,0 +1,52 @@
+/**
+ * What a CPU can wait for, as a number in its area and as words in a report.
+ *
+ * @module
+ */
+
+/** Names of the wait kinds; the index is what CpuArea.waitKind holds. */
+export const WAIT_KINDS = [
+  'running',
+  'spinlock',
+  'mutex',
+  'rwsem (read)',
+  'rwsem (write)',
+  'completion',
+  'wait queue',
+  'seqcount writer',
+  'start barrier',
+  'next round',
+  'TLB shootdown',
+  'device TLB fence',
+  'fault replay',
+  'fault buffer',
+  'interval notifier',
+  'turn',
+] as const;
+
+export type WaitKindName = (typeof WAIT_KINDS)[number];
+
+const kind = (name: WaitKindName): number => WAIT_KINDS.indexOf(name);
+
+export const WAIT_NONE = kind('running');
+export const WAIT_SPINLOCK = kind('spinlock');
+export const WAIT_MUTEX = kind('mutex');
+export const WAIT_RWSEM_READ = kind('rwsem (read)');
+export const WAIT_RWSEM_WRITE = kind('rwsem (write)');
+export const WAIT_COMPLETION = kind('completion');
+export const WAIT_QUEUE = kind('wait queue');
+export const WAIT_SEQCOUNT = kind('seqcount writer');
+export const WAIT_START = kind('start barrier');
+export const WAIT_ROUND = kind('next round');
+export const WAIT_SHOOTDOWN = kind('TLB shootdown');
+export const WAIT_DEVICE_FENCE = kind('device TLB fence');
+export const WAIT_REPLAY = kind('fault replay');
+export const WAIT_FAULT_BUFFER = kind('fault buffer');
+export const WAIT_INTERVAL = kind('interval notifier');
+export const WAIT_TURN = kind('turn');
+
+/**
+ * Waits that are no sign of trouble however long they last: the CPU has nothing to do until somebody
+ * brings it work.
+ */
+export const IDLE_WAITS: ReadonlySet<number> = new Set([WAIT_START, WAIT_ROUND, WAIT_FAULT_BUFFER]);

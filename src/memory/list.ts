@@ -1,0 +1,68 @@
+/**
+ * Circular doubly linked lists in shared memory.
+ *
+ * Kernel     include/linux/list.h
+ * Protocol   A head is a node that belongs to no entry; an empty list is a head that points at itself.
+ *            Entries embed a node and are found again with `containerOf`.
+ * Ordering   None: the lock of the list's owner must be held.
+ *
+ * @module
+ */
+import { read, write } from '#memory';
+
+import { pointer, type Ptr, struct } from './layout.js';
+import type { MemoryPort } from './port.js';
+
+export const ListHead = struct('list_head', {
+  next: pointer<'list_head'>(),
+  prev: pointer<'list_head'>(),
+});
+export type ListHead = Ptr<'list_head'>;
+
+/** Makes `head` an empty list, or a node that is on no list. @kernel INIT_LIST_HEAD */
+export function initListHead(cpu: MemoryPort, head: ListHead): void {
+  write(cpu, head, ListHead.next, head);
+  write(cpu, head, ListHead.prev, head);
+}
+
+/** True if the list is empty, or if the node is on no list. @kernel list_empty */
+export function listEmpty(cpu: MemoryPort, head: ListHead): boolean {
+  return read(cpu, head, ListHead.next) === head;
+}
+
+/** True if exactly one entry is on the list. @kernel list_is_singular */
+export function listIsSingular(cpu: MemoryPort, head: ListHead): boolean {
+  const next = read(cpu, head, ListHead.next);
+  return next !== head && next === read(cpu, head, ListHead.prev);
+}
+
+/** The first node, or the head itself if the list is empty. */
+export function listNext(cpu: MemoryPort, node: ListHead): ListHead {
+  return read(cpu, node, ListHead.next);
+}
+
+/** Puts `node` first. @kernel list_add */
+export function listAdd(cpu: MemoryPort, node: ListHead, head: ListHead): void {
+  link(cpu, node, head, read(cpu, head, ListHead.next));
+}
+
+/** Puts `node` last. @kernel list_add_tail */
+export function listAddTail(cpu: MemoryPort, node: ListHead, head: ListHead): void {
+  link(cpu, node, read(cpu, head, ListHead.prev), head);
+}
+
+/** Takes `node` off its list and leaves it on none, so that a second call does no harm. @kernel list_del_init */
+export function listDelInit(cpu: MemoryPort, node: ListHead): void {
+  const next = read(cpu, node, ListHead.next);
+  const prev = read(cpu, node, ListHead.prev);
+  write(cpu, prev, ListHead.next, next);
+  write(cpu, next, ListHead.prev, prev);
+  initListHead(cpu, node);
+}
+
+function link(cpu: MemoryPort, node: ListHead, prev: ListHead, next: ListHead): void {
+  write(cpu, node, ListHead.prev, prev);
+  write(cpu, node, ListHead.next, next);
+  write(cpu, prev, ListHead.next, node);
+  write(cpu, next, ListHead.prev, node);
+}

@@ -1,0 +1,205 @@
+/**
+ * The operations of `#memory`, each counted on the CPU that performs it (`operationCount`).
+ *
+ * The checked and the turnstile build stand on these; what they add comes between the counting and the
+ * access.
+ *
+ * @module
+ */
+import type { AddressField, Field, Ptr, Va } from './layout.js';
+import * as parallel from './memory.js';
+import type { MemoryPort } from './port.js';
+
+export function read<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+): V {
+  cpu.operations++;
+  return parallel.read(cpu, p, field);
+}
+
+export function write<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+): void {
+  cpu.operations++;
+  parallel.write(cpu, p, field, value);
+}
+
+export function readAddress<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: AddressField<NoInfer<S>>,
+): Va {
+  cpu.operations++;
+  return parallel.readAddress(cpu, p, field);
+}
+
+export function writeAddress<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: AddressField<NoInfer<S>>,
+  value: Va,
+): void {
+  cpu.operations++;
+  parallel.writeAddress(cpu, p, field, value);
+}
+
+export function readOnce<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+): V {
+  cpu.operations++;
+  return parallel.readOnce(cpu, p, field);
+}
+
+export function writeOnce<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+): void {
+  cpu.operations++;
+  parallel.writeOnce(cpu, p, field, value);
+}
+
+export function loadAcquire<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+): V {
+  cpu.operations++;
+  return parallel.loadAcquire(cpu, p, field);
+}
+
+export function storeRelease<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+): void {
+  cpu.operations++;
+  parallel.storeRelease(cpu, p, field, value);
+}
+
+export function fetchAdd<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  value: number,
+): number {
+  cpu.operations++;
+  return parallel.fetchAdd(cpu, p, field, value);
+}
+
+export function fetchOr<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  bits: number,
+): number {
+  cpu.operations++;
+  return parallel.fetchOr(cpu, p, field, bits);
+}
+
+export function fetchAnd<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  bits: number,
+): number {
+  cpu.operations++;
+  return parallel.fetchAnd(cpu, p, field, bits);
+}
+
+export function exchange<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+): V {
+  cpu.operations++;
+  return parallel.exchange(cpu, p, field, value);
+}
+
+export function cmpxchg<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  expected: NoInfer<V>,
+  replacement: NoInfer<V>,
+): V {
+  cpu.operations++;
+  return parallel.cmpxchg(cpu, p, field, expected, replacement);
+}
+
+export function park<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  expected: number,
+  timeoutMs: number,
+): boolean {
+  cpu.operations++;
+  return parallel.park(cpu, p, field, expected, timeoutMs);
+}
+
+export function unpark<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  count: number,
+): number {
+  cpu.operations++;
+  return parallel.unpark(cpu, p, field, count);
+}
+
+export function readOnceCells(cpu: MemoryPort, to: number, from: number, count: number): void {
+  cpu.operations++;
+  parallel.readOnceCells(cpu, to, from, count);
+}
+
+export function writeOnceCells(cpu: MemoryPort, to: number, from: number, count: number): void {
+  cpu.operations++;
+  parallel.writeOnceCells(cpu, to, from, count);
+}
+
+export function takeCells(cpu: MemoryPort, to: number, from: number, count: number): void {
+  cpu.operations++;
+  parallel.takeCells(cpu, to, from, count);
+}
+
+export function fillWords(cpu: MemoryPort, to: number, value: number, count: number): void {
+  cpu.operations++;
+  parallel.fillWords(cpu, to, value, count);
+}
+
+export function copyWords(cpu: MemoryPort, to: number, from: number, count: number): void {
+  cpu.operations++;
+  parallel.copyWords(cpu, to, from, count);
+}
+
+export function relax(cpu: MemoryPort): void {
+  cpu.operations++;
+  parallel.relax(cpu);
+}
+
+export function clockMs(cpu: MemoryPort): number {
+  cpu.operations++;
+  return parallel.clockMs(cpu);
+}
+
+export function parkAsync<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  expected: number,
+  timeoutMs: number,
+): Promise<boolean> {
+  cpu.operations++;
+  return parallel.parkAsync(cpu, p, field, expected, timeoutMs);
+}

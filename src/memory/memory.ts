@@ -1,0 +1,238 @@
+/**
+ * The door to shared memory, imported as `#memory`: the only accesses the rest of faultline makes.
+ *
+ * This is the parallel build, at full speed. `memory.checked.ts` and `memory.turnstile.ts` export the
+ * same names; `node --conditions=…` chooses one for a whole program, workers included, so that no hot
+ * path carries a test for it.
+ *
+ * The name of an operation records what the protocol needs of it:
+ *
+ *   read, write            plain: a held lock or sole ownership protects the word
+ *   readOnce, writeOnce    marked: the word races by design, and no order is wanted
+ *   loadAcquire            … and what the storing side did before its storeRelease is seen
+ *   storeRelease
+ *   fetchAdd … cmpxchg     atomic read-modify-write, fully ordered
+ *   park, unpark           sleep while a word has a value; wake sleepers
+ *   relax                  spin hint
+ *   clockMs                the time
+ *
+ * Ordering   JavaScript's and WebAssembly's atomics are sequentially consistent, so readOnce and
+ *            loadAcquire are one instruction here. writeOnce is a plain 32-bit WebAssembly store: it
+ *            is never torn, moved or dropped, and orders nothing.
+ * Cost       read, write 0.5 ns; readOnce, loadAcquire, writeOnce 2 ns; storeRelease and the
+ *            read-modify-writes 7 to 9 ns (Xeon, Node 20).
+ *
+ * @module
+ */
+import type { AddressField, Field, Ptr, Va } from './layout.js';
+import type { MemoryPort } from './port.js';
+
+/** Which build of the door this program runs with. */
+export const BUILD: 'parallel' | 'checked' | 'turnstile' = 'parallel';
+
+/** Plain load. */
+export function read<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+): V {
+  return cpu.words[p + field] as V;
+}
+
+/** Plain store. */
+export function write<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+): void {
+  cpu.words[p + field] = value;
+}
+
+/** Plain load of a 48-bit address. */
+export function readAddress<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: AddressField<NoInfer<S>>,
+): Va {
+  return cpu.addresses[(p + field) >> 1]!;
+}
+
+/** Plain store of a 48-bit address. */
+export function writeAddress<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: AddressField<NoInfer<S>>,
+  value: Va,
+): void {
+  cpu.addresses[(p + field) >> 1] = value;
+}
+
+/** Marked load. @kernel READ_ONCE */
+export function readOnce<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+): V {
+  return cpu.load(p + field) as V;
+}
+
+/** Marked store. @kernel WRITE_ONCE */
+export function writeOnce<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+): void {
+  cpu.storeRelaxed(p + field, value);
+}
+
+/** Load that sees everything before the storeRelease it reads from. @kernel smp_load_acquire */
+export function loadAcquire<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+): V {
+  return cpu.load(p + field) as V;
+}
+
+/** Store after which everything before it is seen by a loadAcquire. @kernel smp_store_release */
+export function storeRelease<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+): void {
+  cpu.store(p + field, value);
+}
+
+/** Adds; returns what was there. @kernel atomic_fetch_add */
+export function fetchAdd<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  value: number,
+): number {
+  return cpu.add(p + field, value);
+}
+
+/** Sets bits; returns what was there. @kernel atomic_fetch_or */
+export function fetchOr<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  bits: number,
+): number {
+  return cpu.or(p + field, bits);
+}
+
+/** Keeps bits; returns what was there. @kernel atomic_fetch_and */
+export function fetchAnd<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  bits: number,
+): number {
+  return cpu.and(p + field, bits);
+}
+
+/** Replaces; returns what was there. @kernel xchg */
+export function exchange<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+): V {
+  return cpu.swap(p + field, value) as V;
+}
+
+/** Replaces iff `expected` is there; returns what was there. @kernel cmpxchg */
+export function cmpxchg<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  expected: NoInfer<V>,
+  replacement: NoInfer<V>,
+): V {
+  return cpu.compareSwap(p + field, expected, replacement) as V;
+}
+
+/**
+ * Sleeps while the word equals `expected`; at most `timeoutMs`. True if it was woken, false if the word
+ * differed at once or time ran out. May wake for no reason: test the condition again. Sleeps.
+ */
+export function park<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  expected: number,
+  timeoutMs: number,
+): boolean {
+  return Atomics.wait(cpu.words, p + field, expected, timeoutMs) === 'ok';
+}
+
+/** Wakes at most `count` that are parked on the word; returns how many. */
+export function unpark<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  count: number,
+): number {
+  return Atomics.notify(cpu.words, p + field, count);
+}
+
+/** Milliseconds on this worker's monotonic clock, to nanoseconds. Reading it costs 40 ns and 16 bytes. */
+export function clockMs(_cpu: MemoryPort): number {
+  return performance.now();
+}
+
+/** As park, for a thread that must not block: a promise of the same answer. */
+export async function parkAsync<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  expected: number,
+  timeoutMs: number,
+): Promise<boolean> {
+  const { value } = Atomics.waitAsync(cpu.words, p + field, expected, timeoutMs);
+  return (await value) === 'ok';
+}
+
+const pause: (() => void) | undefined = (Atomics as { pause?: () => void }).pause;
+
+/** Tells the processor that this is a spin loop. @kernel cpu_relax */
+export const relax: (cpu: MemoryPort) => void = pause
+  ? () => {
+      pause();
+    }
+  : (cpu) => {
+      cpu.load(0); // Node < 24 has no pause: a call that reads memory keeps the loop honest
+    };
+
+/**
+ * Copies `count` cells (64 bits each, at even indices; at least one) out of memory that others write,
+ * to memory that only the caller uses. Each cell is read whole. Orders nothing.
+ */
+export function readOnceCells(cpu: MemoryPort, to: number, from: number, count: number): void {
+  cpu.copyCells(to, from, count);
+}
+
+/** Copies `count` cells the caller owns into memory that others read; each is written whole. */
+export function writeOnceCells(cpu: MemoryPort, to: number, from: number, count: number): void {
+  cpu.copyCells(to, from, count);
+}
+
+/** Exchanges each of `count` cells with 0 and stores what was there at `to`. Fully ordered, per cell. */
+export function takeCells(cpu: MemoryPort, to: number, from: number, count: number): void {
+  cpu.takeCells(to, from, count);
+}
+
+/** Plain: sets `count` words to the byte `value`, four times over. */
+export function fillWords(cpu: MemoryPort, to: number, value: number, count: number): void {
+  cpu.fill(to, value, count);
+}
+
+/** Plain: copies `count` words. */
+export function copyWords(cpu: MemoryPort, to: number, from: number, count: number): void {
+  cpu.copy(to, from, count);
+}

@@ -1,0 +1,51 @@
+/**
+ * Runs a program on every CPU of a small machine, for tests of what lies below the command line.
+ *
+ * @module
+ */
+import { Crew, type CrewOptions, type MemberResult } from '../../src/host/crew.js';
+import { type BootedMachine, bootMachine, type MachineConfig } from '../../src/machine/boot.js';
+import { type Cpu } from '../../src/machine/cpu.js';
+
+export interface ProgramRun extends CrewOptions {
+  readonly cpus: number;
+  readonly ramBytes?: number;
+  readonly atomics?: MachineConfig['atomics'];
+  /** URL of the module with the programs; usually `import.meta.url` of test/programs/…. */
+  readonly module: string;
+  /** The exported function that CPU i runs; one name for all, or one for each. */
+  readonly entry: string | readonly string[];
+  /** Sets the machine up on the boot CPU; what it returns is what each program gets. */
+  readonly setup?: (cpu: Cpu) => unknown;
+}
+
+export interface ProgramResult {
+  readonly machine: BootedMachine;
+  readonly results: readonly MemberResult[];
+}
+
+/** URL of a compiled module under test/programs. */
+export function programUrl(name: string): string {
+  return new URL(`../programs/${name}.js`, import.meta.url).href;
+}
+
+/** Boots, sets up, runs and tears down. @throws MachineFailure */
+export async function runProgram(run: ProgramRun): Promise<ProgramResult> {
+  const machine = bootMachine({
+    cpus: run.cpus,
+    ramBytes: run.ramBytes ?? 0,
+    ...(run.atomics && { atomics: run.atomics }),
+  });
+  const args = run.setup?.(machine.cpu);
+  const { entry } = run;
+  const members = Array.from({ length: run.cpus }, (_, index) => ({
+    name: `${typeof entry === 'string' ? entry : (entry[index] ?? '?')} ${index}`,
+    module: run.module,
+    entry: typeof entry === 'string' ? entry : (entry[index] ?? ''),
+    args,
+  }));
+  const crew = new Crew(machine, members, run);
+  await crew.ready();
+  crew.start();
+  return { machine, results: await crew.results() };
+}
