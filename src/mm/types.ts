@@ -1,0 +1,117 @@
+/**
+ * Layouts of the address space; the kernel's mm_types.h. Imported from anywhere, imports layouts only.
+ *
+ * @module
+ */
+import { TlbContext } from '../machine/tlb.js';
+import { Spinlock } from '../machine/types.js';
+import { address, cacheline, pointer, type Ptr, struct, word } from '../memory/layout.js';
+import { ListHead } from '../memory/list.js';
+import { Rwsem } from '../sync/rwsem.js';
+import { Seqcount } from '../sync/seqcount.js';
+
+/** The tree of an address space's VMAs; mm/vma-tree.ts. */
+export const VmaTree = struct('vma_tree', {
+  root: word, // vma_tree_node; NULL = empty
+  height: word, // levels below the root; 0 = the root is a leaf
+  count: word, // VMAs in the tree
+});
+export type VmaTree = Ptr<'vma_tree'>;
+
+/** An address space. @kernel struct mm_struct */
+export const MmStruct = struct('mm_struct', {
+  users: word, // users of the address space; atomic
+  count: word, // users of this struct; all `users` together hold one; atomic
+  flags: word, // MMF_*; atomic
+  pgd: word, // first word of the top page table
+  subscriptions: pointer<'mmu_notifier_subscriptions'>(), // NULL until a notifier is registered
+  line1: cacheline,
+  mmapLock: Rwsem, // VMAs and their tree
+  line2: cacheline,
+  pageTableLock: Spinlock, // page tables above the last level
+  writeProtectSeq: Seqcount, // odd while fork write-protects
+  tlb: TlbContext,
+  line3: cacheline,
+  vmas: VmaTree, // all of these under mmapLock
+  mmapBase: address, // where the top-down search for room starts
+  startBrk: address,
+  brk: address,
+  totalVm: word, // pages mapped by VMAs
+  lockedVm: word, // of which mlocked
+  defFlags: word, // VMA flags that new mappings get (mlockall)
+  id: word, // of no other mm of this machine; for reports
+  line4: cacheline,
+  rss: word, // frames mapped; atomic
+  line5: cacheline,
+});
+export type MmStruct = Ptr<'mm_struct'>;
+
+/** MmStruct.flags: page tables must not be touched any more. @kernel MMF_OOM_SKIP */
+export const MMF_OOM_SKIP = 1 << 21;
+/** MmStruct.flags: contents may have been lost. @kernel MMF_UNSTABLE */
+export const MMF_UNSTABLE = 1 << 22;
+
+/** A run of pages with one backing and one protection. @kernel struct vm_area_struct */
+export const VmAreaStruct = struct('vm_area_struct', {
+  start: address, // all under mmapLock for writing; `start` and `end` through the tree only
+  end: address, // exclusive
+  pgoff: address, // page of the file (or, for anonymous memory, of the address space) at `start`
+  mm: pointer<'mm_struct'>(),
+  flags: word, // VM_*
+  file: pointer<'file'>(), // NULL = anonymous
+  anonVma: word, // identity of the anonymous memory; 0 = none faulted in yet
+  prev: pointer<'vm_area_struct'>(), // neighbours, by address; kept by the tree
+  next: pointer<'vm_area_struct'>(),
+  shared: ListHead, // on File.vmas
+});
+export type VmAreaStruct = Ptr<'vm_area_struct'>;
+
+export const VM_READ = 0x1;
+export const VM_WRITE = 0x2;
+export const VM_EXEC = 0x4;
+export const VM_SHARED = 0x8;
+export const VM_MAYREAD = 0x10;
+export const VM_MAYWRITE = 0x20;
+export const VM_MAYEXEC = 0x40;
+export const VM_MAYSHARE = 0x80;
+export const VM_GROWSDOWN = 0x100;
+export const VM_PFNMAP = 0x400;
+export const VM_LOCKED = 0x2000;
+export const VM_IO = 0x4000;
+export const VM_SEQ_READ = 0x8000;
+export const VM_RAND_READ = 0x10000;
+export const VM_DONTCOPY = 0x20000;
+export const VM_DONTEXPAND = 0x40000;
+export const VM_LOCKONFAULT = 0x80000;
+export const VM_ACCOUNT = 0x100000;
+export const VM_NORESERVE = 0x200000;
+export const VM_HUGETLB = 0x400000;
+export const VM_WIPEONFORK = 0x2000000;
+export const VM_DONTDUMP = 0x4000000;
+export const VM_SOFTDIRTY = 0x8000000;
+export const VM_MIXEDMAP = 0x10000000;
+export const VM_HUGEPAGE = 0x20000000;
+export const VM_NOHUGEPAGE = 0x40000000;
+export const VM_MERGEABLE = 0x80000000 | 0;
+/** Mappings that are not ordinary memory. @kernel VM_SPECIAL */
+export const VM_SPECIAL = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP;
+
+/** A file, with its page cache. @kernel struct file, struct address_space */
+export const File = struct('file', {
+  refs: word, // descriptors and VMAs; atomic
+  flags: word, // FILE_*
+  sizeBytes: address, // under invalidateLock
+  invalidateLock: Rwsem, // page cache contents against truncation
+  pagesLock: Spinlock, // the page cache
+  pages: word, // its radix tree
+  pagesHeight: word,
+  pageCount: word,
+  vmasLock: Rwsem, // the list of VMAs that map it. @kernel i_mmap_rwsem
+  vmas: ListHead,
+});
+export type File = Ptr<'file'>;
+
+/** File.flags: reads and writes of untouched pages see zeroes, not a pattern. @kernel shmem */
+export const FILE_SHMEM = 1;
+/** File.flags: contents come from a pattern that tells file and page. */
+export const FILE_PATTERN = 2;
