@@ -24,6 +24,8 @@ export const EXIT_GOOD = 0;
 export const EXIT_VIOLATION = 1;
 export const EXIT_USAGE = 2;
 export const EXIT_INTERNAL = 3;
+/** Ended by Ctrl-C, after printing what was measured. */
+export const EXIT_INTERRUPTED = 130;
 
 /** Bad input, or a run that failed: one clear line, a stable code, and the exit status to end with. */
 export class FaultlineError extends Error {

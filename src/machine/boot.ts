@@ -19,6 +19,7 @@ import { CPUS_MAX, MEMORY_WORDS_MAX } from './limits.js';
 import { lockClass } from './lock-class.js';
 import { bootPageAlloc } from './page-alloc.js';
 import { allocPercpu } from './percpu.js';
+import { SCRATCH_WORDS, STACK_WORDS } from './stack.js';
 import { bootTlb } from './tlb.js';
 import { CpuArea, MACHINE, Machine, Page, Pageset } from './types.js';
 
@@ -69,6 +70,11 @@ export function bootMachine(config: MachineConfig): BootedMachine {
   write(port, MACHINE, Machine.pages, pages);
   write(port, MACHINE, Machine.frames, frames);
   write(port, MACHINE, Machine.frameCount, frameCount);
+
+  // stack and scratch come first in each CPU's part: a Cpu needs its own to exist
+  write(port, MACHINE, Machine.stacks, 0);
+  write(port, MACHINE, Machine.scratch, STACK_WORDS);
+  write(port, MACHINE, Machine.percpuUsed, STACK_WORDS + SCRATCH_WORDS);
 
   const cpu = new Cpu(handle, cpus);
   initSpinlock(cpu, member(MACHINE, Machine.percpuLock), PERCPU_LOCK);

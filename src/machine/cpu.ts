@@ -31,6 +31,13 @@ export class Cpu extends MemoryPort {
   heldDepth = 0;
   /** Places in wait queues in use, out of CpuArea.waitEntries. */
   waitDepth = 0;
+  /** SCRATCH_WORDS words for the use of one function that calls nobody; machine/stack.ts. */
+  readonly scratch: number;
+  /** This CPU's kernel stack, and its first free word; machine/stack.ts. */
+  readonly stack: number;
+  stackTop: number;
+  /** What the last load of the program on this CPU read; mm/access.ts. */
+  loaded = 0;
   /** Ops tables by index; machine/ops-table.ts. */
   readonly opsTables: object[] = [];
   readonly opsIndices = new Map<object, number>();
@@ -43,6 +50,9 @@ export class Cpu extends MemoryPort {
     this.area = cpuArea(id);
     this.percpu =
       read(this, MACHINE, Machine.percpu) + id * read(this, MACHINE, Machine.percpuStride);
+    this.stack = this.percpu + read(this, MACHINE, Machine.stacks);
+    this.stackTop = this.stack;
+    this.scratch = this.percpu + read(this, MACHINE, Machine.scratch);
     this.pages = read(this, MACHINE, Machine.pages);
     this.frames = read(this, MACHINE, Machine.frames);
   }

@@ -25,6 +25,7 @@ import { PAGE_WORDS } from '../base/units.js';
 import { member, type Ptr } from '../memory/layout.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from './arch-spinlock.js';
 import { type Cpu } from './cpu.js';
+import { type Frame } from './frame.js';
 import { lockClass } from './lock-class.js';
 import { perCpuPtr, thisCpuPtr } from './percpu.js';
 import { FreeArea, MACHINE, Machine, MAX_ORDER, Page, Pageset, Zone } from './types.js';
@@ -52,6 +53,9 @@ export const PG_ANON = 8;
 /** Page.flags: anonymous, and mapped by one page table entry that may write without copying. */
 export const PG_ANON_EXCLUSIVE = 16;
 
+/** Page.flags: anonymous, and the program does not need the contents any more (MADV_FREE). */
+export const PG_LAZYFREE = 64;
+
 const PAGESET_BATCH_MAX = 32;
 const ZONE_LOCK = lockClass('zone->lock');
 const PAGESET_LOCK = lockClass('pcp->lock');
@@ -67,14 +71,14 @@ export function pfnOf(cpu: Cpu, page: Page): Pfn {
   return (page - cpu.pages) / Page.words;
 }
 
-/** The first word of a frame. */
-export function frameOf(cpu: Cpu, pfn: Pfn): number {
-  return cpu.frames + pfn * PAGE_WORDS;
+/** The contents of a frame. */
+export function frameOf(cpu: Cpu, pfn: Pfn): Frame {
+  return (cpu.frames + pfn * PAGE_WORDS) as Frame;
 }
 
 /** The frame that a word of memory lies in. */
 export function pfnOfWord(cpu: Cpu, index: number): Pfn {
-  return Math.floor((index - cpu.frames) / PAGE_WORDS);
+  return ((index - cpu.frames) / PAGE_WORDS) | 0;
 }
 
 /** Puts all frames but the reserved ones on the free lists. Runs once, at boot. */

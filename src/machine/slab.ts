@@ -92,7 +92,7 @@ export function kfree<S extends string>(cpu: Cpu, layout: ObjectLayout<S>, objec
 export function allocWords(cpu: Cpu, words: number): number {
   const pfn = allocPages(cpu, orderFor(words));
   if (pfn === 0) return 0;
-  const start = frameOf(cpu, pfn);
+  const start: number = frameOf(cpu, pfn);
   fillWords(cpu, start, 0, words);
   return start;
 }
@@ -197,7 +197,7 @@ function newSlab(cpu: Cpu, cache: KmemCache): Pfn {
   const pfn = allocPage(cpu);
   if (pfn === 0) return 0;
   const slab = pageOf(cpu, pfn);
-  const start = frameOf(cpu, pfn);
+  const start: number = frameOf(cpu, pfn);
   const size = read(cpu, cache, KmemCache.objectWords);
   const last = read(cpu, cache, KmemCache.objectsPerSlab) - 1;
   for (let i = 0; i <= last; i++) {
@@ -265,7 +265,7 @@ function newCache<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): KmemCach
   if (size > PAGE_WORDS / 2) bug(`struct ${layout.structName} is too large for a slab`);
   const pfn = allocPage(cpu);
   if (pfn === 0) return 0 as KmemCache;
-  const cache = frameOf(cpu, pfn) as KmemCache;
+  const cache = frameOf(cpu, pfn) as number as KmemCache;
   fillWords(cpu, cache, 0, KmemCache.words);
   initSpinlock(cpu, member(cache, KmemCache.lock), CACHE_LOCK);
   write(cpu, cache, KmemCache.objectWords, size);

@@ -91,7 +91,13 @@ export const Machine = struct('machine', {
   zone: Zone,
   pagesets: word, // per-CPU offset of each CPU's Pageset
   pagesetBatch: word, // frames a Pageset takes from the zone, or gives back, at once
+  gathers: word, // per-CPU offset of each CPU's MmuGather
+  scratch: word, // per-CPU offset of each CPU's scratch memory
+  svmStats: word, // per-CPU offset of each CPU's SvmStats
+  stacks: word, // per-CPU offset of each CPU's kernel stack
   tlbs: word, // per-CPU offset of each CPU's TLB
+  mms: word, // address spaces made so far; atomic
+  anonVmas: word, // identities of anonymous memory given out so far; atomic
   tlbContexts: word, // TLB contexts made so far; atomic
   opsHash: word, // of the names of all ops tables; every worker must agree
   slabLock: Spinlock,

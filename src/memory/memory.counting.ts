@@ -203,3 +203,8 @@ export function parkAsync<S extends string>(
   cpu.operations++;
   return parallel.parkAsync(cpu, p, field, expected, timeoutMs);
 }
+
+export function clearCells(cpu: MemoryPort, to: number, count: number): void {
+  cpu.operations++;
+  parallel.clearCells(cpu, to, count);
+}

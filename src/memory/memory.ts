@@ -227,6 +227,11 @@ export function takeCells(cpu: MemoryPort, to: number, from: number, count: numb
   cpu.takeCells(to, from, count);
 }
 
+/** Sets `count` cells that others read to 0; each is written whole. Orders nothing. */
+export function clearCells(cpu: MemoryPort, to: number, count: number): void {
+  cpu.clearRun(to, count);
+}
+
 /** Plain: sets `count` words to the byte `value`, four times over. */
 export function fillWords(cpu: MemoryPort, to: number, value: number, count: number): void {
   cpu.fill(to, value, count);

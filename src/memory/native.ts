@@ -33,6 +33,8 @@ export interface NativeOps {
   readonly copyCells: (to: number, from: number, count: number) => void;
   /** Atomically exchanges each of `count` cells with 0 and stores what was there at `to`. */
   readonly takeCells: (to: number, from: number, count: number) => void;
+  /** Sets `count` cells to 0, each written whole. */
+  readonly clearCells: (to: number, count: number) => void;
   /** Sets `count` words to the byte `value`, four times over. */
   readonly fill: (to: number, value: number, count: number) => void;
   /** Copies `count` words; memory nobody else writes. */
@@ -112,6 +114,18 @@ const FUNCTIONS: Readonly<Record<keyof NativeOps, WasmFunction>> = {
       ...[...get(1), ...I64_ZERO, ATOMIC, 0x42, ...ALIGN_8], // i64.atomic.rmw.xchg
       ...I64_STORE,
     ]),
+  },
+  clearCells: {
+    parameters: 2,
+    results: 0,
+    body: [
+      ...[...bytes(0), ...set(0)],
+      ...[...get(1), ...constant(3), SHL, ...get(0), ADD, ...set(1)], // the end
+      ...[LOOP, NO_RESULT],
+      ...[...get(0), ...I64_ZERO, ...I64_STORE],
+      ...[...get(0), ...constant(8), ADD, ...tee(0), ...get(1), LT_U, ...BR_IF_0],
+      END,
+    ],
   },
   fill: { parameters: 3, results: 0, body: [...bytes(0), ...get(1), ...bytes(2), ...MEMORY_FILL] },
   copy: {
@@ -226,6 +240,9 @@ export function jsOps(memory: SharedMemory): NativeOps {
       for (let i = 0; i < 2 * count; i++) {
         Atomics.store(words, to + i, Atomics.exchange(words, from + i, 0));
       }
+    },
+    clearCells: (to, count) => {
+      for (let i = 0; i < 2 * count; i++) Atomics.store(words, to + i, 0);
     },
     fill: (to, value, count) => {
       octets.fill(value, 4 * to, 4 * (to + count));

@@ -45,6 +45,7 @@ export class MemoryPort {
   readonly compareSwap: NativeOps['compareExchange'];
   readonly copyCells: NativeOps['copyCells'];
   readonly takeCells: NativeOps['takeCells'];
+  readonly clearRun: NativeOps['clearCells'];
   readonly fill: NativeOps['fill'];
   readonly copy: NativeOps['copy'];
   /** Operations performed through a counting build of `#memory`; stays 0 in the parallel build. */
@@ -66,6 +67,7 @@ export class MemoryPort {
     this.compareSwap = ops.compareExchange;
     this.copyCells = ops.copyCells;
     this.takeCells = ops.takeCells;
+    this.clearRun = ops.clearCells;
     this.fill = ops.fill;
     this.copy = ops.copy;
   }

@@ -59,7 +59,8 @@ export const VmAreaStruct = struct('vm_area_struct', {
   mm: pointer<'mm_struct'>(),
   flags: word, // VM_*
   file: pointer<'file'>(), // NULL = anonymous
-  anonVma: word, // identity of the anonymous memory; 0 = none faulted in yet
+  anonVma: word, // identity of the anonymous memory; 0 = none yet; set once, by cmpxchg
+  anonInherited: word, // the anonymous memory is shared with a parent's, through fork
   prev: pointer<'vm_area_struct'>(), // neighbours, by address; kept by the tree
   next: pointer<'vm_area_struct'>(),
   shared: ListHead, // on File.vmas
@@ -93,25 +94,22 @@ export const VM_MIXEDMAP = 0x10000000;
 export const VM_HUGEPAGE = 0x20000000;
 export const VM_NOHUGEPAGE = 0x40000000;
 export const VM_MERGEABLE = 0x80000000 | 0;
+/** What an access needs one of. @kernel VM_ACCESS_FLAGS */
+export const VM_ACCESS_FLAGS = VM_READ | VM_WRITE | VM_EXEC;
 /** Mappings that are not ordinary memory. @kernel VM_SPECIAL */
 export const VM_SPECIAL = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP;
 
 /** A file, with its page cache. @kernel struct file, struct address_space */
 export const File = struct('file', {
   refs: word, // descriptors and VMAs; atomic
-  flags: word, // FILE_*
+  id: word, // seed of its contents: what untouched pages read as; 0 = zeroes (shmem)
   sizeBytes: address, // under invalidateLock
-  invalidateLock: Rwsem, // page cache contents against truncation
-  pagesLock: Spinlock, // the page cache
-  pages: word, // its radix tree
-  pagesHeight: word,
+  invalidateLock: Rwsem, // the size, and the page cache against truncation. @kernel invalidate_lock
+  pagesLock: Spinlock, // the page cache. @kernel i_pages lock
+  pages: word, // root of its radix tree; NULL = empty
+  pagesHeight: word, // levels of the tree
   pageCount: word,
   vmasLock: Rwsem, // the list of VMAs that map it. @kernel i_mmap_rwsem
   vmas: ListHead,
 });
 export type File = Ptr<'file'>;
-
-/** File.flags: reads and writes of untouched pages see zeroes, not a pattern. @kernel shmem */
-export const FILE_SHMEM = 1;
-/** File.flags: contents come from a pattern that tells file and page. */
-export const FILE_PATTERN = 2;

@@ -1,0 +1,133 @@
+/**
+ * From options to the configurations that `faultline bench` measures.
+ *
+ * @module
+ */
+import { InvalidArgumentError } from 'commander';
+
+import { FaultlineError } from '../base/bug.js';
+import { CPUS_MAX } from '../machine/limits.js';
+import { type PointConfig } from '../workloads/workload.js';
+import { integer, real } from './options.js';
+
+/** What can be swept: option name, key in the configuration, reader of one value. */
+export const SWEEPABLE = {
+  'fault-threads': { key: 'faultThreads', read: integer(0, CPUS_MAX) },
+  invalidators: { key: 'invalidators', read: integer(0, CPUS_MAX) },
+  devices: { key: 'devices', read: integer(1, 16) },
+  'range-pages': { key: 'rangePages', read: integer(1, 16384) },
+  'arena-pages': { key: 'arenaPages', read: integer(1, 262144) },
+  overlap: { key: 'overlap', read: real(0, 1) },
+} as const;
+
+export type SweepName = keyof typeof SWEEPABLE;
+type SweepKey = (typeof SWEEPABLE)[SweepName]['key'];
+/** Values to measure for each parameter. */
+export type Sweeps = Readonly<Record<SweepKey, readonly number[]>>;
+
+/** One `--sweep KEY=A,B,C`. */
+export interface SweepOption {
+  readonly name: SweepName;
+  readonly values: readonly number[];
+}
+
+/** Reads `--sweep KEY=A,B,C`; the option can be repeated. */
+export function readSweep(text: string, previous: readonly SweepOption[]): SweepOption[] {
+  const [name = '', list = ''] = text.split('=', 2);
+  if (!isSweepName(name)) {
+    const known = Object.keys(SWEEPABLE).join(', ');
+    throw new InvalidArgumentError(`It must be KEY=A,B,C with KEY one of ${known}.`);
+  }
+  const values = list.split(',').map((value) => SWEEPABLE[name].read(value));
+  return [...previous, { name, values }];
+}
+
+function isSweepName(name: string): name is SweepName {
+  return Object.hasOwn(SWEEPABLE, name);
+}
+
+/** What each workload measures where no option says otherwise. */
+const DEFAULTS: Readonly<Record<string, Sweeps>> = {
+  'fault-invalidate': {
+    faultThreads: [2],
+    invalidators: [1],
+    devices: [1],
+    rangePages: [1, 16, 256],
+    arenaPages: [4096],
+    overlap: [0, 1],
+  },
+  svm: {
+    faultThreads: [1],
+    invalidators: [1],
+    devices: [1],
+    rangePages: [16],
+    arenaPages: [4096],
+    overlap: [1],
+  },
+};
+
+/** The values that the options give explicitly. */
+export type GivenValues = Partial<Record<SweepKey, number>>;
+
+/** All configurations of a workload. @throws FaultlineError if one cannot be */
+export function pointsFor(
+  workload: string,
+  given: GivenValues,
+  sweeps: readonly SweepOption[],
+  common: Pick<PointConfig, 'seed' | 'sampleEvery'>,
+): PointConfig[] {
+  const defaults = DEFAULTS[workload];
+  if (defaults === undefined) {
+    throw new FaultlineError('FAULTLINE_BAD_WORKLOAD', `there is no workload '${workload}'`);
+  }
+  const values = { ...defaults };
+  for (const key of Object.keys(defaults) as SweepKey[]) {
+    const value = given[key];
+    if (value !== undefined) values[key] = [value];
+  }
+  for (const { name, values: swept } of sweeps) values[SWEEPABLE[name].key] = swept;
+  const points = product(values).map((point) => ({ ...point, ...common }));
+  for (const point of points) checkPoint(workload, point);
+  return points;
+}
+
+type Point = Record<SweepKey, number>;
+
+/** Every combination, `overlap` changing slowest and `rangePages` fastest. */
+function product(values: Sweeps): Point[] {
+  const order: SweepKey[] = [
+    'overlap',
+    'arenaPages',
+    'devices',
+    'invalidators',
+    'faultThreads',
+    'rangePages',
+  ];
+  let points: Partial<Point>[] = [{}];
+  for (const key of order) {
+    points = points.flatMap((point) => values[key].map((value) => ({ ...point, [key]: value })));
+  }
+  return points as Point[];
+}
+
+function checkPoint(workload: string, point: PointConfig): void {
+  const { faultThreads, invalidators, devices, rangePages, arenaPages } = point;
+  const threads = faultThreads + invalidators;
+  if (threads === 0)
+    throw bad('--fault-threads and --invalidators are both 0: there is nothing to do');
+  if (threads + devices > CPUS_MAX) throw bad(`a machine has at most ${CPUS_MAX} CPUs`);
+  if (workload === 'svm' && faultThreads < devices) {
+    throw bad(`svm needs a fault thread for each device: --fault-threads is less than ${devices}`);
+  }
+  const slices = workload === 'svm' ? invalidators + devices : threads;
+  const slice = Math.floor(arenaPages / slices);
+  if (slice < rangePages) {
+    throw bad(
+      `--range-pages ${rangePages} does not fit: --arena-pages ${arenaPages} leaves each of ${slices} threads ${slice}`,
+    );
+  }
+}
+
+function bad(message: string): FaultlineError {
+  return new FaultlineError('FAULTLINE_BAD_OPTION', message);
+}

@@ -1,0 +1,143 @@
+/**
+ * The driver of the SVM device: invalidation and fault, by the collision-retry protocol.
+ *
+ * Kernel     lib/test_hmm.c (dmirror_interval_invalidate, dmirror_range_fault)
+ * Protocol   invalidate:  lock; setSeq; clear the device's entries; wait until no engine uses them; unlock
+ *            fault:       seq = readBegin; mmap lock; hmm_range_fault; unlock; -EBUSY: again
+ *                         lock; readRetry: unlock, again; map; unlock
+ * Invariant  I1  Between return of invalidate and the end of the invalidation no device entry in the range
+ *                exists, and none can be made (INV-20).
+ *            I2  Nothing is mapped into a dead context.
+ * Ordering   The context's lock orders the interval's sequence and the device's page table.
+ *
+ * A driver of one's own is a table of the same shape: copy `svmDriver` and replace what should differ.
+ *
+ * @module
+ */
+import { clockMs, read, readAddress, write, writeAddress } from '#memory';
+
+import { EBUSY, EFAULT, ENOMEM } from '../../base/errno.js';
+import { PAGE_SIZE } from '../../base/units.js';
+import { hmmRangeFault } from '../../hmm/range-fault.js';
+import { HmmPfn, HmmRange } from '../../hmm/types.js';
+import { type Cpu } from '../../machine/cpu.js';
+import { defineOps } from '../../machine/ops-table.js';
+import { tlbShootdown } from '../../machine/tlb.js';
+import { WAIT_DEVICE_FENCE } from '../../machine/wait-kind.js';
+import { containerOf, element, type Field, member, type Ptr } from '../../memory/layout.js';
+import { mmapReadLock, mmapReadUnlock } from '../../mm/mmap-lock.js';
+import {
+  type MmuIntervalNotifierOps,
+  mmuIntervalReadBegin,
+  mmuIntervalReadRetry,
+  mmuIntervalSetSeq,
+} from '../../notifier/mmu-interval-notifier.js';
+import { mmuNotifierRangeBlockable } from '../../notifier/mmu-notifier-range.js';
+import { type MmuIntervalNotifier, MmuNotifierRange } from '../../notifier/types.js';
+import { mutexLock, mutexTrylock, mutexUnlock } from '../../sync/mutex.js';
+import { deviceClearRange, deviceMapRange } from './page-table.js';
+import { svmStats } from './stats.js';
+import { SvmContext, SvmRequest, SvmStats } from './types.js';
+
+type RequestArray = Ptr<'svm_requests'>;
+
+/** What a driver of the SVM device does. */
+export interface SvmDriver extends MmuIntervalNotifierOps {
+  /**
+   * Maps what is requested into the device: 0, -EFAULT, -EPERM, -ENOMEM, or -EBUSY if invalidations kept
+   * it from it for FAULT_TIMEOUT_MS. The caller holds mm_users. Sleeps.
+   */
+  readonly fault: (cpu: Cpu, context: SvmContext, request: SvmRequest) => number;
+}
+
+/** How long a fault is tried again. @kernel HMM_RANGE_DEFAULT_TIMEOUT */
+const FAULT_TIMEOUT_MS = 1000;
+
+/** Ends the device's use of a range. @kernel dmirror_interval_invalidate */
+export function svmInvalidate(
+  cpu: Cpu,
+  interval: MmuIntervalNotifier,
+  range: MmuNotifierRange,
+  curSeq: number,
+): boolean {
+  const context: SvmContext = containerOf(interval, SvmContext.interval);
+  const lock = member(context, SvmContext.lock);
+  if (mmuNotifierRangeBlockable(cpu, range)) mutexLock(cpu, lock);
+  else if (!mutexTrylock(cpu, lock)) return false;
+  mmuIntervalSetSeq(cpu, interval, curSeq); // pairs with mmuIntervalReadRetry in svmFault
+  deviceClearRange(cpu, context, range);
+  tlbShootdown(cpu, member(context, SvmContext.tlb), WAIT_DEVICE_FENCE);
+  countInvalidation(cpu, range);
+  mutexUnlock(cpu, lock);
+  return true;
+}
+
+function countInvalidation(cpu: Cpu, range: MmuNotifierRange): void {
+  const stats = svmStats(cpu);
+  const counter = element(SvmStats.invalidations, read(cpu, range, MmuNotifierRange.event));
+  write(cpu, stats, counter, read(cpu, stats, counter) + 1);
+  const bytes =
+    readAddress(cpu, range, MmuNotifierRange.end) - readAddress(cpu, range, MmuNotifierRange.start);
+  if (bytes > WHOLE_SPACE) return; // RELEASE and exit name all addresses, not pages
+  const pages = readAddress(cpu, stats, SvmStats.pages) + bytes / PAGE_SIZE;
+  writeAddress(cpu, stats, SvmStats.pages, pages);
+}
+const WHOLE_SPACE = 2 ** 47;
+
+/** Maps what the CPU has, or what it can be made to have. @kernel dmirror_range_fault */
+export function svmFault(cpu: Cpu, context: SvmContext, request: SvmRequest): number {
+  const range = member(request, SvmRequest.range);
+  const interval = member(context, SvmContext.interval);
+  const mm = read(cpu, context, SvmContext.mm);
+  const lock = member(context, SvmContext.lock);
+  let deadline = 0;
+  for (;;) {
+    const seq = mmuIntervalReadBegin(cpu, interval);
+    write(cpu, range, HmmRange.notifierSeq, seq);
+    if (read(cpu, request, SvmRequest.requests) !== 0) askForPages(cpu, request);
+    mmapReadLock(cpu, mm);
+    const result = hmmRangeFault(cpu, range);
+    mmapReadUnlock(cpu, mm);
+    if (result === 0) {
+      mutexLock(cpu, lock);
+      if (!mmuIntervalReadRetry(cpu, interval, seq)) {
+        const error = mapIntoDevice(cpu, context, range);
+        mutexUnlock(cpu, lock);
+        return error;
+      }
+      mutexUnlock(cpu, lock);
+    } else if (result !== -EBUSY) {
+      return result;
+    }
+    const stats = svmStats(cpu);
+    write(cpu, stats, SvmStats.retries, read(cpu, stats, SvmStats.retries) + 1);
+    const now = clockMs(cpu);
+    if (deadline === 0) deadline = now + FAULT_TIMEOUT_MS;
+    else if (now > deadline) return -EBUSY;
+  }
+}
+
+/** Says in `pfns` what is wanted of each page; a round before may have left its answers there. */
+function askForPages(cpu: Cpu, request: SvmRequest): void {
+  const range = member(request, SvmRequest.range);
+  const requests = read(cpu, request, SvmRequest.requests) as RequestArray;
+  const pfns = read(cpu, range, HmmRange.pfns);
+  const bytes = readAddress(cpu, range, HmmRange.end) - readAddress(cpu, range, HmmRange.start);
+  for (let i = 0; i < bytes / PAGE_SIZE; i++) {
+    const wanted = read(cpu, requests, i as Field<'svm_requests'>);
+    write(cpu, (pfns + i * HmmPfn.words) as HmmPfn, HmmPfn.entry, wanted);
+  }
+}
+
+/** The context's lock must be held, and the range not stale. */
+function mapIntoDevice(cpu: Cpu, context: SvmContext, range: HmmRange): number {
+  if (read(cpu, context, SvmContext.dead) !== 0) return -EFAULT; // I2
+  return deviceMapRange(cpu, context, range) ? 0 : -ENOMEM;
+}
+
+/** The driver as it should be. */
+export const svmDriver: SvmDriver = defineOps({
+  opsName: 'svm',
+  invalidate: svmInvalidate,
+  fault: svmFault,
+});

@@ -1,0 +1,16 @@
+/**
+ * What the memory-management layer needs of a machine before its first address space.
+ *
+ * @module
+ */
+import { write } from '#memory';
+
+import { type Cpu } from '../machine/cpu.js';
+import { allocPercpu } from '../machine/percpu.js';
+import { MACHINE, Machine } from '../machine/types.js';
+import { MmuGather } from './mmu-gather.js';
+
+/** Reserves each CPU's gather. Runs once, on the boot CPU. */
+export function bootMm(cpu: Cpu): void {
+  write(cpu, MACHINE, Machine.gathers, allocPercpu(cpu, MmuGather.words));
+}

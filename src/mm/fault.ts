@@ -1,0 +1,303 @@
+/**
+ * Page faults: a page that the hardware, or a device's driver, wants and that is not mapped as needed.
+ *
+ * Kernel     mm/memory.c (handle_mm_fault)
+ * Protocol   entry             VMA               read access              write access
+ *            none              anonymous         zero page                new zeroed frame
+ *            none              private file      the file's frame, r/o    copy of it
+ *            none              shared            the file's frame, with the VMA's rights
+ *            protnone          accessible        present again (a hint has been followed)
+ *            present, r/o      private           -                        reuse if alone, else copy
+ *            present, r/o      shared            -                        writable again
+ *
+ *            Each case prepares its frame without the page table lock, takes the lock, looks whether the
+ *            entry is still what it was, and changes it; if it is not, somebody else was faster and the
+ *            access is simply tried again.
+ *            Only a copy takes a mapping away, so only it tells the notifiers: CLEAR of one page, opened
+ *            before the lock is taken. Making a page present tells nobody: devices learn by faulting.
+ * Invariant  I1  Nothing is mapped writable in a private VMA but frames of its own.
+ *            I2  When a copy replaces a page, no CPU and no device still writes the old one.
+ * Ordering   The mmap lock is held for reading at least, which keeps the VMA; the table's lock protects
+ *            the entry.
+ *
+ * @module
+ */
+import { copyWords, read, readAddress } from '#memory';
+
+import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
+import { type Cpu } from '../machine/cpu.js';
+import {
+  allocPage,
+  allocZeroedPage,
+  frameOf,
+  type Pfn,
+  PG_ANON,
+  PG_ANON_EXCLUSIVE,
+  ZERO_PFN,
+} from '../machine/page-alloc.js';
+import { stackPop, stackPush } from '../machine/stack.js';
+import { member, NULL, type Va } from '../memory/layout.js';
+import {
+  mmuNotifierInvalidateRangeEnd,
+  mmuNotifierInvalidateRangeStart,
+} from '../notifier/mmu-notifier.js';
+import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
+import { MmuNotifierRange } from '../notifier/types.js';
+import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { fileGetPage, filePages } from './file.js';
+import { addRss } from './mm-struct.js';
+import { flushTlbMm } from './mmu-gather.js';
+import {
+  getPage,
+  pageAddRmap,
+  pageHasFlag,
+  pageRefcount,
+  pageRemoveRmap,
+  pageSetFlags,
+  putPage,
+} from './page.js';
+import { pteAlloc, pteLockptr } from './page-table.js';
+import {
+  makePte,
+  NO_PTE,
+  type Pte,
+  PTE_ACCESSED,
+  PTE_DIRTY,
+  PTE_PRESENT,
+  PTE_PROTNONE,
+  PTE_WRITE,
+  pteGet,
+  pteGetAndClear,
+  ptePfn,
+  pteUpdateFlags,
+  setPte,
+} from './pte.js';
+import {
+  MmStruct,
+  VM_ACCESS_FLAGS,
+  VM_MAYSHARE,
+  VM_SHARED,
+  VM_WRITE,
+  VmAreaStruct,
+} from './types.js';
+import { anonVmaPrepare } from './vma.js';
+
+/** What handleMmFault was asked: a write. @kernel FAULT_FLAG_WRITE */
+export const FAULT_FLAG_WRITE = 1;
+/** … on behalf of another task, or of a device. @kernel FAULT_FLAG_REMOTE */
+export const FAULT_FLAG_REMOTE = 2;
+
+/** Results of handleMmFault, as bits; 0 is success. */
+export const VM_FAULT_OOM = 0x1;
+export const VM_FAULT_SIGBUS = 0x2;
+export const VM_FAULT_SIGSEGV = 0x40;
+export const VM_FAULT_ERROR = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV;
+
+/** The flags of an entry that lets the hardware do what the VMA allows, save writing. @kernel vm_get_page_prot */
+export function vmaPteFlags(vmFlags: number): number {
+  return (vmFlags & VM_ACCESS_FLAGS) === 0 ? PTE_PROTNONE : PTE_PRESENT;
+}
+
+/**
+ * Makes the page at `va` accessible as the VMA allows: 0, or bits of VM_FAULT_ERROR. It may have to be
+ * called again for one access. Precondition: mmap lock held, va in the VMA and page-aligned, the access
+ * allowed by the VMA. Sleeps. @kernel handle_mm_fault
+ */
+export function handleMmFault(cpu: Cpu, vma: VmAreaStruct, va: Va, faultFlags: number): number {
+  const mm = read(cpu, vma, VmAreaStruct.mm);
+  const lock = member(mm, MmStruct.pageTableLock);
+  const pte = pteAlloc(cpu, read(cpu, mm, MmStruct.pgd), lock, va);
+  if (pte === NO_PTE) return VM_FAULT_OOM;
+  const entry = pteGet(cpu, pte);
+  const isWrite = (faultFlags & FAULT_FLAG_WRITE) !== 0;
+  if (entry === 0) return doMissingPage(cpu, vma, va, pte, isWrite);
+  if ((entry & PTE_PROTNONE) !== 0) return doNumaPage(cpu, vma, pte, entry);
+  if ((entry & PTE_PRESENT) === 0) return VM_FAULT_SIGBUS;
+  if (isWrite && (entry & PTE_WRITE) === 0) return doWpPage(cpu, vma, va, pte, entry);
+  return 0;
+}
+
+function doMissingPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boolean): number {
+  if (read(cpu, vma, VmAreaStruct.file) === NULL) {
+    return isWrite ? doAnonymousPage(cpu, vma, pte) : doZeroPage(cpu, vma, pte);
+  }
+  return doFilePage(cpu, vma, va, pte, isWrite);
+}
+
+/** Flags of an entry that is made for an access, with all rights the VMA gives. */
+function newPteFlags(vmFlags: number, isWrite: boolean): number {
+  const writable = (vmFlags & VM_WRITE) !== 0 ? PTE_WRITE : 0;
+  return vmaPteFlags(vmFlags) | PTE_ACCESSED | writable | (isWrite ? PTE_DIRTY : 0);
+}
+
+/** Maps a frame the caller has a reference to, which the entry takes over; false if somebody was faster. */
+function mapFrame(cpu: Cpu, vma: VmAreaStruct, pte: Pte, pfn: Pfn, flags: number): boolean {
+  const ptl = pteLockptr(cpu, pte);
+  spinLock(cpu, ptl);
+  const isFree = pteGet(cpu, pte) === 0;
+  if (isFree) {
+    if (pfn !== ZERO_PFN) pageAddRmap(cpu, pfn);
+    setPte(cpu, pte, makePte(pfn, flags));
+  }
+  spinUnlock(cpu, ptl);
+  if (!isFree) putPage(cpu, pfn);
+  else if (pfn !== ZERO_PFN) addRss(cpu, read(cpu, vma, VmAreaStruct.mm), 1);
+  return isFree;
+}
+
+/** @kernel do_anonymous_page, for a write */
+function doAnonymousPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte): number {
+  anonVmaPrepare(cpu, vma);
+  const pfn = allocZeroedPage(cpu);
+  if (pfn === 0) return VM_FAULT_OOM;
+  pageSetFlags(cpu, pfn, PG_ANON | PG_ANON_EXCLUSIVE);
+  mapFrame(cpu, vma, pte, pfn, newPteFlags(read(cpu, vma, VmAreaStruct.flags), true));
+  return 0;
+}
+
+/** @kernel do_anonymous_page, for a read */
+function doZeroPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte): number {
+  const flags = vmaPteFlags(read(cpu, vma, VmAreaStruct.flags)) | PTE_ACCESSED;
+  mapFrame(cpu, vma, pte, ZERO_PFN, flags);
+  return 0;
+}
+
+/** Maps the file's own frame, or for a write to a private mapping a copy of it. @kernel do_fault */
+function doFilePage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boolean): number {
+  const file = read(cpu, vma, VmAreaStruct.file);
+  const index = fileIndex(cpu, vma, va);
+  if (index >= filePages(cpu, file)) return VM_FAULT_SIGBUS;
+  const pfn = fileGetPage(cpu, file, index);
+  if (pfn === 0) return VM_FAULT_OOM;
+  const vmFlags = read(cpu, vma, VmAreaStruct.flags);
+  if ((vmFlags & VM_SHARED) !== 0) {
+    mapFrame(cpu, vma, pte, pfn, newPteFlags(vmFlags, isWrite));
+    return 0;
+  }
+  if (!isWrite) {
+    mapFrame(cpu, vma, pte, pfn, newPteFlags(vmFlags & ~VM_WRITE, false)); // I1
+    return 0;
+  }
+  anonVmaPrepare(cpu, vma);
+  const own = copyOf(cpu, pfn);
+  putPage(cpu, pfn);
+  if (own === 0) return VM_FAULT_OOM;
+  mapFrame(cpu, vma, pte, own, newPteFlags(vmFlags, true));
+  return 0;
+}
+
+/** The page of the file that is mapped at `va`. @kernel linear_page_index */
+export function fileIndex(cpu: Cpu, vma: VmAreaStruct, va: Va): number {
+  const start = readAddress(cpu, vma, VmAreaStruct.start);
+  return readAddress(cpu, vma, VmAreaStruct.pgoff) + (va - start) / PAGE_SIZE;
+}
+
+/** An anonymous frame with the contents of another; 0 if memory is out. */
+function copyOf(cpu: Cpu, pfn: Pfn): Pfn {
+  if (pfn === ZERO_PFN) {
+    const zeroed = allocZeroedPage(cpu);
+    if (zeroed !== 0) pageSetFlags(cpu, zeroed, PG_ANON | PG_ANON_EXCLUSIVE);
+    return zeroed;
+  }
+  const own = allocPage(cpu);
+  if (own === 0) return 0;
+  copyWords(cpu, frameOf(cpu, own), frameOf(cpu, pfn), PAGE_WORDS);
+  pageSetFlags(cpu, own, PG_ANON | PG_ANON_EXCLUSIVE);
+  return own;
+}
+
+/** A frame that is mapped but hidden from the hardware: shows it again. @kernel do_numa_page */
+function doNumaPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte, entry: number): number {
+  if ((read(cpu, vma, VmAreaStruct.flags) & VM_ACCESS_FLAGS) === 0) return VM_FAULT_SIGSEGV;
+  const ptl = pteLockptr(cpu, pte);
+  spinLock(cpu, ptl);
+  if (pteGet(cpu, pte) === entry) {
+    pteUpdateFlags(cpu, pte, PTE_PROTNONE, PTE_PRESENT | PTE_ACCESSED);
+  }
+  spinUnlock(cpu, ptl);
+  return 0;
+}
+
+/**
+ * True if an entry of a VMA with these flags may let the hardware write without a fault: the memory is
+ * shared, or the frame is this VMA's alone (I1). @kernel can_change_pte_writable
+ */
+export function mayMapWritable(cpu: Cpu, vmFlags: number, entry: number): boolean {
+  if ((vmFlags & VM_WRITE) === 0) return false;
+  if ((vmFlags & VM_SHARED) !== 0) return true;
+  const pfn = ptePfn(entry);
+  return pfn !== ZERO_PFN && pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE);
+}
+
+/**
+ * A write to a page that is mapped read-only: makes the entry writable if the frame is ours alone, and
+ * tells nobody, because nothing is taken away; else replaces the frame by a copy. @kernel do_wp_page
+ */
+function doWpPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, entry: number): number {
+  const pfn = ptePfn(entry);
+  const isShared = (read(cpu, vma, VmAreaStruct.flags) & (VM_SHARED | VM_MAYSHARE)) !== 0;
+  const ptl = pteLockptr(cpu, pte);
+  spinLock(cpu, ptl);
+  const isSame = isReadOnlyMapping(pteGet(cpu, pte), pfn);
+  const reuse = isSame && (isShared || canReuse(cpu, pfn));
+  if (reuse) pteUpdateFlags(cpu, pte, 0, PTE_WRITE | PTE_ACCESSED | PTE_DIRTY);
+  const mustCopy = isSame && !reuse;
+  if (mustCopy && pfn !== ZERO_PFN) getPage(cpu, pfn); // it must stay while it is copied
+  spinUnlock(cpu, ptl);
+  return mustCopy ? copyOnWrite(cpu, vma, va, pte, pfn) : 0;
+}
+
+/** True if the entry still maps that frame without the right to write. */
+function isReadOnlyMapping(entry: number, pfn: Pfn): boolean {
+  return ptePfn(entry) === pfn && (entry & (PTE_PRESENT | PTE_WRITE)) === PTE_PRESENT;
+}
+
+/** True if the frame is anonymous and nobody else can have it. @kernel wp_can_reuse_anon_folio */
+function canReuse(cpu: Cpu, pfn: Pfn): boolean {
+  if (pfn === ZERO_PFN || !pageHasFlag(cpu, pfn, PG_ANON)) return false;
+  if (pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE)) return true;
+  if (pageRefcount(cpu, pfn) !== 1) return false;
+  pageSetFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
+  return true;
+}
+
+/**
+ * Replaces the frame, to which we hold a reference, by a copy: notifiers first, then clear and flush,
+ * then the new entry (I2). @kernel wp_page_copy
+ */
+function copyOnWrite(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn): number {
+  const mm = read(cpu, vma, VmAreaStruct.mm);
+  anonVmaPrepare(cpu, vma);
+  const own = copyOf(cpu, old);
+  if (own === 0) {
+    putPage(cpu, old);
+    return VM_FAULT_OOM;
+  }
+  const range = stackPush(cpu, MmuNotifierRange);
+  mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, va, va + PAGE_SIZE);
+  mmuNotifierInvalidateRangeStart(cpu, range);
+  const replaced = replaceFrame(cpu, vma, pte, old, own);
+  mmuNotifierInvalidateRangeEnd(cpu, range);
+  stackPop(cpu, range);
+  if (!replaced) putPage(cpu, own);
+  else if (old === ZERO_PFN) addRss(cpu, mm, 1);
+  else putPage(cpu, old); // the entry's reference
+  putPage(cpu, old); // ours
+  return 0;
+}
+
+/** Exchanges the entry's frame for `own`, unless the entry has changed. */
+function replaceFrame(cpu: Cpu, vma: VmAreaStruct, pte: Pte, old: Pfn, own: Pfn): boolean {
+  const ptl = pteLockptr(cpu, pte);
+  spinLock(cpu, ptl);
+  const isSame = isReadOnlyMapping(pteGet(cpu, pte), old);
+  if (isSame) {
+    pteGetAndClear(cpu, pte);
+    flushTlbMm(cpu, read(cpu, vma, VmAreaStruct.mm));
+    if (old !== ZERO_PFN) pageRemoveRmap(cpu, old);
+    pageAddRmap(cpu, own);
+    setPte(cpu, pte, makePte(own, newPteFlags(read(cpu, vma, VmAreaStruct.flags), true)));
+  }
+  spinUnlock(cpu, ptl);
+  return isSame;
+}

@@ -1,0 +1,197 @@
+/**
+ * Files: memory that outlives its mappings and can have several.
+ *
+ * Kernel     mm/filemap.c, mm/shmem.c, lib/xarray.c
+ * Protocol   The page cache is a radix tree of frames by page number, 64 ways. A page that is not there
+ *            is made when it is first asked for: filled with the file's pattern, or with zeroes.
+ * Invariant  I1  A frame in the cache has one reference of the cache, Page.mapping = the file and
+ *                Page.index = its number.
+ *            I2  Two who ask for the same page get the same frame.
+ * Ordering   pagesLock protects the tree; vmasLock the list of VMAs. `refs` is atomic.
+ * Deviation  There is no disk: nothing is written back, and the cache is the file.
+ *
+ * @module
+ */
+import { fetchAdd, fillWords, read, readAddress, write, writeAddress } from '#memory';
+
+import { bug } from '../base/bug.js';
+import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
+import { type Cpu } from '../machine/cpu.js';
+import { frameWord } from '../machine/frame.js';
+import { lockClass } from '../machine/lock-class.js';
+import { allocPage, frameOf, pageOf, type Pfn } from '../machine/page-alloc.js';
+import { kfree, kzalloc } from '../machine/slab.js';
+import { Page } from '../machine/types.js';
+import { element, type Field, member, NULL, type Ptr, struct, words } from '../memory/layout.js';
+import { initListHead, listAddTail, listDelInit } from '../memory/list.js';
+import { downWrite, initRwsem, upWrite } from '../sync/rwsem.js';
+import { initSpinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
+import { getPage, putPage } from './page.js';
+import { File, VmAreaStruct } from './types.js';
+
+const FANOUT = 64;
+const FANOUT_BITS = 6;
+const RadixNode = struct('radix_node', { slots: words(FANOUT) });
+type RadixNode = Ptr<'radix_node'>;
+
+const INVALIDATE_LOCK = lockClass('mapping->invalidate_lock');
+const PAGES_LOCK = lockClass('i_pages');
+const VMAS_LOCK = lockClass('i_mmap_rwsem');
+
+/**
+ * A file of that size, with one reference; NULL if memory is out. `id` seeds what its pages read as
+ * before they are written; 0 is a file of zeroes. @kernel shmem_file_setup
+ */
+export function createFile(cpu: Cpu, sizeBytes: number, id: number): File {
+  const file = kzalloc(cpu, File);
+  if (file === NULL) return NULL;
+  write(cpu, file, File.refs, 1);
+  write(cpu, file, File.id, id);
+  writeAddress(cpu, file, File.sizeBytes, sizeBytes);
+  initRwsem(cpu, member(file, File.invalidateLock), INVALIDATE_LOCK);
+  initSpinlock(cpu, member(file, File.pagesLock), PAGES_LOCK);
+  initRwsem(cpu, member(file, File.vmasLock), VMAS_LOCK);
+  initListHead(cpu, member(file, File.vmas));
+  return file;
+}
+
+/** @kernel get_file */
+export function getFile(cpu: Cpu, file: File): void {
+  fetchAdd(cpu, file, File.refs, 1);
+}
+
+/** Gives a reference back; the last frees the file and its pages. Sleeps. @kernel fput */
+export function fput(cpu: Cpu, file: File): void {
+  const before = fetchAdd(cpu, file, File.refs, -1);
+  if (before <= 0) bug(`file ${file}: reference underflow`);
+  if (before !== 1) return;
+  const root = read(cpu, file, File.pages) as RadixNode;
+  if (root !== 0) freeRadix(cpu, root, read(cpu, file, File.pagesHeight));
+  kfree(cpu, File, file);
+}
+
+/** Pages of the file, the last one counted if it is there only in part. */
+export function filePages(cpu: Cpu, file: File): number {
+  return Math.ceil(readAddress(cpu, file, File.sizeBytes) / PAGE_SIZE);
+}
+
+/**
+ * The frame of a page of the file, with a reference for the caller; made if need be. 0 if memory is out.
+ * The page lies inside the file. @kernel filemap_fault, shmem_get_folio
+ */
+export function fileGetPage(cpu: Cpu, file: File, index: number): Pfn {
+  const lock = member(file, File.pagesLock);
+  spinLock(cpu, lock);
+  const found = radixFind(cpu, file, index);
+  if (found !== 0) getPage(cpu, found);
+  spinUnlock(cpu, lock);
+  return found === 0 ? fileAddPage(cpu, file, index) : found;
+}
+
+/** Makes a page, unless somebody else has meanwhile (I2). */
+function fileAddPage(cpu: Cpu, file: File, index: number): Pfn {
+  const fresh = allocPage(cpu);
+  if (fresh === 0) return 0;
+  fillFilePage(cpu, file, index, fresh);
+  const lock = member(file, File.pagesLock);
+  spinLock(cpu, lock);
+  let pfn = radixFind(cpu, file, index);
+  if (pfn === 0 && radixInsert(cpu, file, index, fresh)) pfn = fresh;
+  if (pfn !== 0) getPage(cpu, pfn);
+  spinUnlock(cpu, lock);
+  if (pfn !== fresh) putPage(cpu, fresh);
+  return pfn;
+}
+
+/** What an untouched page of the file reads as, in its every word: a mix of file and page number. */
+export function filePattern(id: number, index: number): number {
+  return id === 0 ? 0 : Math.imul(id, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b);
+}
+
+function fillFilePage(cpu: Cpu, file: File, index: number, pfn: Pfn): void {
+  const page = pageOf(cpu, pfn);
+  write(cpu, page, Page.mapping, file);
+  write(cpu, page, Page.index, index);
+  const pattern = filePattern(read(cpu, file, File.id), index);
+  const frame = frameOf(cpu, pfn);
+  fillWords(cpu, frame, 0, PAGE_WORDS);
+  if (pattern === 0) return;
+  for (let i = 0; i < PAGE_WORDS; i++) write(cpu, frame, frameWord(i), pattern);
+}
+
+// --- the list of VMAs that map a file ---
+
+/** A VMA of the file has been mapped. Sleeps. @kernel vma_link_file */
+export function linkFileVma(cpu: Cpu, vma: VmAreaStruct): void {
+  const file = read(cpu, vma, VmAreaStruct.file);
+  if (file === NULL) return;
+  downWrite(cpu, member(file, File.vmasLock));
+  listAddTail(cpu, member(vma, VmAreaStruct.shared), member(file, File.vmas));
+  upWrite(cpu, member(file, File.vmasLock));
+}
+
+/** A VMA of the file is about to go. Sleeps. @kernel unlink_file_vma */
+export function unlinkFileVma(cpu: Cpu, vma: VmAreaStruct): void {
+  const file = read(cpu, vma, VmAreaStruct.file);
+  if (file === NULL) return;
+  downWrite(cpu, member(file, File.vmasLock));
+  listDelInit(cpu, member(vma, VmAreaStruct.shared));
+  upWrite(cpu, member(file, File.vmasLock));
+}
+
+// --- the radix tree; pagesLock must be held ---
+
+function slot(index: number, level: number): Field<'radix_node'> {
+  // page numbers of a file fit 31 bits: files are smaller than 8 TiB
+  return element(RadixNode.slots, (index >>> (FANOUT_BITS * level)) & (FANOUT - 1));
+}
+
+/** True if a tree of that many levels has room for the page number. */
+function covers(height: number, index: number): boolean {
+  return height > 0 && index < FANOUT ** height;
+}
+
+function radixFind(cpu: Cpu, file: File, index: number): Pfn {
+  const height = read(cpu, file, File.pagesHeight);
+  if (!covers(height, index)) return 0;
+  let node = read(cpu, file, File.pages) as RadixNode;
+  for (let level = height - 1; level > 0 && node !== 0; level--) {
+    node = read(cpu, node, slot(index, level)) as RadixNode;
+  }
+  return node === 0 ? 0 : read(cpu, node, slot(index, 0));
+}
+
+/** False if memory is out. */
+function radixInsert(cpu: Cpu, file: File, index: number, pfn: Pfn): boolean {
+  while (!covers(read(cpu, file, File.pagesHeight), index)) {
+    const root = kzalloc(cpu, RadixNode);
+    if (root === NULL) return false;
+    write(cpu, root, slot(0, 0), read(cpu, file, File.pages));
+    write(cpu, file, File.pages, root);
+    write(cpu, file, File.pagesHeight, read(cpu, file, File.pagesHeight) + 1);
+  }
+  let node = read(cpu, file, File.pages) as RadixNode;
+  for (let level = read(cpu, file, File.pagesHeight) - 1; level > 0; level--) {
+    let below = read(cpu, node, slot(index, level)) as RadixNode;
+    if (below === 0) {
+      below = kzalloc(cpu, RadixNode);
+      if (below === NULL) return false;
+      write(cpu, node, slot(index, level), below);
+    }
+    node = below;
+  }
+  write(cpu, node, slot(index, 0), pfn);
+  write(cpu, file, File.pageCount, read(cpu, file, File.pageCount) + 1);
+  return true;
+}
+
+/** Frees a tree and drops the cache's references to its pages. Nobody else knows the file. */
+function freeRadix(cpu: Cpu, node: RadixNode, height: number): void {
+  for (let i = 0; i < FANOUT; i++) {
+    const child = read(cpu, node, element(RadixNode.slots, i));
+    if (child === 0) continue;
+    if (height > 1) freeRadix(cpu, child as RadixNode, height - 1);
+    else putPage(cpu, child);
+  }
+  kfree(cpu, RadixNode, node);
+}

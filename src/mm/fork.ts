@@ -1,0 +1,186 @@
+/**
+ * fork: a copy of an address space, whose pages are copied when one of both writes them.
+ *
+ * Kernel     kernel/fork.c (dup_mmap), mm/memory.c (copy_page_range)
+ * Protocol   Parent and child are locked for writing. Each VMA is copied, but those of MADV_DONTFORK;
+ *            then its entries, where a fault could not make them again: those of memory that has
+ *            anonymous pages. Private ones become read-only on both sides; the notifiers of the parent
+ *            hear PROTECTION_PAGE for the whole VMA meanwhile. The parent's TLBs are flushed at the end.
+ *            Notifiers are not inherited.
+ * Invariant  I1  A frame that both can reach through a private VMA is writable through neither.
+ *            I2  If memory runs out the child is taken apart again, and the parent is as before, but for
+ *                pages it will have to make writable by a fault.
+ * Ordering   write_protect_seq is odd while entries are write-protected.
+ *
+ * @module
+ */
+import { fetchOr, read, readAddress, readOnce, write, writeAddress } from '#memory';
+
+import { PAGE_SIZE } from '../base/units.js';
+import { type Cpu } from '../machine/cpu.js';
+import { PG_ANON_EXCLUSIVE, ZERO_PFN } from '../machine/page-alloc.js';
+import { stackPop, stackPush } from '../machine/stack.js';
+import { member, NULL, type Va } from '../memory/layout.js';
+import {
+  mmuNotifierInvalidateRangeEnd,
+  mmuNotifierInvalidateRangeStart,
+} from '../notifier/mmu-notifier.js';
+import {
+  MMU_NOTIFY_PROTECTION_PAGE,
+  mmuNotifierRangeInit,
+} from '../notifier/mmu-notifier-range.js';
+import { MmuNotifierRange } from '../notifier/types.js';
+import { writeSeqcountBegin, writeSeqcountEnd } from '../sync/seqcount.js';
+import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { mmput } from './exit.js';
+import { addRss, mmAlloc } from './mm-struct.js';
+import { mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
+import { flushTlbMm } from './mmu-gather.js';
+import { getPage, pageAddRmap, pageClearFlags } from './page.js';
+import { nextPopulated, pmdAddrEnd, pteAlloc, pteLockptr, pteOf } from './page-table.js';
+import {
+  NO_PTE,
+  Pte,
+  PTE_ACCESSED,
+  PTE_DIRTY,
+  PTE_WRITE,
+  pteGet,
+  pteHasFrame,
+  ptePfn,
+  pteUpdateFlags,
+  setPte,
+} from './pte.js';
+import {
+  MMF_UNSTABLE,
+  MmStruct,
+  VM_DONTCOPY,
+  VM_LOCKED,
+  VM_LOCKONFAULT,
+  VM_MAYWRITE,
+  VM_MIXEDMAP,
+  VM_PFNMAP,
+  VM_SHARED,
+  VM_WIPEONFORK,
+  VmAreaStruct,
+} from './types.js';
+import {
+  accountVm,
+  newAnonVma,
+  pagesIn,
+  vmaAlloc,
+  vmaEnd,
+  vmaFree,
+  vmaKind,
+  vmaLink,
+  vmaStart,
+} from './vma.js';
+import { vmaTreeFirst } from './vma-tree.js';
+
+/** A copy of the address space, with one user; NULL if memory is out. No lock held. Sleeps. @kernel dup_mm */
+export function dupMm(cpu: Cpu, parent: MmStruct): MmStruct {
+  const child = mmAlloc(cpu);
+  if (child === NULL) return NULL;
+  for (const field of [MmStruct.mmapBase, MmStruct.startBrk, MmStruct.brk]) {
+    writeAddress(cpu, child, field, readAddress(cpu, parent, field));
+  }
+  mmapWriteLock(cpu, parent);
+  mmapWriteLock(cpu, child);
+  let copied = true;
+  let vma = vmaTreeFirst(cpu, member(parent, MmStruct.vmas));
+  while (vma !== NULL && copied) {
+    copied = dupVma(cpu, child, vma);
+    vma = read(cpu, vma, VmAreaStruct.next);
+  }
+  mmapWriteUnlock(cpu, child);
+  flushTlbMm(cpu, parent);
+  mmapWriteUnlock(cpu, parent);
+  if (copied) return child;
+  fetchOr(cpu, child, MmStruct.flags, MMF_UNSTABLE);
+  mmput(cpu, child); // I2
+  return NULL;
+}
+
+/** Copies one VMA into the child; false if memory is out. */
+function dupVma(cpu: Cpu, child: MmStruct, vma: VmAreaStruct): boolean {
+  const kind = vmaKind(cpu, vma);
+  if ((kind.flags & VM_DONTCOPY) !== 0) return true;
+  const flags = kind.flags & ~(VM_LOCKED | VM_LOCKONFAULT);
+  const wipes = (kind.flags & VM_WIPEONFORK) !== 0;
+  const anonVma = kind.anonVma === 0 || wipes ? 0 : newAnonVma(cpu);
+  const start = vmaStart(cpu, vma);
+  const end = vmaEnd(cpu, vma);
+  const copy = vmaAlloc(cpu, child, start, end, { ...kind, flags, anonVma });
+  if (copy === NULL) return false;
+  write(cpu, copy, VmAreaStruct.anonInherited, anonVma === 0 ? 0 : 1);
+  if (vmaLink(cpu, child, copy) !== 0) {
+    vmaFree(cpu, copy);
+    return false;
+  }
+  accountVm(cpu, child, pagesIn(start, end));
+  return wipes || copyPageRange(cpu, child, vma);
+}
+
+/** Copies the entries of a VMA that a fault could not make again; false if memory is out. @kernel copy_page_range */
+function copyPageRange(cpu: Cpu, child: MmStruct, vma: VmAreaStruct): boolean {
+  const flags = read(cpu, vma, VmAreaStruct.flags);
+  const hasAnon = readOnce(cpu, vma, VmAreaStruct.anonVma) !== 0;
+  if (!hasAnon && (flags & (VM_PFNMAP | VM_MIXEDMAP)) === 0) return true;
+  const isCow = (flags & (VM_SHARED | VM_MAYWRITE)) === VM_MAYWRITE;
+  if (!isCow) return copyTables(cpu, child, vma, false);
+  const parent = read(cpu, vma, VmAreaStruct.mm);
+  const seqcount = member(parent, MmStruct.writeProtectSeq);
+  const range = stackPush(cpu, MmuNotifierRange);
+  const start = vmaStart(cpu, vma);
+  mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_PROTECTION_PAGE, parent, start, vmaEnd(cpu, vma));
+  mmuNotifierInvalidateRangeStart(cpu, range);
+  writeSeqcountBegin(cpu, seqcount);
+  const copied = copyTables(cpu, child, vma, true);
+  writeSeqcountEnd(cpu, seqcount);
+  mmuNotifierInvalidateRangeEnd(cpu, range);
+  stackPop(cpu, range);
+  return copied;
+}
+
+function copyTables(cpu: Cpu, child: MmStruct, vma: VmAreaStruct, isCow: boolean): boolean {
+  const parent = read(cpu, vma, VmAreaStruct.mm);
+  const from = read(cpu, parent, MmStruct.pgd);
+  const to = read(cpu, child, MmStruct.pgd);
+  const lock = member(child, MmStruct.pageTableLock);
+  const end = vmaEnd(cpu, vma);
+  for (let va: Va = nextPopulated(cpu, from, vmaStart(cpu, vma), end); va < end;) {
+    const next = pmdAddrEnd(va, end);
+    const target = pteAlloc(cpu, to, lock, va);
+    if (target === NO_PTE) return false;
+    const frames = copyRun(cpu, pteOf(cpu, from, va), target, (next - va) / PAGE_SIZE, isCow);
+    addRss(cpu, child, frames);
+    va = nextPopulated(cpu, from, next, end);
+  }
+  return true;
+}
+
+/** Copies the entries of one table; returns how many frames the child has in it. @kernel copy_pte_range */
+function copyRun(cpu: Cpu, from: Pte, to: Pte, count: number, isCow: boolean): number {
+  const fromLock = pteLockptr(cpu, from);
+  const toLock = pteLockptr(cpu, to);
+  let frames = 0;
+  spinLock(cpu, toLock);
+  spinLock(cpu, fromLock);
+  for (let i = 0; i < count; i++) {
+    const source = (from + i * Pte.words) as Pte;
+    const entry = pteGet(cpu, source);
+    if (!pteHasFrame(entry)) continue;
+    const pfn = ptePfn(entry);
+    if (pfn !== ZERO_PFN) {
+      getPage(cpu, pfn);
+      pageAddRmap(cpu, pfn);
+      pageClearFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
+      frames++;
+    }
+    if (isCow && (entry & PTE_WRITE) !== 0) pteUpdateFlags(cpu, source, PTE_WRITE, 0); // I1
+    const dropped = isCow ? PTE_WRITE | PTE_ACCESSED : PTE_DIRTY | PTE_ACCESSED;
+    setPte(cpu, (to + i * Pte.words) as Pte, entry & ~dropped);
+  }
+  spinUnlock(cpu, fromLock);
+  spinUnlock(cpu, toLock);
+  return frames;
+}

@@ -1,0 +1,102 @@
+/**
+ * Gathers frames that have been unmapped, until the TLBs have been flushed and they can be freed.
+ *
+ * Kernel     mm/mmu_gather.c
+ * Protocol   gather; clear entries and add their frames; finish: shoot down the TLBs, then put the
+ *            frames. A full batch is flushed and put in between, without the page table lock.
+ * Invariant  I1  No frame is put before every CPU has stopped using translations to it.
+ * Deviation  One batch for each CPU, of GATHER_MAX frames; the kernel chains batches. A CPU has one
+ *            gather open at a time.
+ *
+ * @module
+ */
+import { fetchAdd, read, write } from '#memory';
+
+import { bug } from '../base/bug.js';
+import { type Cpu } from '../machine/cpu.js';
+import { type Pfn } from '../machine/page-alloc.js';
+import { thisCpuPtr } from '../machine/percpu.js';
+import { tlbShootdown } from '../machine/tlb.js';
+import { MACHINE, Machine } from '../machine/types.js';
+import { WAIT_SHOOTDOWN } from '../machine/wait-kind.js';
+import { element, member, NULL, pointer, type Ptr, struct, word, words } from '../memory/layout.js';
+import { putPage } from './page.js';
+import { freeTable } from './page-table.js';
+import { MmStruct } from './types.js';
+
+const GATHER_MAX = 496;
+const TABLES_MAX = 128;
+
+export const MmuGather = struct('mmu_gather', {
+  mm: pointer<'mm_struct'>(), // NULL = not in use
+  changed: word, // entries changed since the last flush
+  rss: word, // frames unmapped and not yet taken off MmStruct.rss
+  count: word,
+  frames: words(GATHER_MAX),
+  tableCount: word,
+  tables: words(TABLES_MAX),
+});
+export type MmuGather = Ptr<'mmu_gather'>;
+
+/** Opens this CPU's gather. @kernel tlb_gather_mmu */
+export function tlbGatherMmu(cpu: Cpu, mm: MmStruct): MmuGather {
+  const gather = thisCpuPtr<'mmu_gather'>(cpu, read(cpu, MACHINE, Machine.gathers));
+  if (read(cpu, gather, MmuGather.mm) !== NULL) bug(`cpu ${cpu.id}: a gather is open already`);
+  write(cpu, gather, MmuGather.mm, mm);
+  write(cpu, gather, MmuGather.changed, 0);
+  write(cpu, gather, MmuGather.rss, 0);
+  write(cpu, gather, MmuGather.count, 0);
+  write(cpu, gather, MmuGather.tableCount, 0);
+  return gather;
+}
+
+/** Entries have changed, so there is something to flush. */
+export function tlbMarkChanged(cpu: Cpu, gather: MmuGather): void {
+  write(cpu, gather, MmuGather.changed, 1);
+}
+
+/** Adds a frame whose entry has been cleared; true if the batch is full now. @kernel __tlb_remove_page */
+export function tlbRemovePage(cpu: Cpu, gather: MmuGather, pfn: Pfn): boolean {
+  const count = read(cpu, gather, MmuGather.count);
+  write(cpu, gather, element(MmuGather.frames, count), pfn);
+  write(cpu, gather, MmuGather.count, count + 1);
+  write(cpu, gather, MmuGather.changed, 1);
+  write(cpu, gather, MmuGather.rss, read(cpu, gather, MmuGather.rss) + 1);
+  return count + 1 === GATHER_MAX;
+}
+
+/** Adds a page table that has been unlinked. No spinlock held: the batch may be flushed. @kernel tlb_remove_table */
+export function tlbRemoveTable(cpu: Cpu, gather: MmuGather, table: number): void {
+  const count = read(cpu, gather, MmuGather.tableCount);
+  write(cpu, gather, element(MmuGather.tables, count), table);
+  write(cpu, gather, MmuGather.tableCount, count + 1);
+  write(cpu, gather, MmuGather.changed, 1);
+  if (count + 1 === TABLES_MAX) tlbFlushMmu(cpu, gather);
+}
+
+/** Flushes the TLBs and frees what was gathered. No spinlock held. @kernel tlb_flush_mmu */
+export function tlbFlushMmu(cpu: Cpu, gather: MmuGather): void {
+  const mm = read(cpu, gather, MmuGather.mm);
+  if (read(cpu, gather, MmuGather.changed) !== 0) flushTlbMm(cpu, mm); // I1
+  const count = read(cpu, gather, MmuGather.count);
+  for (let i = 0; i < count; i++) putPage(cpu, read(cpu, gather, element(MmuGather.frames, i)));
+  const tables = read(cpu, gather, MmuGather.tableCount);
+  for (let i = 0; i < tables; i++) freeTable(cpu, read(cpu, gather, element(MmuGather.tables, i)));
+  const rss = read(cpu, gather, MmuGather.rss);
+  if (rss !== 0) fetchAdd(cpu, mm, MmStruct.rss, -rss);
+  write(cpu, gather, MmuGather.rss, 0);
+  write(cpu, gather, MmuGather.changed, 0);
+  write(cpu, gather, MmuGather.count, 0);
+  write(cpu, gather, MmuGather.tableCount, 0);
+}
+
+/** Closes the gather. @kernel tlb_finish_mmu */
+export function tlbFinishMmu(cpu: Cpu, gather: MmuGather): void {
+  tlbFlushMmu(cpu, gather);
+  write(cpu, gather, MmuGather.mm, NULL);
+}
+
+/** Ends the use of all translations of the mm. @kernel flush_tlb_mm */
+export function flushTlbMm(cpu: Cpu, mm: MmStruct): void {
+  tlbShootdown(cpu, member(mm, MmStruct.tlb), WAIT_SHOOTDOWN);
+}

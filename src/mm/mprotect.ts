@@ -1,0 +1,214 @@
+/**
+ * mprotect: other access rights for a range of addresses.
+ *
+ * Kernel     mm/mprotect.c
+ * Protocol   For each VMA: merge or split; set its flags; then, if any page table exists there, tell the
+ *            notifiers PROTECTION_VMA, change the entries, tell them it is over. TLBs are flushed once,
+ *            at the end of the call, with the mmap lock still held.
+ * Invariant  I1  An entry never gives a right that its VMA does not.
+ * Ordering   The mmap lock is held for writing; the table's lock protects the entries. What the hardware
+ *            sets in them meanwhile is not lost.
+ *
+ * @module
+ */
+import { read, write } from '#memory';
+
+import { EACCES, EINVAL, ENOMEM } from '../base/errno.js';
+import { isPageAligned, PAGE_SIZE, pageAlignUp } from '../base/units.js';
+import { type Cpu } from '../machine/cpu.js';
+import { stackPop, stackPush } from '../machine/stack.js';
+import { NULL, type Va } from '../memory/layout.js';
+import {
+  mmuNotifierInvalidateRangeEnd,
+  mmuNotifierInvalidateRangeStart,
+} from '../notifier/mmu-notifier.js';
+import { MMU_NOTIFY_PROTECTION_VMA, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
+import { MmuNotifierRange } from '../notifier/types.js';
+import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { mayMapWritable, vmaPteFlags } from './fault.js';
+import { vmProtFlags } from './mmap.js';
+import { mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
+import { type MmuGather, tlbFinishMmu, tlbGatherMmu, tlbMarkChanged } from './mmu-gather.js';
+import {
+  hasPmdTable,
+  nextPopulated,
+  PGDIR_SIZE,
+  pmdAddrEnd,
+  pteLockptr,
+  pteOf,
+  PUD_SIZE,
+} from './page-table.js';
+import { populateLocked } from './populate.js';
+import {
+  Pte,
+  PTE_PRESENT,
+  PTE_PROTNONE,
+  PTE_WRITE,
+  pteGet,
+  pteHasFrame,
+  pteUpdateFlags,
+} from './pte.js';
+import {
+  MmStruct,
+  VM_ACCESS_FLAGS,
+  VM_GROWSDOWN,
+  VM_LOCKED,
+  VM_SHARED,
+  VM_WRITE,
+  VmAreaStruct,
+} from './types.js';
+import {
+  PROT_EXEC,
+  PROT_GROWSDOWN,
+  PROT_GROWSUP,
+  PROT_READ,
+  PROT_SEM,
+  PROT_WRITE,
+} from './uapi.js';
+import { findVma, vmaEnd, vmaModify, vmaStart } from './vma.js';
+
+/** VM_MAYREAD is VM_READ shifted by this, and so on. */
+const MAY_SHIFT = 4;
+const PROT_KNOWN = PROT_READ | PROT_WRITE | PROT_EXEC | PROT_SEM;
+
+/**
+ * The system call: 0, -EINVAL, -ENOMEM (a hole, or memory is out; what came before is changed), -EACCES.
+ * No lock held. Sleeps. @kernel sys_mprotect
+ */
+export function mprotect(cpu: Cpu, mm: MmStruct, start: Va, length: number, prot: number): number {
+  const grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP);
+  if (grows === (PROT_GROWSDOWN | PROT_GROWSUP) || !isPageAligned(start)) return -EINVAL;
+  if (length === 0) return 0;
+  const end = start + pageAlignUp(length);
+  if (end > 2 ** 64) return -ENOMEM;
+  if ((prot & ~grows & ~PROT_KNOWN) !== 0 || grows === PROT_GROWSUP) return -EINVAL;
+  mmapWriteLock(cpu, mm);
+  const gather = tlbGatherMmu(cpu, mm);
+  const error = mprotectLocked(cpu, gather, mm, start, end, prot);
+  tlbFinishMmu(cpu, gather);
+  mmapWriteUnlock(cpu, mm);
+  return error;
+}
+
+/** @kernel do_mprotect_pkey */
+function mprotectLocked(
+  cpu: Cpu,
+  gather: MmuGather,
+  mm: MmStruct,
+  start: Va,
+  end: Va,
+  prot: number,
+): number {
+  let at = start;
+  const first = findVma(cpu, mm, start);
+  if (first === NULL) return -ENOMEM;
+  if ((prot & PROT_GROWSDOWN) !== 0) {
+    if (vmaStart(cpu, first) >= end) return -ENOMEM;
+    if ((read(cpu, first, VmAreaStruct.flags) & VM_GROWSDOWN) === 0) return -EINVAL;
+    at = vmaStart(cpu, first);
+  }
+  while (at < end) {
+    const vma = findVma(cpu, mm, at);
+    if (vma === NULL || vmaStart(cpu, vma) > at) return -ENOMEM;
+    const flags = read(cpu, vma, VmAreaStruct.flags);
+    const newFlags = (flags & ~VM_ACCESS_FLAGS) | vmProtFlags(prot);
+    if ((newFlags & ~(newFlags >> MAY_SHIFT) & VM_ACCESS_FLAGS) !== 0) return -EACCES;
+    const to = Math.min(vmaEnd(cpu, vma), end);
+    const error = mprotectFixup(cpu, gather, vma, at, to, newFlags);
+    if (error !== 0) return error;
+    at = to;
+  }
+  return 0;
+}
+
+/** @kernel mprotect_fixup */
+function mprotectFixup(
+  cpu: Cpu,
+  gather: MmuGather,
+  vma: VmAreaStruct,
+  start: Va,
+  end: Va,
+  newFlags: number,
+): number {
+  const oldFlags = read(cpu, vma, VmAreaStruct.flags);
+  if (newFlags === oldFlags) return 0;
+  const changed = vmaModify(cpu, vma, start, end, newFlags);
+  if (changed === NULL) return -ENOMEM;
+  write(cpu, changed, VmAreaStruct.flags, newFlags);
+  changeProtection(cpu, gather, changed, start, end);
+  const gainsWrite = (oldFlags & (VM_WRITE | VM_SHARED | VM_LOCKED)) === VM_LOCKED;
+  if (gainsWrite && (newFlags & VM_WRITE) !== 0) populateLocked(cpu, changed, start, end);
+  return 0;
+}
+
+/**
+ * Fits the entries of [start, end) to the flags of their VMA. The notifiers hear of it from the first
+ * part that has page tables up to the end of what one entry of the top table maps, once for each such
+ * entry; not at all where there are none. @kernel change_protection
+ */
+function changeProtection(
+  cpu: Cpu,
+  gather: MmuGather,
+  vma: VmAreaStruct,
+  start: Va,
+  end: Va,
+): void {
+  const mm = read(cpu, vma, VmAreaStruct.mm);
+  const pgd = read(cpu, mm, MmStruct.pgd);
+  for (let va = start; va < end;) {
+    const top = Math.min((Math.floor(va / PGDIR_SIZE) + 1) * PGDIR_SIZE, end);
+    const from = firstWithPmdTable(cpu, pgd, va, top);
+    if (from < top) changeProtectionNotified(cpu, gather, vma, from, top);
+    va = top;
+  }
+}
+
+/** The first address of [va, end) that has a table of the second-last level, or `end`. */
+function firstWithPmdTable(cpu: Cpu, pgd: number, va: Va, end: Va): Va {
+  let at = va;
+  while (at < end && !hasPmdTable(cpu, pgd, at)) at = (Math.floor(at / PUD_SIZE) + 1) * PUD_SIZE;
+  return Math.min(at, end);
+}
+
+function changeProtectionNotified(
+  cpu: Cpu,
+  gather: MmuGather,
+  vma: VmAreaStruct,
+  start: Va,
+  end: Va,
+): void {
+  const mm = read(cpu, vma, VmAreaStruct.mm);
+  const pgd = read(cpu, mm, MmStruct.pgd);
+  const vmFlags = read(cpu, vma, VmAreaStruct.flags);
+  const range = stackPush(cpu, MmuNotifierRange);
+  mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_PROTECTION_VMA, mm, start, end);
+  mmuNotifierInvalidateRangeStart(cpu, range);
+  let va = nextPopulated(cpu, pgd, start, end);
+  while (va < end) {
+    const next = pmdAddrEnd(va, end);
+    changePteTable(cpu, pteOf(cpu, pgd, va), (next - va) / PAGE_SIZE, vmFlags);
+    va = nextPopulated(cpu, pgd, next, end);
+  }
+  tlbMarkChanged(cpu, gather);
+  mmuNotifierInvalidateRangeEnd(cpu, range);
+  stackPop(cpu, range);
+}
+
+/** @kernel change_pte_range */
+function changePteTable(cpu: Cpu, first: Pte, count: number, vmFlags: number): void {
+  const ptl = pteLockptr(cpu, first);
+  spinLock(cpu, ptl);
+  for (let i = 0; i < count; i++) {
+    const pte = (first + i * Pte.words) as Pte;
+    const entry = pteGet(cpu, pte);
+    if (!pteHasFrame(entry)) continue;
+    const writable = mayMapWritable(cpu, vmFlags, entry) ? PTE_WRITE : 0;
+    pteUpdateFlags(
+      cpu,
+      pte,
+      PTE_PRESENT | PTE_PROTNONE | PTE_WRITE,
+      vmaPteFlags(vmFlags) | writable,
+    );
+  }
+  spinUnlock(cpu, ptl);
+}

@@ -1,0 +1,67 @@
+/**
+ * References to frames, and how often each is mapped.
+ *
+ * Kernel     include/linux/mm.h (get_page, put_page), mm/rmap.c
+ * Protocol   refcount: everyone who may use the frame, each page table entry included; the last put
+ *            frees it. mapcount: page table entries alone.
+ * Invariant  I1  mapcount <= refcount, except inside the functions here.
+ * Ordering   Counts are atomic; a frame is freed only after the TLB flush that follows its unmapping.
+ *
+ * @module
+ */
+import { fetchAdd, fetchAnd, fetchOr, readOnce } from '#memory';
+
+import { bug } from '../base/bug.js';
+import { type Cpu } from '../machine/cpu.js';
+import { freePage, pageOf, type Pfn, ZERO_PFN } from '../machine/page-alloc.js';
+import { Page } from '../machine/types.js';
+
+/** @kernel get_page */
+export function getPage(cpu: Cpu, pfn: Pfn): void {
+  const before = fetchAdd(cpu, pageOf(cpu, pfn), Page.refcount, 1);
+  if (before <= 0) bug(`frame ${pfn}: reference taken to a free frame`);
+}
+
+/** Gives a reference back; the last frees the frame. The zero page is never freed. @kernel put_page */
+export function putPage(cpu: Cpu, pfn: Pfn): void {
+  if (pfn === ZERO_PFN) return;
+  const before = fetchAdd(cpu, pageOf(cpu, pfn), Page.refcount, -1);
+  if (before <= 0) bug(`frame ${pfn}: refcount underflow`);
+  if (before === 1) freePage(cpu, pfn);
+}
+
+/** @kernel page_ref_count */
+export function pageRefcount(cpu: Cpu, pfn: Pfn): number {
+  return readOnce(cpu, pageOf(cpu, pfn), Page.refcount);
+}
+
+/** @kernel page_mapcount */
+export function pageMapcount(cpu: Cpu, pfn: Pfn): number {
+  return readOnce(cpu, pageOf(cpu, pfn), Page.mapcount);
+}
+
+/** A page table entry maps the frame. @kernel folio_add_anon_rmap_pte, folio_add_file_rmap_pte */
+export function pageAddRmap(cpu: Cpu, pfn: Pfn): void {
+  fetchAdd(cpu, pageOf(cpu, pfn), Page.mapcount, 1);
+}
+
+/** A page table entry maps the frame no more. @kernel folio_remove_rmap_pte */
+export function pageRemoveRmap(cpu: Cpu, pfn: Pfn): void {
+  const before = fetchAdd(cpu, pageOf(cpu, pfn), Page.mapcount, -1);
+  if (before <= 0) bug(`frame ${pfn}: mapcount underflow`);
+}
+
+/** True if all bits of the flag are set. */
+export function pageHasFlag(cpu: Cpu, pfn: Pfn, flag: number): boolean {
+  return (readOnce(cpu, pageOf(cpu, pfn), Page.flags) & flag) !== 0;
+}
+
+/** Sets flags. */
+export function pageSetFlags(cpu: Cpu, pfn: Pfn, flags: number): void {
+  fetchOr(cpu, pageOf(cpu, pfn), Page.flags, flags);
+}
+
+/** Clears flags. */
+export function pageClearFlags(cpu: Cpu, pfn: Pfn, flags: number): void {
+  fetchAnd(cpu, pageOf(cpu, pfn), Page.flags, ~flags);
+}

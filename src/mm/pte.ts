@@ -1,0 +1,97 @@
+/**
+ * Page table entries: the format that the emulated hardware and the kernel share.
+ *
+ * An entry is a cell of two words. The first:
+ *
+ *   31 .............. 12   11 .. 9   8     7     6      5        4         3      2         1      0
+ *   frame number           kind      leaf  -     soft-  special  protnone  dirty  accessed  write  present
+ *                                                dirty
+ *
+ * The second is the generation the frame had when it was mapped: an access through the entry (or
+ * through a copy of it, in a TLB or in a device) that finds another generation in the frame has used a
+ * mapping that outlived its frame.
+ *
+ *   0                          none: nothing was ever mapped, or it was taken away
+ *   present                    the hardware may use it
+ *   protnone, not present      a frame is mapped, but the hardware must not use it: PROT_NONE, or a hint
+ *   neither, not 0             a special entry: `kind` says which
+ *
+ * Who changes entries holds the page table lock of the table. The hardware, which takes no lock, sets
+ * `accessed` and `dirty` of present entries by compare-and-exchange; so a present entry is taken away by
+ * an exchange, never by a plain store.
+ *
+ * @module
+ */
+import { cmpxchg, exchange, readOnce, storeRelease, writeOnce } from '#memory';
+
+import { type Cpu } from '../machine/cpu.js';
+import { pageOf, type Pfn } from '../machine/page-alloc.js';
+import { Page } from '../machine/types.js';
+import { type Ptr, struct, word } from '../memory/layout.js';
+
+export const Pte = struct('pte', {
+  entry: word,
+  generation: word,
+});
+export type Pte = Ptr<'pte'>;
+
+/** No entry: there is no table at that address. */
+export const NO_PTE = 0 as Pte;
+
+export const PTE_PRESENT = 1 << 0;
+export const PTE_WRITE = 1 << 1;
+export const PTE_ACCESSED = 1 << 2;
+export const PTE_DIRTY = 1 << 3;
+export const PTE_PROTNONE = 1 << 4;
+export const PTE_SPECIAL = 1 << 5;
+export const PTE_SOFT_DIRTY = 1 << 6;
+export const PTE_PFN_SHIFT = 12;
+
+/** The frame of an entry. */
+export function ptePfn(entry: number): Pfn {
+  return entry >>> PTE_PFN_SHIFT;
+}
+
+/** True if the entry maps a frame, whether or not the hardware may use it. */
+export function pteHasFrame(entry: number): boolean {
+  return (entry & (PTE_PRESENT | PTE_PROTNONE)) !== 0;
+}
+
+/** An entry for the frame with these flags. */
+export function makePte(pfn: Pfn, flags: number): number {
+  return (pfn << PTE_PFN_SHIFT) | flags;
+}
+
+/** @kernel ptep_get */
+export function pteGet(cpu: Cpu, pte: Pte): number {
+  return readOnce(cpu, pte, Pte.entry);
+}
+
+/**
+ * Puts a mapping where there is none: the generation first, so that who sees the entry sees the
+ * generation that goes with it. The page table lock must be held. @kernel set_pte_at
+ */
+export function setPte(cpu: Cpu, pte: Pte, entry: number): void {
+  const page = pageOf(cpu, ptePfn(entry));
+  writeOnce(cpu, pte, Pte.generation, readOnce(cpu, page, Page.generation));
+  storeRelease(cpu, pte, Pte.entry, entry); // pairs with every reader of the entry
+}
+
+/** Takes the entry away and returns it. The page table lock must be held. @kernel ptep_get_and_clear */
+export function pteGetAndClear(cpu: Cpu, pte: Pte): number {
+  return exchange(cpu, pte, Pte.entry, 0);
+}
+
+/**
+ * Changes the flags of an entry that keeps its frame, without losing what the hardware sets meanwhile;
+ * returns the new entry. The page table lock must be held.
+ */
+export function pteUpdateFlags(cpu: Cpu, pte: Pte, clear: number, set: number): number {
+  let seen = readOnce(cpu, pte, Pte.entry);
+  for (;;) {
+    const next = (seen & ~clear) | set;
+    const before = cmpxchg(cpu, pte, Pte.entry, seen, next);
+    if (before === seen) return next;
+    seen = before;
+  }
+}

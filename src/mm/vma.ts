@@ -1,0 +1,364 @@
+/**
+ * VMAs: making, splitting and merging them.
+ *
+ * Kernel     mm/vma.c, mm/mmap.c
+ * Protocol   A change of the flags of [start, end) is vmaModify: it merges with a neighbour that is alike
+ *            or splits the VMA at the borders, and returns the VMA that is exactly the changed part.
+ * Invariant  I1  VMAs do not overlap, and the tree is in order, whenever the mmap lock is given back.
+ *            I2  A failed call (-ENOMEM) leaves a set of VMAs that maps what was mapped before.
+ * Ordering   Everything here needs the mmap lock for writing.
+ * Deviation  Where Linux must split a huge page because a VMA's border moves into its 2 MiB, it tells the
+ *            notifiers CLEAR for the block, huge page or not; so does adjustTransHuge.
+ *
+ * @module
+ */
+import { cmpxchg, fetchAdd, read, readAddress, readOnce, write, writeAddress } from '#memory';
+
+import { ENOMEM } from '../base/errno.js';
+import { PAGE_SIZE } from '../base/units.js';
+import { type Cpu } from '../machine/cpu.js';
+import { kfree, kzalloc } from '../machine/slab.js';
+import { stackPop, stackPush } from '../machine/stack.js';
+import { MACHINE, Machine } from '../machine/types.js';
+import { member, NULL, type Va } from '../memory/layout.js';
+import { initListHead } from '../memory/list.js';
+import {
+  mmuNotifierInvalidateRangeEnd,
+  mmuNotifierInvalidateRangeStart,
+} from '../notifier/mmu-notifier.js';
+import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
+import { MmuNotifierRange } from '../notifier/types.js';
+import { fput, getFile, linkFileVma, unlinkFileVma } from './file.js';
+import { hasPmdTable, PMD_SIZE } from './page-table.js';
+import {
+  type File,
+  MmStruct,
+  VM_ACCESS_FLAGS,
+  VM_SOFTDIRTY,
+  VmAreaStruct,
+  VmaTree,
+} from './types.js';
+import { vmaTreeErase, vmaTreeFind, vmaTreeInsert, vmaTreeResize } from './vma-tree.js';
+
+/** VMAs one address space may have. @kernel sysctl_max_map_count */
+export const MAX_MAP_COUNT = 65530;
+
+/** What a mapping is, apart from where. */
+export interface VmaKind {
+  readonly flags: number;
+  readonly file: File;
+  readonly pgoff: number;
+  readonly anonVma: number;
+}
+
+/** The first VMA that ends above `va`; NULL if none does. @kernel find_vma */
+export function findVma(cpu: Cpu, mm: MmStruct, va: Va): VmAreaStruct {
+  return vmaTreeFind(cpu, member(mm, MmStruct.vmas), va);
+}
+
+/** The VMA that `va` is in, or NULL. @kernel vma_lookup */
+export function vmaLookup(cpu: Cpu, mm: MmStruct, va: Va): VmAreaStruct {
+  const vma = findVma(cpu, mm, va);
+  return vma !== NULL && vmaStart(cpu, vma) <= va ? vma : NULL;
+}
+
+/** The first VMA that intersects [start, end), or NULL. @kernel find_vma_intersection */
+export function findVmaIntersection(cpu: Cpu, mm: MmStruct, start: Va, end: Va): VmAreaStruct {
+  const vma = findVma(cpu, mm, start);
+  return vma !== NULL && vmaStart(cpu, vma) < end ? vma : NULL;
+}
+
+export function vmaStart(cpu: Cpu, vma: VmAreaStruct): Va {
+  return readAddress(cpu, vma, VmAreaStruct.start);
+}
+
+export function vmaEnd(cpu: Cpu, vma: VmAreaStruct): Va {
+  return readAddress(cpu, vma, VmAreaStruct.end);
+}
+
+export function vmaFlags(cpu: Cpu, vma: VmAreaStruct): number {
+  return read(cpu, vma, VmAreaStruct.flags);
+}
+
+/** Pages of [start, end). */
+export function pagesIn(start: Va, end: Va): number {
+  return (end - start) / PAGE_SIZE;
+}
+
+/** How many VMAs the address space has. @kernel mm->map_count */
+export function mapCount(cpu: Cpu, mm: MmStruct): number {
+  return read(cpu, member(mm, MmStruct.vmas), VmaTree.count);
+}
+
+/** What a VMA is, for comparison with others. */
+export function vmaKind(cpu: Cpu, vma: VmAreaStruct): VmaKind {
+  return {
+    flags: read(cpu, vma, VmAreaStruct.flags),
+    file: read(cpu, vma, VmAreaStruct.file),
+    pgoff: readAddress(cpu, vma, VmAreaStruct.pgoff),
+    anonVma: read(cpu, vma, VmAreaStruct.anonVma),
+  };
+}
+
+/** A VMA that is in no tree yet, with a reference to its file; NULL if memory is out. @kernel vm_area_alloc */
+export function vmaAlloc(cpu: Cpu, mm: MmStruct, start: Va, end: Va, kind: VmaKind): VmAreaStruct {
+  const vma = kzalloc(cpu, VmAreaStruct);
+  if (vma === NULL) return NULL;
+  writeAddress(cpu, vma, VmAreaStruct.start, start);
+  writeAddress(cpu, vma, VmAreaStruct.end, end);
+  writeAddress(cpu, vma, VmAreaStruct.pgoff, kind.pgoff);
+  write(cpu, vma, VmAreaStruct.mm, mm);
+  write(cpu, vma, VmAreaStruct.flags, kind.flags);
+  write(cpu, vma, VmAreaStruct.file, kind.file);
+  write(cpu, vma, VmAreaStruct.anonVma, kind.anonVma);
+  initListHead(cpu, member(vma, VmAreaStruct.shared));
+  if (kind.file !== NULL) getFile(cpu, kind.file);
+  return vma;
+}
+
+/** Frees a VMA that is in no tree, and its reference to the file. @kernel remove_vma */
+export function vmaFree(cpu: Cpu, vma: VmAreaStruct): void {
+  const file = read(cpu, vma, VmAreaStruct.file);
+  if (file !== NULL) fput(cpu, file);
+  kfree(cpu, VmAreaStruct, vma);
+}
+
+/** Puts a VMA into its address space; 0 or -ENOMEM. @kernel vma_link */
+export function vmaLink(cpu: Cpu, mm: MmStruct, vma: VmAreaStruct): number {
+  const error = vmaTreeInsert(cpu, member(mm, MmStruct.vmas), vma);
+  if (error === 0) linkFileVma(cpu, vma);
+  return error;
+}
+
+/** Takes a VMA out of its address space. */
+export function vmaUnlink(cpu: Cpu, mm: MmStruct, vma: VmAreaStruct): void {
+  unlinkFileVma(cpu, vma);
+  vmaTreeErase(cpu, member(mm, MmStruct.vmas), vma);
+}
+
+/** Moves the borders of a VMA; what it maps stays where it is. */
+export function vmaResize(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va): void {
+  const mm = read(cpu, vma, VmAreaStruct.mm);
+  const before = vmaStart(cpu, vma);
+  vmaTreeResize(cpu, member(mm, MmStruct.vmas), vma, start, end);
+  const pgoff = readAddress(cpu, vma, VmAreaStruct.pgoff);
+  writeAddress(cpu, vma, VmAreaStruct.pgoff, pgoff + (start - before) / PAGE_SIZE);
+}
+
+/**
+ * A border of the VMA is about to move to `border`, inside it: if that cuts a 2 MiB block in two, the
+ * notifiers of the block are told. Sleeps. @kernel vma_adjust_trans_huge
+ */
+export function adjustTransHuge(cpu: Cpu, vma: VmAreaStruct, border: Va): void {
+  const block = Math.floor(border / PMD_SIZE) * PMD_SIZE;
+  if (block === border) return;
+  if (block < vmaStart(cpu, vma) || block + PMD_SIZE > vmaEnd(cpu, vma)) return;
+  const mm = read(cpu, vma, VmAreaStruct.mm);
+  if (!hasPmdTable(cpu, read(cpu, mm, MmStruct.pgd), border)) return;
+  const range = stackPush(cpu, MmuNotifierRange);
+  mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, block, block + PMD_SIZE);
+  mmuNotifierInvalidateRangeStart(cpu, range);
+  mmuNotifierInvalidateRangeEnd(cpu, range);
+  stackPop(cpu, range);
+}
+
+/** Splits a VMA in two at `va`, inside it: 0, or -ENOMEM. Sleeps. @kernel split_vma */
+export function splitVma(cpu: Cpu, vma: VmAreaStruct, va: Va): number {
+  const mm = read(cpu, vma, VmAreaStruct.mm);
+  if (mapCount(cpu, mm) >= MAX_MAP_COUNT) return -ENOMEM;
+  const start = vmaStart(cpu, vma);
+  const end = vmaEnd(cpu, vma);
+  const kind = vmaKind(cpu, vma);
+  const upper = vmaAlloc(cpu, mm, va, end, { ...kind, pgoff: kind.pgoff + pagesIn(start, va) });
+  if (upper === NULL) return -ENOMEM;
+  write(cpu, upper, VmAreaStruct.anonInherited, read(cpu, vma, VmAreaStruct.anonInherited));
+  adjustTransHuge(cpu, vma, va);
+  vmaResize(cpu, vma, start, va);
+  const error = vmaLink(cpu, mm, upper);
+  if (error !== 0) {
+    vmaResize(cpu, vma, start, end); // I2
+    vmaFree(cpu, upper);
+  }
+  return error;
+}
+
+/** True if anonymous memory of both may be one. @kernel is_mergeable_anon_vma */
+function anonVmasMerge(cpu: Cpu, vma: VmAreaStruct, anonVma: number): boolean {
+  const own = read(cpu, vma, VmAreaStruct.anonVma);
+  if (own === anonVma) return true;
+  if (own !== 0 && anonVma !== 0) return false;
+  return read(cpu, vma, VmAreaStruct.anonInherited) === 0;
+}
+
+function isAlike(cpu: Cpu, vma: VmAreaStruct, kind: VmaKind): boolean {
+  return (
+    ((read(cpu, vma, VmAreaStruct.flags) ^ kind.flags) & ~VM_SOFTDIRTY) === 0 &&
+    read(cpu, vma, VmAreaStruct.file) === kind.file &&
+    anonVmasMerge(cpu, vma, kind.anonVma)
+  );
+}
+
+/** True if what begins at `start` continues `prev`. @kernel can_vma_merge_after */
+function canMergeAfter(cpu: Cpu, prev: VmAreaStruct, start: Va, kind: VmaKind): boolean {
+  if (prev === NULL || vmaEnd(cpu, prev) !== start || !isAlike(cpu, prev, kind)) return false;
+  const pages = pagesIn(vmaStart(cpu, prev), start);
+  return readAddress(cpu, prev, VmAreaStruct.pgoff) + pages === kind.pgoff;
+}
+
+/** True if what ends at `end` is continued by `next`. @kernel can_vma_merge_before */
+function canMergeBefore(cpu: Cpu, next: VmAreaStruct, start: Va, end: Va, kind: VmaKind): boolean {
+  if (next === NULL || vmaStart(cpu, next) !== end || !isAlike(cpu, next, kind)) return false;
+  return readAddress(cpu, next, VmAreaStruct.pgoff) === kind.pgoff + pagesIn(start, end);
+}
+
+/** One anonymous memory where there were two. @kernel dup_anon_vma */
+function inheritAnonVma(cpu: Cpu, to: VmAreaStruct, anonVma: number): void {
+  if (read(cpu, to, VmAreaStruct.anonVma) === 0) write(cpu, to, VmAreaStruct.anonVma, anonVma);
+}
+
+/**
+ * Maps the free range [start, end) by growing its neighbours: the VMA that contains it then, or NULL if
+ * no neighbour is alike. @kernel vma_merge_new_range
+ */
+export function vmaMergeNew(
+  cpu: Cpu,
+  prev: VmAreaStruct,
+  next: VmAreaStruct,
+  start: Va,
+  end: Va,
+  kind: VmaKind,
+): VmAreaStruct {
+  const after = canMergeAfter(cpu, prev, start, kind);
+  const before = canMergeBefore(cpu, next, start, end, kind);
+  if (after && before && anonVmasMerge(cpu, prev, read(cpu, next, VmAreaStruct.anonVma))) {
+    absorbNext(cpu, prev, next);
+    return prev;
+  }
+  if (after) {
+    vmaResize(cpu, prev, vmaStart(cpu, prev), end);
+    return prev;
+  }
+  if (before) {
+    vmaResize(cpu, next, start, vmaEnd(cpu, next));
+    return next;
+  }
+  return NULL;
+}
+
+/** `vma` grows over its successor, which goes away. */
+function absorbNext(cpu: Cpu, vma: VmAreaStruct, next: VmAreaStruct): void {
+  const mm = read(cpu, vma, VmAreaStruct.mm);
+  const end = vmaEnd(cpu, next);
+  inheritAnonVma(cpu, vma, read(cpu, next, VmAreaStruct.anonVma));
+  vmaUnlink(cpu, mm, next);
+  vmaFree(cpu, next);
+  vmaResize(cpu, vma, vmaStart(cpu, vma), end);
+}
+
+/**
+ * Makes [start, end), a part of `vma`, a VMA with other flags: merged with a neighbour, or split off.
+ * Returns the VMA that contains it, or NULL if memory is out. The flags of a merged result are set;
+ * a split-off one still has the old ones. Sleeps. @kernel vma_modify
+ */
+export function vmaModify(
+  cpu: Cpu,
+  vma: VmAreaStruct,
+  start: Va,
+  end: Va,
+  newFlags: number,
+): VmAreaStruct {
+  const merged = mergeExisting(cpu, vma, start, end, newFlags);
+  if (merged !== NULL) return merged;
+  if (vmaStart(cpu, vma) < start) {
+    if (splitVma(cpu, vma, start) !== 0) return NULL;
+    return vmaModifyTail(cpu, read(cpu, vma, VmAreaStruct.next), end);
+  }
+  return vmaModifyTail(cpu, vma, end);
+}
+
+/** `vma` begins where it should; splits off what is behind `end`. */
+function vmaModifyTail(cpu: Cpu, vma: VmAreaStruct, end: Va): VmAreaStruct {
+  if (vmaEnd(cpu, vma) > end && splitVma(cpu, vma, end) !== 0) return NULL;
+  return vma;
+}
+
+/** @kernel vma_merge_existing_range */
+function mergeExisting(
+  cpu: Cpu,
+  vma: VmAreaStruct,
+  start: Va,
+  end: Va,
+  newFlags: number,
+): VmAreaStruct {
+  const vmaFrom = vmaStart(cpu, vma);
+  const vmaTo = vmaEnd(cpu, vma);
+  const own = vmaKind(cpu, vma);
+  const kind = { ...own, flags: newFlags, pgoff: own.pgoff + pagesIn(vmaFrom, start) };
+  const prev = start === vmaFrom ? read(cpu, vma, VmAreaStruct.prev) : NULL;
+  const next = end === vmaTo ? read(cpu, vma, VmAreaStruct.next) : NULL;
+  const after = canMergeAfter(cpu, prev, start, kind);
+  const before = canMergeBefore(cpu, next, start, end, kind);
+  if (after) {
+    inheritAnonVma(cpu, prev, kind.anonVma);
+    if (end < vmaTo) {
+      adjustTransHuge(cpu, vma, end);
+      vmaResize(cpu, vma, end, vmaTo);
+      vmaResize(cpu, prev, vmaStart(cpu, prev), end);
+      return prev;
+    }
+    absorbNext(cpu, prev, vma);
+    if (before && anonVmasMerge(cpu, prev, read(cpu, next, VmAreaStruct.anonVma))) {
+      absorbNext(cpu, prev, next);
+    }
+    return prev;
+  }
+  if (!before) return NULL;
+  inheritAnonVma(cpu, next, kind.anonVma);
+  if (start > vmaFrom) {
+    adjustTransHuge(cpu, vma, start);
+    vmaResize(cpu, vma, vmaFrom, start);
+  } else {
+    vmaUnlink(cpu, read(cpu, vma, VmAreaStruct.mm), vma);
+    vmaFree(cpu, vma);
+  }
+  vmaResize(cpu, next, start, vmaEnd(cpu, next));
+  return next;
+}
+
+/** Counts mapped pages. @kernel vm_stat_account */
+export function accountVm(cpu: Cpu, mm: MmStruct, pages: number): void {
+  write(cpu, mm, MmStruct.totalVm, read(cpu, mm, MmStruct.totalVm) + pages);
+}
+
+/**
+ * Gives the anonymous memory of a VMA its identity, the first time it gets some: that of a neighbour
+ * with which it could merge, or a new one. The mmap lock must be held, for reading at least.
+ * @kernel anon_vma_prepare
+ */
+export function anonVmaPrepare(cpu: Cpu, vma: VmAreaStruct): void {
+  if (readOnce(cpu, vma, VmAreaStruct.anonVma) !== 0) return;
+  const shared =
+    reusableAnonVma(cpu, vma, read(cpu, vma, VmAreaStruct.next)) ||
+    reusableAnonVma(cpu, vma, read(cpu, vma, VmAreaStruct.prev));
+  const id = shared || newAnonVma(cpu);
+  cmpxchg(cpu, vma, VmAreaStruct.anonVma, 0, id); // another fault may have been first
+}
+
+/** An identity that no other anonymous memory has. */
+export function newAnonVma(cpu: Cpu): number {
+  return fetchAdd(cpu, MACHINE, Machine.anonVmas, 1) + 1;
+}
+
+/** The neighbour's identity, if both would be one VMA but for access rights; 0 if not. */
+function reusableAnonVma(cpu: Cpu, vma: VmAreaStruct, neighbour: VmAreaStruct): number {
+  if (neighbour === NULL || read(cpu, neighbour, VmAreaStruct.anonInherited) !== 0) return 0;
+  const kind = vmaKind(cpu, vma);
+  const other = vmaKind(cpu, neighbour);
+  const distance = pagesIn(vmaStart(cpu, vma), vmaStart(cpu, neighbour));
+  const isAdjacent =
+    vmaEnd(cpu, vma) === vmaStart(cpu, neighbour) || vmaEnd(cpu, neighbour) === vmaStart(cpu, vma);
+  const isContinuous = kind.pgoff + distance === other.pgoff;
+  const flagsAgree = ((kind.flags ^ other.flags) & ~(VM_ACCESS_FLAGS | VM_SOFTDIRTY)) === 0;
+  if (!isAdjacent || !isContinuous || !flagsAgree || kind.file !== other.file) return 0;
+  return readOnce(cpu, neighbour, VmAreaStruct.anonVma);
+}

@@ -1,0 +1,48 @@
+/**
+ * Layouts of the notifier layer.
+ *
+ * @module
+ */
+import { Spinlock } from '../machine/types.js';
+import { address, cacheline, pointer, type Ptr, struct, word } from '../memory/layout.js';
+import { ListHead } from '../memory/list.js';
+import { WaitQueue } from '../sync/wait-queue.js';
+import { IntervalTreeNode, IntervalTreeRoot } from './interval-tree.js';
+
+/** What is being invalidated, and why. @kernel struct mmu_notifier_range */
+export const MmuNotifierRange = struct('mmu_notifier_range', {
+  start: address, // of the first page; unit: bytes
+  last: address, // end - 1: with start, the key of a search in the interval tree
+  end: address, // exclusive
+  mm: pointer<'mm_struct'>(),
+  event: word, // MMU_NOTIFY_*
+  flags: word, // MMU_NOTIFIER_RANGE_*
+  owner: word, // MIGRATE, EXCLUSIVE: who does it, so that the owner's own intervals can tell
+  seq: word, // the odd sequence number of this invalidation; set by range start
+});
+export type MmuNotifierRange = Ptr<'mmu_notifier_range'>;
+
+/** All notifiers of one mm. @kernel struct mmu_notifier_subscriptions */
+export const MmuNotifierSubscriptions = struct('mmu_notifier_subscriptions', {
+  lock: Spinlock, // all of the below
+  invalidateSeq: word, // odd: the tree is frozen (fully excluded); also read without the lock
+  activeInvalidateRanges: word, // range starts without their end yet
+  itree: IntervalTreeRoot,
+  deferred: ListHead, // intervals to insert or remove when the sequence becomes even
+  line1: cacheline,
+  wait: WaitQueue, // for the sequence to move on
+});
+export type MmuNotifierSubscriptions = Ptr<'mmu_notifier_subscriptions'>;
+
+/** One driver's interest in a range of addresses. @kernel struct mmu_interval_notifier */
+export const MmuIntervalNotifier = struct('mmu_interval_notifier', {
+  node: IntervalTreeNode,
+  mm: pointer<'mm_struct'>(),
+  ops: word, // MmuIntervalNotifierOps
+  deferredItem: ListHead,
+  inTree: word, // under the subscriptions' lock
+  privateData: word, // the driver's own: its device, its mirror
+  line1: cacheline,
+  invalidateSeq: word, // of the last invalidation that hit it; always odd (INV-17)
+});
+export type MmuIntervalNotifier = Ptr<'mmu_interval_notifier'>;

@@ -1,0 +1,73 @@
+/**
+ * Results of `faultline bench` as a program reads them: schema `faultline.bench/1`.
+ *
+ * @module
+ */
+import { type Latencies } from '../workloads/histogram.js';
+import { type PointResult } from '../workloads/measure.js';
+import { type PointConfig } from '../workloads/workload.js';
+import { type Environment } from './environment.js';
+
+export const BENCH_SCHEMA = 'faultline.bench/1';
+
+/** Latency percentiles. Unit: nanoseconds. */
+export type JsonLatencies = Latencies;
+
+/** One configuration and what it gave. */
+export interface BenchPoint {
+  readonly workload: string;
+  readonly parameters: PointConfig;
+  readonly faultsPerSecond: number;
+  readonly invalidationsPerSecond: number;
+  readonly faults: number;
+  readonly invalidations: number;
+  /** Rounds of the collision-retry loop beyond the first. */
+  readonly retries: number;
+  /** Retries out of all rounds of the loop. */
+  readonly retryShare: number;
+  /** Device accesses per second; 0 where engines do not run. */
+  readonly accessesPerSecond: number;
+  readonly fault: JsonLatencies;
+  readonly invalidate: JsonLatencies;
+  readonly staleAccesses: number;
+  readonly seconds: number;
+  readonly rounds: number;
+  readonly marginOfErrorPercent: number;
+  readonly interrupted: boolean;
+}
+
+/** A whole result file. */
+export interface BenchResult {
+  readonly schema: typeof BENCH_SCHEMA;
+  readonly environment: Environment;
+  /** The options of the command, with all defaults filled in. */
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly points: readonly BenchPoint[];
+  readonly interrupted: boolean;
+}
+
+/** A point as the result file states it. */
+export function benchPoint(workload: string, result: PointResult): BenchPoint {
+  const { fault, invalidate, totals } = result;
+  // where service threads work for engines, it is they who retry
+  const retries = fault.retries > 0 ? fault.retries : totals.retries;
+  const tries = fault.operations + retries;
+  return {
+    workload,
+    parameters: result.config,
+    faultsPerSecond: fault.perSecond,
+    invalidationsPerSecond: invalidate.perSecond,
+    faults: fault.operations,
+    invalidations: invalidate.operations,
+    retries,
+    retryShare: tries === 0 ? 0 : retries / tries,
+    accessesPerSecond: fault.accessesPerSecond,
+    fault: fault.latencies,
+    invalidate: invalidate.latencies,
+    staleAccesses: totals.staleAccesses,
+    seconds: result.seconds,
+    rounds: result.rounds,
+    marginOfErrorPercent: result.marginOfErrorPercent,
+    interrupted: result.interrupted,
+  };
+}

@@ -1,0 +1,38 @@
+/**
+ * Numbers as people read them.
+ *
+ * @module
+ */
+
+/** `8.21 M`, `931 k`, `12`. */
+export function formatCount(value: number): string {
+  if (value >= 1e9) return `${significant(value / 1e9)} G`;
+  if (value >= 1e6) return `${significant(value / 1e6)} M`;
+  if (value >= 1e4) return `${significant(value / 1e3)} k`;
+  return String(Math.round(value));
+}
+
+/** `95 ns`, `1.23 µs`, `4.5 ms`. */
+export function formatNs(ns: number): string {
+  if (ns >= 1e9) return `${significant(ns / 1e9)} s`;
+  if (ns >= 1e6) return `${significant(ns / 1e6)} ms`;
+  if (ns >= 1e3) return `${significant(ns / 1e3)} µs`;
+  return `${Math.round(ns)} ns`;
+}
+
+/** `12.3 %`, of a share between 0 and 1. */
+export function formatShare(share: number): string {
+  return `${(100 * share).toFixed(share < 0.1 ? 2 : 1)} %`;
+}
+
+/** `1:05`, `42 s`. */
+export function formatSeconds(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')} min`;
+}
+
+function significant(value: number): string {
+  if (value >= 100) return value.toFixed(0);
+  return value.toFixed(value >= 10 ? 1 : 2);
+}

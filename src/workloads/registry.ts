@@ -1,0 +1,21 @@
+/**
+ * The benchmark workloads there are.
+ *
+ * @module
+ */
+import { FaultlineError } from '../base/bug.js';
+import { faultInvalidate } from './fault-invalidate.js';
+import { svm } from './svm.js';
+import { type Workload } from './workload.js';
+
+export const WORKLOADS: readonly Workload[] = [faultInvalidate, svm];
+
+/** @throws FaultlineError naming the workloads there are */
+export function findWorkload(name: string): Workload {
+  const found = WORKLOADS.find((workload) => workload.name === name);
+  if (found === undefined) {
+    const known = WORKLOADS.map((workload) => workload.name).join(', ');
+    throw new FaultlineError('FAULTLINE_BAD_WORKLOAD', `no workload '${name}'; there are ${known}`);
+  }
+  return found;
+}

@@ -1,0 +1,62 @@
+/**
+ * What a benchmark workload is: it sets a machine up, and names the programs its CPUs run.
+ *
+ * @module
+ */
+import { type SvmDriver } from '../drivers/svm/driver.js';
+import { type SvmTotals } from '../drivers/svm/stats.js';
+import { type Cpu } from '../machine/cpu.js';
+import { type MemberResult, type Rounds } from './rounds.js';
+
+/** One configuration to be measured. */
+export interface PointConfig {
+  readonly faultThreads: number;
+  readonly invalidators: number;
+  readonly devices: number;
+  readonly rangePages: number;
+  readonly arenaPages: number;
+  /** Share of operations that roam the whole arena; the others stay in the thread's own slice. 0 to 1. */
+  readonly overlap: number;
+  readonly seed: number;
+  /** Every how many operations one is timed; 0 = none. */
+  readonly sampleEvery: number;
+}
+
+/**
+ * What a member's operations are counted as; a `service` member serves the others, takes no part in
+ * rounds, and has its work counted where it was asked for.
+ */
+export type Role = 'fault' | 'invalidate' | 'service';
+
+/** One member of the crew that measures. */
+export interface WorkloadMember {
+  readonly name: string;
+  readonly role: Role;
+  /** The function of the workload's module that it runs. */
+  readonly entry: string;
+  readonly args: unknown;
+  /** Where it leaves its counts; NULL for a service member. */
+  readonly result: MemberResult;
+}
+
+/** A machine that is ready to be measured. */
+export interface PreparedWorkload {
+  readonly members: readonly WorkloadMember[];
+  readonly rounds: Rounds;
+  /** Tells service members to return; the others have done their last round. */
+  readonly stop: () => void;
+  /** Ends what `prepare` set up, when nobody else runs any more; returns what the devices counted. */
+  readonly finish: () => SvmTotals;
+}
+
+export interface Workload {
+  readonly name: string;
+  readonly description: string;
+  /** URL of the module with the programs. */
+  readonly module: string;
+  /** Physical memory it needs. Unit: bytes. */
+  readonly ramBytes: (config: PointConfig) => number;
+  /** How many CPUs it needs. */
+  readonly cpus: (config: PointConfig) => number;
+  readonly prepare: (boot: Cpu, config: PointConfig, driver: SvmDriver) => PreparedWorkload;
+}
