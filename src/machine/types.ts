@@ -6,7 +6,15 @@
  *
  * @module
  */
-import { cacheline, CACHELINE_WORDS, type Ptr, struct, word, words } from '../memory/layout.js';
+import {
+  AddressCell,
+  cacheline,
+  CACHELINE_WORDS,
+  type Ptr,
+  struct,
+  word,
+  words,
+} from '../memory/layout.js';
 
 /**
  * Every lock that a CPU can hold keeps its class in this word of its struct, so that a report can name
@@ -48,6 +56,7 @@ export const CpuArea = struct('cpu_area', {
   line3: cacheline,
   waitEntries: words(WAIT_ENTRIES_MAX * WAIT_ENTRY_WORDS), // its places in wait queues
   waiter: words(CACHELINE_WORDS), // this CPU's place in the queue of one sleeping lock
+  searchKey: AddressCell, // key of the search its own CPU is about to make
   wakeNext: word, // next in a wake queue; WAKE_Q_END for the last, 0 when in none
   osqNext: word, // optimistic-spin-queue node: successor (a cpu_area)
   osqPrev: word, // … predecessor

@@ -25,6 +25,8 @@ export type Field<S extends string, V extends number = number> = number & {
 };
 /** A member of struct S that holds a 48-bit address, in bytes. */
 export type AddressField<S extends string> = number & { readonly addressField: S };
+/** An array of addresses inside struct S. */
+export type AddressArrayField<S extends string> = number & { readonly addressArrayField: S };
 /** An array of words inside struct S. */
 export type ArrayField<S extends string> = number & { readonly arrayField: S };
 /** A struct T embedded in struct S. */
@@ -52,6 +54,10 @@ export interface ArrayMember {
 export interface AddressMember {
   readonly kind: 'address';
 }
+export interface AddressArrayMember {
+  readonly kind: 'addresses';
+  readonly count: number;
+}
 export interface PointerMember<T extends string> {
   readonly kind: 'pointer';
   readonly to?: T;
@@ -65,7 +71,13 @@ export interface AnyLayout<S extends string = string> {
   readonly alignment: number;
 }
 type MemberSpec =
-  WordMember | ArrayMember | AddressMember | PointerMember<string> | CachelineMember | AnyLayout;
+  | WordMember
+  | ArrayMember
+  | AddressMember
+  | AddressArrayMember
+  | PointerMember<string>
+  | CachelineMember
+  | AnyLayout;
 
 /** A 32-bit integer. */
 export const word: WordMember = { kind: 'word' };
@@ -75,6 +87,8 @@ export const address: AddressMember = { kind: 'address' };
 export const cacheline: CachelineMember = { kind: 'cacheline' };
 /** `count` 32-bit integers. */
 export const words = (count: number): ArrayMember => ({ kind: 'words', count });
+/** `count` addresses. */
+export const addresses = (count: number): AddressArrayMember => ({ kind: 'addresses', count });
 /** A pointer to struct T, which may be declared later or elsewhere. */
 export const pointer = <T extends string>(): PointerMember<T> => ({ kind: 'pointer' });
 
@@ -84,11 +98,13 @@ type OffsetOf<S extends string, M> = M extends WordMember
     ? ArrayField<S>
     : M extends AddressMember
       ? AddressField<S>
-      : M extends PointerMember<infer T>
-        ? Field<S, Ptr<T>>
-        : M extends AnyLayout<infer T>
-          ? Member<S, T>
-          : never;
+      : M extends AddressArrayMember
+        ? AddressArrayField<S>
+        : M extends PointerMember<infer T>
+          ? Field<S, Ptr<T>>
+          : M extends AnyLayout<infer T>
+            ? Member<S, T>
+            : never;
 
 /** One member as a reader of dumps wants it. */
 export interface MemberInfo {
@@ -154,6 +170,8 @@ function shapeOf(spec: MemberSpec): Shape {
       return { words: spec.count, alignment: 1, type: `words(${spec.count})` };
     case 'address':
       return { words: 2, alignment: 2, type: 'address' };
+    case 'addresses':
+      return { words: 2 * spec.count, alignment: 2, type: `addresses(${spec.count})` };
     case 'cacheline':
       return { words: 0, alignment: CACHELINE_WORDS, type: 'cacheline' };
   }
@@ -182,4 +200,24 @@ export function containerOf<S extends string, T extends string>(
 /** Element `index` of an array member, as a field. */
 export function element<S extends string>(array: ArrayField<S>, index: number): Field<S> {
   return (array + index) as Field<S>;
+}
+
+/** Element `index` of an array of addresses, as a member. */
+export function addressElement<S extends string>(
+  array: AddressArrayField<S>,
+  index: number,
+): AddressField<S> {
+  return (array + 2 * index) as unknown as AddressField<S>;
+}
+
+/**
+ * An address in shared memory, whatever struct it is in. A search on a hot path takes its key so: V8
+ * allocates a box for a double that is passed to a function it does not inline.
+ */
+export const AddressCell = struct('address_cell', { va: address });
+export type AddressCell = Ptr<'address_cell'>;
+
+/** The address member of `p`, as a cell. */
+export function addressCell<S extends string>(p: Ptr<S>, m: AddressField<NoInfer<S>>): AddressCell {
+  return (p + m) as AddressCell;
 }

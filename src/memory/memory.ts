@@ -237,7 +237,7 @@ export function fillWords(cpu: MemoryPort, to: number, value: number, count: num
   cpu.fill(to, value, count);
 }
 
-/** Plain: copies `count` words. */
+/** Plain: copies `count` words; the two places may overlap. */
 export function copyWords(cpu: MemoryPort, to: number, from: number, count: number): void {
   cpu.copy(to, from, count);
 }

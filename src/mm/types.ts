@@ -12,9 +12,10 @@ import { Seqcount } from '../sync/seqcount.js';
 
 /** The tree of an address space's VMAs; mm/vma-tree.ts. */
 export const VmaTree = struct('vma_tree', {
-  root: word, // vma_tree_node; NULL = empty
+  root: pointer<'vma_tree_node'>(), // NULL = empty
   height: word, // levels below the root; 0 = the root is a leaf
   count: word, // VMAs in the tree
+  spare: pointer<'vma_tree_node'>(), // nodes set aside for the insertion under way
 });
 export type VmaTree = Ptr<'vma_tree'>;
 
@@ -64,6 +65,7 @@ export const VmAreaStruct = struct('vm_area_struct', {
   prev: pointer<'vm_area_struct'>(), // neighbours, by address; kept by the tree
   next: pointer<'vm_area_struct'>(),
   shared: ListHead, // on File.vmas
+  leaf: pointer<'vma_tree_node'>(), // node of the tree that it is in; kept by the tree
 });
 export type VmAreaStruct = Ptr<'vm_area_struct'>;
 
