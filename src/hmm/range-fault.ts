@@ -29,7 +29,7 @@ import { bug } from '../base/bug.js';
 import { EBUSY, EFAULT, EPERM } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
 import { type Cpu } from '../machine/cpu.js';
-import { member, NULL } from '../memory/layout.js';
+import { addressCell, member, NULL } from '../memory/layout.js';
 import { FAULT_FLAG_REMOTE, FAULT_FLAG_WRITE, handleMmFault, VM_FAULT_ERROR } from '../mm/fault.js';
 import { pageHigh, pageLow, pteOffset, PTRS_PER_TABLE } from '../mm/page-table.js';
 import {
@@ -59,6 +59,7 @@ import {
 // an entry's lowest bits and a page's are the same: the pass over a table copies them
 const FLAGS_AGREE = PTE_PRESENT === HMM_PFN_VALID && PTE_WRITE === HMM_PFN_WRITE;
 if (!FLAGS_AGREE) bug('page table entries and HMM pages have different flags');
+const REQUEST_BITS = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE;
 const KEPT = (-1 << PTE_PFN_SHIFT) | PTE_PRESENT | PTE_WRITE;
 
 /** The walk faulted something in: start over from there. */
@@ -86,11 +87,12 @@ function walkRange(cpu: Cpu, range: HmmRange, mm: MmStruct): number {
   const start = readAddress(cpu, range, HmmRange.start);
   const pages = ((readAddress(cpu, range, HmmRange.end) - start) / PAGE_SIZE) | 0;
   const vmas = member(mm, MmStruct.vmas);
+  const cursor = addressCell(range, HmmRange.cursor);
   let index = read(cpu, range, HmmRange.done);
   while (index < pages) {
     const at = start + index * PAGE_SIZE;
     writeAddress(cpu, range, HmmRange.cursor, at);
-    const vma = vmaTreeFindAt(cpu, vmas, range + HmmRange.cursor);
+    const vma = vmaTreeFindAt(cpu, vmas, cursor);
     let stop = pages;
     let isHole = vma === NULL;
     if (vma !== NULL) {
@@ -149,26 +151,46 @@ function walkTable(
   index: number,
   end: number,
 ): number {
-  const scratch = cpu.scratch;
-  const pfns = read(cpu, range, HmmRange.pfns);
+  const copies = cpu.scratch as Pte;
+  const pages = (read(cpu, range, HmmRange.pfns) + index * HmmPfn.words) as HmmPfn;
   const mask = read(cpu, range, HmmRange.pfnFlagsMask);
   const wanted = read(cpu, range, HmmRange.defaultFlags);
-  readOnceCells(cpu, scratch, first, end - index);
-  for (let i = index; i < end; i++) {
-    const copy = (scratch + (i - index) * Pte.words) as Pte;
-    const page = (pfns + i * HmmPfn.words) as HmmPfn;
+  const count = end - index;
+  readOnceCells(cpu, copies, first, count);
+  for (let i = 0; ; i++) {
+    i = takeOrdinary(cpu, copies, pages, i, count, mask, wanted);
+    if (i === count) return 0;
+    const entry = read(cpu, (copies + i * Pte.words) as Pte, Pte.entry);
+    const own = read(cpu, (pages + i * HmmPfn.words) as HmmPfn, HmmPfn.entry) & mask;
+    const result = handleOddPte(cpu, range, vma, index + i, end, entry, own | wanted);
+    if (result !== 0) return result;
+  }
+}
+
+/**
+ * Copies entries to pages from `from` on, up to the first that must be faulted or is no plain mapping;
+ * returns where that is, or `count`. Calls nothing, so that the loop keeps what it needs in registers.
+ */
+function takeOrdinary(
+  cpu: Cpu,
+  copies: Pte,
+  pages: HmmPfn,
+  from: number,
+  count: number,
+  mask: number,
+  wanted: number,
+): number {
+  for (let i = from; i < count; i++) {
+    const copy = (copies + i * Pte.words) as Pte;
+    const page = (pages + i * HmmPfn.words) as HmmPfn;
     const entry = read(cpu, copy, Pte.entry);
     const request = mask === 0 ? wanted : (read(cpu, page, HmmPfn.entry) & mask) | wanted;
-    const missing = request & ~entry & (HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE);
-    if ((missing !== 0 && (request & HMM_PFN_REQ_FAULT) !== 0) || !isOrdinary(entry)) {
-      const result = handleOddPte(cpu, range, vma, i, end, entry, request);
-      if (result !== 0) return result;
-      continue;
-    }
+    if ((request & HMM_PFN_REQ_FAULT) !== 0 && (request & ~entry & REQUEST_BITS) !== 0) return i;
+    if (!isOrdinary(entry)) return i;
     write(cpu, page, HmmPfn.entry, entry & KEPT);
     write(cpu, page, HmmPfn.generation, read(cpu, copy, Pte.generation));
   }
-  return 0;
+  return count;
 }
 
 /** True if the entry is a frame that the hardware may use, or nothing at all. */

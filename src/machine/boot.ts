@@ -12,7 +12,7 @@ import { EXIT_USAGE, FaultlineError } from '../base/bug.js';
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import { CACHELINE_WORDS, member } from '../memory/layout.js';
 import { type AtomicsForm } from '../memory/native.js';
-import { createMemory, type MemoryHandle, MemoryPort } from '../memory/port.js';
+import { createMemory, type MemoryHandle } from '../memory/port.js';
 import { initSpinlock } from './arch-spinlock.js';
 import { Cpu, CPU_AREAS } from './cpu.js';
 import { CPUS_MAX, MEMORY_WORDS_MAX } from './limits.js';
@@ -62,19 +62,19 @@ export function bootMachine(config: MachineConfig): BootedMachine {
   if (end > MEMORY_WORDS_MAX) throw badMachine(`${config.ramBytes} bytes of memory are too many`);
   const handle = createMemory(end, config.atomics ?? 'wasm');
 
-  const port = new MemoryPort(handle);
-  write(port, MACHINE, Machine.magic, MACHINE_MAGIC);
-  write(port, MACHINE, Machine.cpus, cpus);
-  write(port, MACHINE, Machine.percpu, percpu);
-  write(port, MACHINE, Machine.percpuStride, PERCPU_WORDS);
-  write(port, MACHINE, Machine.pages, pages);
-  write(port, MACHINE, Machine.frames, frames);
-  write(port, MACHINE, Machine.frameCount, frameCount);
+  const early = new Cpu(handle, cpus); // knows nothing of the machine yet, but is of the right shape
+  write(early, MACHINE, Machine.magic, MACHINE_MAGIC);
+  write(early, MACHINE, Machine.cpus, cpus);
+  write(early, MACHINE, Machine.percpu, percpu);
+  write(early, MACHINE, Machine.percpuStride, PERCPU_WORDS);
+  write(early, MACHINE, Machine.pages, pages);
+  write(early, MACHINE, Machine.frames, frames);
+  write(early, MACHINE, Machine.frameCount, frameCount);
 
   // stack and scratch come first in each CPU's part: a Cpu needs its own to exist
-  write(port, MACHINE, Machine.stacks, 0);
-  write(port, MACHINE, Machine.scratch, STACK_WORDS);
-  write(port, MACHINE, Machine.percpuUsed, STACK_WORDS + SCRATCH_WORDS);
+  write(early, MACHINE, Machine.stacks, 0);
+  write(early, MACHINE, Machine.scratch, STACK_WORDS);
+  write(early, MACHINE, Machine.percpuUsed, STACK_WORDS + SCRATCH_WORDS);
 
   const cpu = new Cpu(handle, cpus);
   initSpinlock(cpu, member(MACHINE, Machine.percpuLock), PERCPU_LOCK);

@@ -8,8 +8,6 @@
  *
  * @module
  */
-import { read } from '#memory';
-
 import { type Ptr } from '../memory/layout.js';
 import { type MemoryHandle, MemoryPort } from '../memory/port.js';
 import { CpuArea, MACHINE, Machine } from './types.js';
@@ -48,13 +46,16 @@ export class Cpu extends MemoryPort {
     super(handle);
     this.id = id;
     this.area = cpuArea(id);
-    this.percpu =
-      read(this, MACHINE, Machine.percpu) + id * read(this, MACHINE, Machine.percpuStride);
-    this.stack = this.percpu + read(this, MACHINE, Machine.stacks);
+    // not through the door: it would see this object half made, and V8 would never again take all CPUs
+    // for objects of one shape, which costs every access
+    const { words } = this;
+    const machineWord = (field: number): number => words[MACHINE + field] ?? 0;
+    this.percpu = machineWord(Machine.percpu) + id * machineWord(Machine.percpuStride);
+    this.stack = this.percpu + machineWord(Machine.stacks);
     this.stackTop = this.stack;
-    this.scratch = this.percpu + read(this, MACHINE, Machine.scratch);
-    this.pages = read(this, MACHINE, Machine.pages);
-    this.frames = read(this, MACHINE, Machine.frames);
+    this.scratch = this.percpu + machineWord(Machine.scratch);
+    this.pages = machineWord(Machine.pages);
+    this.frames = machineWord(Machine.frames);
   }
 }
 

@@ -119,12 +119,12 @@ export function allocatedObjects<S extends string>(cpu: Cpu, layout: ObjectLayou
   return sum;
 }
 
-/** Frames the slabs of all caches occupy. */
+/** Frames that all caches occupy, their slabs and the caches themselves. */
 export function slabFrames(cpu: Cpu): number {
   let frames = 0;
   for (let slot = 0; slot < SLAB_CACHES_MAX; slot++) {
     const cache = read(cpu, MACHINE, element(Machine.slabCaches, slot)) as KmemCache;
-    if (cache !== 0) frames += read(cpu, cache, KmemCache.slabs);
+    if (cache !== 0) frames += 1 + read(cpu, cache, KmemCache.slabs);
   }
   return frames;
 }

@@ -69,7 +69,8 @@ import {
   vmaMergeNew,
   vmaStart,
 } from './vma.js';
-import { vmaTreeFindGapBottomUp, vmaTreeFindGapTopDown, vmaTreeLast } from './vma-tree.js';
+import { vmaTreeLast } from './vma-tree.js';
+import { vmaTreeFindGapBottomUp, vmaTreeFindGapTopDown } from './vma-tree-gap.js';
 
 /** Lowest address that is not asked for by MAP_FIXED. @kernel mmap_min_addr */
 export const MMAP_MIN_ADDR = 65536;

@@ -138,9 +138,8 @@ export function vmaUnlink(cpu: Cpu, mm: MmStruct, vma: VmAreaStruct): void {
 
 /** Moves the borders of a VMA; what it maps stays where it is. */
 export function vmaResize(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va): void {
-  const mm = read(cpu, vma, VmAreaStruct.mm);
   const before = vmaStart(cpu, vma);
-  vmaTreeResize(cpu, member(mm, MmStruct.vmas), vma, start, end);
+  vmaTreeResize(cpu, vma, start, end);
   const pgoff = readAddress(cpu, vma, VmAreaStruct.pgoff);
   writeAddress(cpu, vma, VmAreaStruct.pgoff, pgoff + (start - before) / PAGE_SIZE);
 }

@@ -18,7 +18,7 @@ import { kfree } from '../machine/slab.js';
 import { member, NULL } from '../memory/layout.js';
 import { listEmpty } from '../memory/list.js';
 import { MmStruct } from '../mm/types.js';
-import { intervalTreeEmpty } from './interval-tree.js';
+import { IntervalTreeRoot } from './interval-tree.js';
 import { MmuNotifierSubscriptions } from './types.js';
 
 /** Keeps the struct. @kernel mmgrab */
@@ -44,8 +44,9 @@ function mmdropLast(cpu: Cpu, mm: MmStruct): void {
 /** @kernel mmu_notifier_subscriptions_destroy */
 function destroySubscriptions(cpu: Cpu, subscriptions: MmuNotifierSubscriptions): void {
   const itree = member(subscriptions, MmuNotifierSubscriptions.itree);
+  const isTreeEmpty = read(cpu, itree, IntervalTreeRoot.root) === NULL;
   const deferred = member(subscriptions, MmuNotifierSubscriptions.deferred);
-  if (!intervalTreeEmpty(cpu, itree) || !listEmpty(cpu, deferred)) {
+  if (!isTreeEmpty || !listEmpty(cpu, deferred)) {
     bug('an mm is freed while an interval notifier is registered (INV-13)');
   }
   kfree(cpu, MmuNotifierSubscriptions, subscriptions);

@@ -59,6 +59,7 @@ import {
   wakeUpAll,
 } from '../sync/wait-queue.js';
 import {
+  type IntervalRange,
   intervalTreeInsert,
   intervalTreeIterFirst,
   intervalTreeIterNext,
@@ -156,7 +157,7 @@ export function mnItreeInvalidate(
   subscriptions: MmuNotifierSubscriptions,
   range: MmuNotifierRange,
 ): number {
-  const key = range + MmuNotifierRange.start;
+  const key = searchKey(range);
   let node = invStartRange(cpu, subscriptions, range);
   const curSeq = read(cpu, range, MmuNotifierRange.seq);
   while (node !== NULL) {
@@ -175,6 +176,11 @@ export function mnItreeInvalidate(
   return 0;
 }
 
+/** The range's first and last address, as the interval tree is searched for. */
+function searchKey(range: MmuNotifierRange): IntervalRange {
+  return (range + MmuNotifierRange.start) as IntervalRange;
+}
+
 /** Counts the invalidation, and freezes the tree if it hits anything: the first node. @kernel mn_itree_inv_start_range */
 function invStartRange(
   cpu: Cpu,
@@ -186,7 +192,7 @@ function invStartRange(
   spinLock(cpu, lock);
   const active = read(cpu, subscriptions, MmuNotifierSubscriptions.activeInvalidateRanges);
   write(cpu, subscriptions, MmuNotifierSubscriptions.activeInvalidateRanges, active + 1);
-  const node = intervalTreeIterFirst(cpu, itree, range + MmuNotifierRange.start);
+  const node = intervalTreeIterFirst(cpu, itree, searchKey(range));
   let seq = readOnce(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
   if (node !== NULL && (seq & 1) === 0) {
     seq |= 1; // not + 1: invalidations that overlap in time share one odd number
