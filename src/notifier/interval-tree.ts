@@ -1,23 +1,25 @@
 /**
- * Closed intervals [start, last], to be found by what they intersect: a red-black tree in the order of
- * starts, in which every node knows the largest last in its subtree.
+ * Closed intervals [start, last], found by what they intersect: a red-black tree in the order of starts,
+ * in which every node knows how far its subtree reaches.
  *
  * Kernel     lib/interval_tree.c (include/linux/interval_tree_generic.h), lib/rbtree.c
- * Protocol   Nodes are embedded in the structs that own them; nothing here allocates. A subtree can be
- *            passed over if its subtreeLast is below the searched range, or if it lies right of a node
- *            that starts above it. Since a left subtree starts no later than its parent, one that
- *            reaches into the range holds the first hit, if there is a hit at all: the search goes one
- *            way down and never back up.
+ * Protocol   A node *reaches* a range if its last is not below the range's start. The first in order
+ *            that does is either a hit or starts above the range, as then do all after it. It is found
+ *            on one way down: left if the left subtree reaches the range, else here, else right.
+ *            Nodes are embedded in the structs that own them; nothing here allocates or fails.
  * Invariant  I1  In order, starts do not descend; equal starts are in the order of their insertion.
- *            I2  subtreeLast is the largest last of the node and all below it.
+ *            I2  subtreeLast is the largest last of the node and all below it; leftLast is that of its
+ *                left child.
  *            I3  A red node has no red child, and every way from the root to a missing child meets as
  *                many black nodes: no way is more than twice as long as another.
  *            I4  `leftmost` is the first node in order.
  *            I5  The color of a node that is in no tree is 0.
- * Ordering   None: the tree's owner excludes changes, from each other and from searches.
- * Deviation  A range is handed over in shared memory, and not as two numbers: V8 would box them.
- * Cost       A search visits one node a level, 17 levels of 100,000 intervals; one that is below or
- *            above all intervals visits one or two nodes in all.
+ * Ordering   None: the owner of the tree excludes changes from each other and from searches.
+ * Deviation  leftLast is the left child's subtreeLast, which the kernel reads there; kept here, a step
+ *            of a search touches one node and not two. A range is handed over in shared memory: V8 would
+ *            allocate boxes for the two numbers.
+ * Cost       A search that hits nothing: one node if it is below or above all intervals, else one node
+ *            a level; 17 levels of 100,000 intervals.
  *
  * @module
  */
@@ -124,8 +126,8 @@ export function intervalTreeIterNext(
 }
 
 /**
- * The first node of a subtree that intersects the range, or NULL. Some node of the subtree must reach the
- * range: the first that does is a hit, or else starts above the range, as do all after it.
+ * The first node of a subtree that intersects the range, or NULL. Some node of the subtree must reach
+ * the range.
  */
 function firstHit(cpu: Cpu, top: IntervalTreeNode, range: IntervalRange): IntervalTreeNode {
   const start = readAddress(cpu, range, IntervalRange.start);
@@ -154,7 +156,11 @@ function nextAbove(cpu: Cpu, below: IntervalTreeNode): IntervalTreeNode {
 
 // --- changes ---
 
-/** Adds a node whose start and last are set, behind all that have the same start. @kernel interval_tree_insert */
+/**
+ * Adds a node whose start and last are set, behind all that have the same start.
+ *
+ * @kernel interval_tree_insert
+ */
 export function intervalTreeInsert(cpu: Cpu, root: IntervalTreeRoot, node: IntervalTreeNode): void {
   if (intervalTreeNodeLinked(cpu, node)) bug(`interval ${node} is in a tree (I5)`);
   const start = readAddress(cpu, node, IntervalTreeNode.start);
@@ -195,7 +201,7 @@ export function intervalTreeRemove(cpu: Cpu, root: IntervalTreeRoot, node: Inter
   }
   const left = read(cpu, node, IntervalTreeNode.left);
   const right = read(cpu, node, IntervalTreeNode.right);
-  let spliced = node; // what leaves its place: the node, or the next in order, which then takes the node's
+  let spliced = node; // what leaves its place: the node, or else its heir
   if (left !== 0 && right !== 0) spliced = nextInOrder(cpu, node);
   const color = read(cpu, spliced, IntervalTreeNode.color);
   const child = spliced === node && left !== 0 ? left : read(cpu, spliced, IntervalTreeNode.right);
