@@ -41,6 +41,8 @@ export interface CrewOptions {
   readonly opsModules?: readonly string[];
   readonly build?: Build;
   readonly watchdog?: Partial<WatchdogOptions>;
+  /** URL of the worker's file; by default the bundled kernel of the build. */
+  readonly worker?: string;
 }
 
 /** What a member's program returned, and how many operations a counting build saw it make. */
@@ -49,9 +51,10 @@ export interface MemberResult {
   readonly operations: number;
 }
 
-const WORKER = fileURLToPath(new URL('./worker.js', import.meta.url));
+/** What a worker runs; by the package's own name, so that the conditions of the build choose the file. */
+const WORKER = import.meta.resolve('faultline/worker');
 /** Where our own compiled code is, as stack traces show it. */
-const OWN_CODE = new URL('../', import.meta.url).href;
+const OWN_CODE = new URL('../', WORKER).href;
 const HALT_GRACE_MS = 2000;
 const READY_POLL_MS = 100;
 const DEFAULT_STALL_MS = 20_000;
@@ -73,7 +76,7 @@ export class Crew {
     this.#boot = machine.cpu;
     this.#members = members;
     this.#pool = new Piscina({
-      filename: WORKER,
+      filename: fileURLToPath(options.worker ?? WORKER),
       minThreads: members.length,
       maxThreads: members.length,
       concurrentTasksPerWorker: 1,

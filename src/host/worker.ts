@@ -11,7 +11,7 @@ import { fetchAdd, park, readOnce, unpark, writeOnce } from '#memory';
 import { KernelBug } from '../base/bug.js';
 import { attachCpu } from '../machine/boot.js';
 import { type Cpu } from '../machine/cpu.js';
-import { loadOps } from '../machine/ops-table.js';
+import { registerOps } from '../machine/ops-table.js';
 import {
   beginWait,
   checkHalted,
@@ -23,17 +23,18 @@ import {
 import { CpuArea, MACHINE, Machine } from '../machine/types.js';
 import { WAIT_START } from '../machine/wait-kind.js';
 import { type MemoryHandle } from '../memory/port.js';
+import { type BuiltIns, loadModule, loadModules } from './modules.js';
 
 /** What one worker is asked to do. */
 export interface WorkerTask {
   readonly handle: MemoryHandle;
   readonly cpu: number;
-  /** URL of the module that has the program. */
+  /** Name or URL of the module that has the program. */
   readonly module: string;
   /** The exported function to run: `(cpu, args) => result`. */
   readonly entry: string;
   readonly args: unknown;
-  /** URLs of the modules with ops tables, in the order all workers load them. */
+  /** Names or URLs of the modules with ops tables, in the order all workers load them. */
   readonly opsModules: readonly string[];
 }
 
@@ -57,13 +58,13 @@ export type Outcome =
 
 const HALT_SLICE_MS = 100;
 
-/** Piscina calls this once on each worker. */
-export default async function runWorker(task: WorkerTask): Promise<Outcome> {
+/** What Piscina calls once on each worker; `builtIns` are the modules that need no URL. */
+export async function runWorker(task: WorkerTask, builtIns: BuiltIns): Promise<Outcome> {
   const cpu = attachCpu(task.handle, task.cpu);
   try {
-    await loadOps(cpu, task.opsModules);
-    const module = (await import(task.module)) as Record<string, Program>;
-    const program = module[task.entry];
+    registerOps(cpu, await loadModules(builtIns, task.opsModules));
+    const module = await loadModule(builtIns, task.module);
+    const program = module[task.entry] as Program | undefined;
     if (program === undefined) throw new Error(`${task.module} exports no ${task.entry}`);
     waitForStart(cpu);
     const value = program(cpu, task.args);

@@ -37,11 +37,12 @@ function isOpsTable(value: unknown): value is OpsTable {
   );
 }
 
-/** Loads modules on this worker and numbers the tables they export (I1). */
-export async function loadOps(cpu: Cpu, modules: readonly string[]): Promise<void> {
+/**
+ * Numbers the ops tables that modules export. Every worker gives the same modules in the same order (I1).
+ */
+export function registerOps(cpu: Cpu, modules: readonly Readonly<Record<string, unknown>>[]): void {
   cpu.opsTables.length = 1; // index 0 is "none"
-  for (const url of modules) {
-    const exports = (await import(url)) as Record<string, unknown>;
+  for (const exports of modules) {
     for (const key of Object.keys(exports).sort()) {
       const table = exports[key];
       if (!isOpsTable(table) || cpu.opsIndices.has(table)) continue;

@@ -231,7 +231,7 @@ function prepare(boot: Cpu, config: PointConfig, driver: SvmDriver): PreparedWor
 export const faultInvalidate: Workload = {
   name: 'fault-invalidate',
   description: 'device faults against invalidations of present pages: the bare protocol',
-  module: import.meta.url,
+  module: 'faultline:fault-invalidate',
   ramBytes: (config) => (config.arenaPages * 2 + 4096) * PAGE_SIZE,
   cpus: (config) => config.faultThreads + config.invalidators,
   prepare,

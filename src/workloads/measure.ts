@@ -16,12 +16,14 @@ import { EXIT_INTERNAL, EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
 import { type SvmDriver, svmDriver } from '../drivers/svm/driver.js';
 import { bootSvmStats, type SvmTotals } from '../drivers/svm/stats.js';
 import { type Build, Crew } from '../host/crew.js';
+import { loadModules } from '../host/modules.js';
 import { type BootedMachine, bootMachine } from '../machine/boot.js';
-import { loadOps } from '../machine/ops-table.js';
+import { registerOps } from '../machine/ops-table.js';
 import { freeFrameCount } from '../machine/page-alloc.js';
 import { slabFrames } from '../machine/slab.js';
 import { type AtomicsForm } from '../memory/native.js';
 import { bootMm } from '../mm/boot.js';
+import { BUILT_INS, SVM_DRIVER_MODULE } from './built-ins.js';
 import { histogramReset, type Latencies, latenciesOf } from './histogram.js';
 import {
   finishedCount,
@@ -84,7 +86,6 @@ export interface PointResult {
 
 const ROUND_MS = 100;
 const ROUNDS_MIN = 3;
-const SVM_DRIVER_MODULE = new URL('../drivers/svm/driver.js', import.meta.url).href;
 
 /** Boots, runs and takes down. @throws MachineFailure, FaultlineError */
 export async function measurePoint(
@@ -101,7 +102,7 @@ export async function measurePoint(
   bootMm(boot);
   bootSvmStats(boot);
   const opsModules = [SVM_DRIVER_MODULE, ...(options.driver ? [options.driver.url] : [])];
-  await loadOps(boot, opsModules);
+  registerOps(boot, await loadModules(BUILT_INS, opsModules));
   const framesBefore = freeFrameCount(boot) + slabFrames(boot);
   const prepared = workload.prepare(boot, config, options.driver?.driver ?? svmDriver);
   const crew = new Crew(

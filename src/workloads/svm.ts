@@ -265,7 +265,7 @@ function prepare(boot: Cpu, config: PointConfig, driver: SvmDriver): PreparedWor
 export const svm: Workload = {
   name: 'svm',
   description: 'programs touch and change mappings while device engines run on them and fault',
-  module: import.meta.url,
+  module: 'faultline:svm',
   ramBytes: (config) => (config.arenaPages * 2 + 16384) * PAGE_SIZE,
   cpus: (config) => config.invalidators + config.devices + config.faultThreads,
   prepare,

@@ -52,7 +52,7 @@ export interface PreparedWorkload {
 export interface Workload {
   readonly name: string;
   readonly description: string;
-  /** URL of the module with the programs. */
+  /** Name of the module with the programs. */
   readonly module: string;
   /** Physical memory it needs. Unit: bytes. */
   readonly ramBytes: (config: PointConfig) => number;

@@ -1,0 +1,80 @@
+/**
+ * The public API of faultline.
+ *
+ * The locks can be used from plain worker threads, without crews, devices or address spaces: boot a
+ * machine, make locks in its memory, send its handle to the workers, attach a CPU in each.
+ *
+ *   // main thread                                            // worker i
+ *   const machine = bootMachine({ cpus: 4, ramBytes: 2**20 });  const cpu = attachCpu(handle, i);
+ *   const sem = kzalloc(machine.cpu, Rwsem);                  downRead(cpu, sem);
+ *   initRwsem(machine.cpu, sem, lockClass('my lock'));        upRead(cpu, sem);
+ *
+ * @module
+ */
+export { FaultlineError, KernelBug } from './base/bug.js';
+export * as errno from './base/errno.js';
+export { PAGE_SIZE, PAGE_WORDS } from './base/units.js';
+export {
+  closeContext,
+  createSvmDevice,
+  destroySvmDevice,
+  findContext,
+  getContext,
+  openContext,
+  putContext,
+} from './drivers/svm/device.js';
+export { svmDriver, svmFault, svmInvalidate, type SvmDriver } from './drivers/svm/driver.js';
+export * as svmEngine from './drivers/svm/engine.js';
+export { deviceClearRange, deviceMapRange } from './drivers/svm/page-table.js';
+export { type SvmTotals, svmTotals } from './drivers/svm/stats.js';
+export { SvmContext, SvmDevice, SvmEngine, SvmRequest } from './drivers/svm/types.js';
+export { hmmRangeFault } from './hmm/range-fault.js';
+export * as hmm from './hmm/types.js';
+export { type Build, Crew, type CrewMember, type CrewOptions, type MemberResult } from './host/crew.js';
+export { type FailureKind, MachineFailure } from './host/failure.js';
+export { attachCpu, type BootedMachine, bootMachine, type MachineConfig } from './machine/boot.js';
+export { type Cpu } from './machine/cpu.js';
+export { type LockClass, lockClass } from './machine/lock-class.js';
+export { defineOps, opsAt, opsIndex, type OpsTable, registerOps } from './machine/ops-table.js';
+export { allocPercpu, perCpuPtr, thisCpuPtr } from './machine/percpu.js';
+export { checkHalted, cpuRelax, noteProgress, sendSigkill } from './machine/sched.js';
+export { allocWords, freeWords, kfree, kzalloc } from './machine/slab.js';
+export { warningCount, warningTexts } from './machine/warn.js';
+export * as memory from '#memory';
+export * as layout from './memory/layout.js';
+export { type AtomicsForm } from './memory/native.js';
+export { type MemoryHandle } from './memory/port.js';
+export { loadWord, storeWord } from './mm/access.js';
+export { bootMm } from './mm/boot.js';
+export { mmput } from './mm/exit.js';
+export { dupMm } from './mm/fork.js';
+export { madvise } from './mm/madvise.js';
+export { mlock, mlockall, msync, munlock, munlockall } from './mm/mlock.js';
+export { mmAlloc, mmget, mmgetNotZero, useMm } from './mm/mm-struct.js';
+export { brk, mmap } from './mm/mmap.js';
+export * as mmapLock from './mm/mmap-lock.js';
+export { mprotect } from './mm/mprotect.js';
+export { mremap } from './mm/mremap.js';
+export { munmap } from './mm/munmap.js';
+export { MmStruct, VmAreaStruct } from './mm/types.js';
+export * as uapi from './mm/uapi.js';
+export {
+  mmuIntervalCheckRetry,
+  mmuIntervalNotifierInsert,
+  type MmuIntervalNotifierOps,
+  mmuIntervalNotifierRemove,
+  mmuIntervalReadBegin,
+  mmuIntervalReadRetry,
+  mmuIntervalSetSeq,
+} from './notifier/mmu-interval-notifier.js';
+export * from './notifier/mmu-notifier.js';
+export * from './notifier/mmu-notifier-range.js';
+export { MmuIntervalNotifier, MmuNotifierRange } from './notifier/types.js';
+export * from './sync/completion.js';
+export * from './sync/mutex.js';
+export * from './sync/refcount.js';
+export * from './sync/rwsem.js';
+export * from './sync/seqcount.js';
+export * from './sync/seqlock.js';
+export * from './sync/spinlock.js';
+export * from './sync/wait-queue.js';

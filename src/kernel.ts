@@ -1,0 +1,17 @@
+/**
+ * The package as programs see it, and what a worker runs: the entry of the bundles.
+ *
+ * One file holds the public API and the worker, so that a driver of the user's that imports `faultline`
+ * shares the modules of the worker that runs it.
+ *
+ * @module
+ */
+import { type Outcome, runWorker, type WorkerTask } from './host/worker.js';
+import { BUILT_INS } from './workloads/built-ins.js';
+
+export * from './index.js';
+
+/** Runs a crew member; a Piscina worker's file exports it as its default. */
+export function runCrewMember(task: WorkerTask): Promise<Outcome> {
+  return runWorker(task, BUILT_INS);
+}

@@ -1,0 +1,18 @@
+/**
+ * The modules with programs and ops tables that are part of faultline, by name.
+ *
+ * @module
+ */
+import * as svmDriver from '../drivers/svm/driver.js';
+import { type BuiltIns } from '../host/modules.js';
+import * as faultInvalidate from './fault-invalidate.js';
+import * as svm from './svm.js';
+
+/** Name of the module with the SVM device's own driver. */
+export const SVM_DRIVER_MODULE = 'faultline:svm-driver';
+
+export const BUILT_INS: BuiltIns = {
+  [SVM_DRIVER_MODULE]: svmDriver,
+  'faultline:fault-invalidate': faultInvalidate,
+  'faultline:svm': svm,
+};
