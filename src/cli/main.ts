@@ -54,4 +54,10 @@ function report(error: unknown): number {
   return EXIT_INTERNAL;
 }
 
+// who reads our output may have seen enough: `faultline … | head`
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(process.exitCode ?? EXIT_GOOD);
+  throw error;
+});
+
 await main();
