@@ -1,0 +1,118 @@
+/**
+ * What a sweep over the log keeps: tasks, address spaces, and the calls that are in flight.
+ *
+ * @module
+ */
+import { AddressSpace } from './address-space.js';
+import { type Footprint } from './conflicts.js';
+import { type Life } from './lives.js';
+import { type Action, type Operation } from './operations.js';
+import { type PageRanges } from './page-ranges.js';
+import { type StraceCall } from './parse.js';
+import { type Birth } from './translate.js';
+
+/** A thread group. */
+export interface ProcessState {
+  readonly alive: Set<TaskState>;
+  /** The file that each descriptor stands for: index in the plan's files. */
+  files: Map<number, number>;
+}
+
+/** A thread, as far as the sweep has come. */
+export interface TaskState {
+  readonly life: Life;
+  readonly process: ProcessState;
+  readonly operations: Operation[];
+  /** The parent's call that made it; undefined before that, and if it was there when the log began. */
+  madeBy: InFlight | undefined;
+  /** Undefined until it is born. */
+  mm: MmState | undefined;
+  /** Of `mm.completed`, how many its operations so far are known to come after. */
+  examined: number;
+  /** For each other task, how many of its operations have been waited for. */
+  readonly waited: Map<number, number>;
+  /** Line of its last exec, or 0. */
+  execLine: number;
+  /** Where another thread's exec ended it, or 0. */
+  goneLine: number;
+}
+
+/** An address space, as far as the sweep has come. */
+export interface MmState {
+  readonly index: number;
+  readonly space: AddressSpace;
+  /** What its contents come from. */
+  readonly origin: 'exec' | 'fork';
+  /** Index of the address space that was copied, or -1. */
+  readonly parent: number;
+  readonly line: number;
+  users: number;
+  /** Calls that have begun and not taken effect, in the order in which they began. */
+  readonly pending: Set<InFlight>;
+  /** Calls that have taken effect and not ended. */
+  readonly effective: Set<InFlight>;
+  /** Operations that have ended, in the order in which they did. */
+  readonly completed: InFlight[];
+}
+
+/** A call between its beginning and its end. */
+export interface InFlight {
+  readonly call: StraceCall;
+  readonly task: TaskState;
+  readonly mm: MmState;
+  readonly action: Action;
+  readonly outcome: number;
+  /** Of an mmap: the descriptor, and whether it may stand for a new file. */
+  readonly descriptor: number;
+  readonly opensFile: boolean;
+  readonly birth: Birth | undefined;
+  readonly footprint: Footprint;
+  /** How many of `mm.completed` had ended before this began. */
+  readonly seen: number;
+  hasTakenEffect: boolean;
+  /** Undefined before it has taken effect, and if it is left out of the replay. */
+  operation: Operation | undefined;
+}
+
+export function newTask(life: Life, process: ProcessState): TaskState {
+  return {
+    life,
+    process,
+    operations: [],
+    madeBy: undefined,
+    mm: undefined,
+    examined: 0,
+    waited: new Map(),
+    execLine: 0,
+    goneLine: 0,
+  };
+}
+
+/** The address space that an exec makes. */
+export function newExecMm(index: number, line: number, image: PageRanges): MmState {
+  return newMm(index, AddressSpace.afterExec(image), line, undefined);
+}
+
+/** The copy that a fork makes. */
+export function newForkMm(index: number, line: number, parent: MmState): MmState {
+  return newMm(index, parent.space.forked(), line, parent);
+}
+
+function newMm(
+  index: number,
+  space: AddressSpace,
+  line: number,
+  parent: MmState | undefined,
+): MmState {
+  return {
+    index,
+    space,
+    origin: parent === undefined ? 'exec' : 'fork',
+    parent: parent?.index ?? -1,
+    line,
+    users: 0,
+    pending: new Set(),
+    effective: new Set(),
+    completed: [],
+  };
+}
