@@ -77,6 +77,11 @@ export class AddressSpace {
     this.#unforked.remove(start, end);
   }
 
+  /** Notes that a call which is left out may have changed the range: nothing is to be learned of it. */
+  lose(start: number, end: number): void {
+    this.#touched.add(start, end);
+  }
+
   /** True if every page is mapped, or can have been all along for all that the log shows. */
   canBeMapped(start: number, end: number): boolean {
     if (this.mapped.covers(start, end)) return true;

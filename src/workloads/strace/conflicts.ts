@@ -41,7 +41,29 @@ export function conflict(a: Footprint, b: Footprint): boolean {
   if (a.kind === 'fork') return b.changes;
   if (b.kind === 'fork') return a.changes;
   if (a.kind === 'brk' && b.kind === 'brk') return true;
-  return a.pages.some((x) => b.pages.some((y) => x.start < y.end && y.start < x.end));
+  return overlap(a.pages, b.pages);
+}
+
+/** True if a range of the one has an address in common with a range of the other. */
+export function overlap(a: readonly Range[], b: readonly Range[]): boolean {
+  return a.some((x) => b.some((y) => x.start < y.end && y.start < x.end));
+}
+
+/** Pages that a call maps, and pages that it takes away; not those of a break. */
+export interface PageChange {
+  readonly maps: readonly Range[];
+  readonly unmaps: readonly Range[];
+}
+
+export function pageChangeOf(action: Action): PageChange {
+  if (action.kind === 'mmap') return { maps: [mappedPages(action)], unmaps: [] };
+  if (action.kind === 'munmap') return { maps: [], unmaps: [pagesOf(action)] };
+  if (action.kind !== 'mremap') return { maps: [], unmaps: [] };
+  const { from, to } = remappedPages(action);
+  if (to.start !== from.start) return { maps: [to], unmaps: [from] };
+  return to.end < from.end
+    ? { maps: [], unmaps: [{ start: to.end, end: from.end }] }
+    : { maps: [{ start: from.end, end: to.end }], unmaps: [] };
 }
 
 function changesPages(action: Action): boolean {

@@ -3,8 +3,8 @@
  *
  * The kernel gives an id to one thread after another, so a thread is not its id but a stretch of the
  * log: from the first line with the id to the line that tells of its end. Which call made it is found
- * backwards: the last one before that stretch to return the id. (The child's first line may come
- * before the line on which the parent learns the child's id.)
+ * from the ids that calls returned; the child's first line may come before the line on which its
+ * parent learns the id.
  *
  * An exec in a thread other than the first is the exception: that thread goes on under the id of the
  * first, whose own life ends with `+++ superseded by execve in pid N +++`.
@@ -103,7 +103,7 @@ class LifeFinder {
   #lifeAt(tid: number, line: number, time: number): Mutable<Life> {
     const alive = this.#alive.get(tid);
     if (alive !== undefined) return alive;
-    const record = this.#takeBirth(tid);
+    const record = this.#takeBirth(tid, line);
     const birth = record?.birth;
     const parent = record?.parent;
     const life: Mutable<Life> = {
@@ -133,10 +133,20 @@ class LifeFinder {
     else records.push({ call, birth, parent });
   }
 
-  /** The latest call so far that returned this id; what earlier ones made never showed in the log. */
-  #takeBirth(tid: number): BirthRecord | undefined {
-    const record = this.#births.get(tid)?.at(-1);
-    this.#births.delete(tid);
+  /**
+   * The call that made the thread which appears at `line`. If several have returned its id before that,
+   * it is the last of them, and what the others made never shows. If none has returned yet, it is the
+   * one that will first: the others make a thread that gets the id after this one.
+   */
+  #takeBirth(tid: number, line: number): BirthRecord | undefined {
+    const records = this.#births.get(tid) ?? [];
+    const returned = records.filter(({ call }) => call.endLine < line);
+    const waiting = records.filter(({ call }) => call.endLine >= line);
+    waiting.sort((a, b) => a.call.endLine - b.call.endLine);
+    returned.sort((a, b) => a.call.endLine - b.call.endLine);
+    const record = returned.at(-1) ?? waiting.shift();
+    if (waiting.length === 0) this.#births.delete(tid);
+    else this.#births.set(tid, waiting);
     return record;
   }
 }

@@ -12,7 +12,7 @@
  * @module
  */
 import { bug } from '../../base/bug.js';
-import { Images } from './images.js';
+import { Learned } from './learned.js';
 import { findLives } from './lives.js';
 import { type Operation } from './operations.js';
 import { type Range } from './page-ranges.js';
@@ -79,8 +79,8 @@ export interface StracePlan {
   readonly totals: PlanTotals;
 }
 
-/** Passes over the log until nothing more is learned; each but the last learns at least one page. */
-const PASSES_MAX = 1000;
+/** Sweeps over the log until one learns nothing; usually the second. */
+const SWEEPS_MAX = 1000;
 
 /** Plans the replay of a log. @throws FaultlineError FAULTLINE_BAD_TRACE, naming file and line. */
 export function planStrace(log: StraceLog): StracePlan {
@@ -117,13 +117,13 @@ export function planStrace(log: StraceLog): StracePlan {
 
 function sweepUntilLearned(log: StraceLog, meanings: readonly Meaning[]): SweepResult {
   const lives = findLives(log, meanings);
-  const images = new Images();
-  for (let pass = 0; pass < PASSES_MAX; pass++) {
-    const before = images.sizeBytes;
-    const swept = sweepLog(log, meanings, lives, images);
-    if (images.sizeBytes === before) return swept;
+  const learned = new Learned();
+  for (let sweep = 0; sweep < SWEEPS_MAX; sweep++) {
+    const before = learned.amount;
+    const swept = sweepLog(log, meanings, lives, learned);
+    if (learned.amount === before) return swept;
   }
-  return bug(`${log.file}: the images of its programs do not settle`);
+  return bug(`${log.file}: there is always more to be learned`);
 }
 
 function lifetimeOf({ life, goneLine }: TaskState): { firstLine: number; lastLine: number } {

@@ -4,7 +4,7 @@
  * @module
  */
 import { AddressSpace } from './address-space.js';
-import { type Footprint } from './conflicts.js';
+import { type Footprint, type PageChange } from './conflicts.js';
 import { type Life } from './lives.js';
 import { type Action, type Operation } from './operations.js';
 import { type PageRanges } from './page-ranges.js';
@@ -53,6 +53,17 @@ export interface MmState {
   readonly effective: Set<InFlight>;
   /** Operations that have ended, in the order in which they did. */
   readonly completed: InFlight[];
+  /** If a fork made it: calls on the original that may have come before the fork as well as after it. */
+  readonly forkRivals: ForkRival[];
+}
+
+/** A call that overlapped a fork and changed pages that the fork copied. */
+export interface ForkRival {
+  readonly fork: StraceCall;
+  readonly call: StraceCall;
+  readonly change: PageChange;
+  /** In this sweep it came before the fork. */
+  readonly isFirst: boolean;
 }
 
 /** A call between its beginning and its end. */
@@ -69,6 +80,8 @@ export interface InFlight {
   readonly footprint: Footprint;
   /** How many of `mm.completed` had ended before this began. */
   readonly seen: number;
+  /** What a fork made. */
+  copy: MmState | undefined;
   hasTakenEffect: boolean;
   /** Undefined before it has taken effect, and if it is left out of the replay. */
   operation: Operation | undefined;
@@ -114,5 +127,6 @@ function newMm(
     pending: new Set(),
     effective: new Set(),
     completed: [],
+    forkRivals: [],
   };
 }

@@ -1,5 +1,5 @@
 /**
- * One pass over a log, line by line: who calls what on which address space, and what follows on what.
+ * One sweep over a log, line by line: who calls what on which address space, and what follows on what.
  *
  * Exec        An exec shows in three ways. Its own call, if execve was traced. The end of the first
  *             thread of a process, superseded by another. Or else by what comes after it:
@@ -10,19 +10,20 @@
  *             The other threads of a process are gone with an exec.
  * Birth       A child's first line may come before its parent's call has returned. Then the call takes
  *             effect there.
- * Image       What an exec mapped by itself is learned on the way (address-space.ts). A later pass over
- *             the same log begins with what was learned, so passes are repeated until one learns nothing.
+ * Learning    What an exec mapped by itself shows on the way (address-space.ts), and so does the order of
+ *             some calls (order.ts). A later sweep over the same log begins with what was learned, so
+ *             sweeps are repeated until one learns nothing.
  *
  * @module
  */
-import { errnoName } from '../../base/errno.js';
+import { EFAULT, errnoName } from '../../base/errno.js';
 import { applyAction, UNKNOWN_BREAK } from './address-space.js';
 import { type Footprint, footprintOf } from './conflicts.js';
 import { Files } from './files.js';
-import { type Images } from './images.js';
+import { type Learned } from './learned.js';
 import { type Lives } from './lives.js';
 import { type Action, type ActionWith, type Operation } from './operations.js';
-import { agrees, birthWaits, neededBefore, spoiledBy, waitsOf } from './order.js';
+import { agrees, birthWaits, type Disagreement, learnOrder, neededBefore, spoiledBy, toldBefore, waitsOf } from './order.js';
 import { answerOf } from './outcome.js';
 import { type StraceCall, type StraceEnd, type StraceLog } from './parse.js';
 import {
@@ -52,14 +53,14 @@ export interface SweepResult {
   readonly skipped: readonly SkippedCall[];
 }
 
-/** Sweeps over `log`; execs map what is in `images`, and what is learned is added there. */
+/** Sweeps over `log` with what is `learned` so far, and adds to that. */
 export function sweepLog(
   log: StraceLog,
   meanings: readonly Meaning[],
   lives: Lives,
-  images: Images,
+  learned: Learned,
 ): SweepResult {
-  return new Sweep(log, lives, images).run(meanings);
+  return new Sweep(log, lives, learned).run(meanings);
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
@@ -70,7 +71,7 @@ const NO_FOOTPRINT: Footprint = { kind: 'exit', changes: false, pages: [] };
 class Sweep {
   readonly #log: StraceLog;
   readonly #lives: Lives;
-  readonly #images: Images;
+  readonly #learned: Learned;
   readonly #tasks: readonly TaskState[];
   /** Threads that are alive, by their id of the moment. */
   readonly #alive = new Map<number, TaskState>();
@@ -78,16 +79,17 @@ class Sweep {
   readonly #files = new Files();
   readonly #skipped: SkippedCall[] = [];
   readonly #inFlight = new Map<StraceCall, InFlight>();
+  readonly #disagreements: Disagreement[] = [];
   /** Execs that succeeded and have not returned. */
   readonly #execs = new Map<StraceCall, TaskState>();
   readonly #execActions: { readonly mm: MmState; readonly action: Mutable<ActionWith<'exec'>> }[] =
     [];
   #appeared = 0;
 
-  constructor(log: StraceLog, lives: Lives, images: Images) {
+  constructor(log: StraceLog, lives: Lives, learned: Learned) {
     this.#log = log;
     this.#lives = lives;
-    this.#images = images;
+    this.#learned = learned;
     const processes = Array.from({ length: lives.processCount }, (): ProcessState => {
       return { alive: new Set(), files: new Map() };
     });
@@ -121,6 +123,7 @@ class Sweep {
       }
     }
     for (const task of this.#alive.values()) this.#exit(task, lineCount, this.#log.endTime);
+    this.#learnOrders();
     // the break is learned from calls after the exec
     for (const { mm, action } of this.#execActions)
       action.startBrk = Math.max(mm.space.startBrk, 0);
@@ -175,6 +178,7 @@ class Sweep {
       ...what,
       footprint: mm.users > 1 ? footprintOf(mm.space, what.action, what.outcome) : NO_FOOTPRINT,
       seen: mm.completed.length,
+      copy: undefined,
       hasTakenEffect: false,
       operation: undefined,
     };
@@ -204,8 +208,28 @@ class Sweep {
     flight.mm.pending.delete(flight);
     for (const rival of neededBefore(flight)) this.#settle(rival);
     for (const rival of spoiledBy(flight)) this.#settle(rival);
+    for (const rival of toldBefore(flight, this.#learned.order)) this.#settle(rival);
     if (agrees(flight)) this.#takeEffect(flight);
-    else this.#skip(flight.call, whyDisagrees(flight));
+    else this.#disagree(flight);
+  }
+
+  /** Leaves a call out whose answer does not follow from the log as it has been understood. */
+  #disagree(flight: InFlight): void {
+    const { action, outcome, mm, call } = flight;
+    const { pages } = footprintOf(mm.space, action, outcome);
+    for (const { start, end } of pages) mm.space.lose(start, end);
+    this.#disagreements.push({ mm, pages, wantsMapped: wantsMapped(flight) });
+    this.#skip(call, whyDisagrees(flight));
+  }
+
+  /** Looks for forks whose order with another call would explain what disagreed. */
+  #learnOrders(): void {
+    for (const disagreement of this.#disagreements) {
+      let mm: MmState | undefined = disagreement.mm;
+      while (mm !== undefined && !learnOrder(disagreement, mm, this.#learned.order)) {
+        mm = this.#mms[mm.parent];
+      }
+    }
   }
 
   #takeEffect(flight: InFlight): void {
@@ -247,6 +271,7 @@ class Sweep {
     }
     const copy = newForkMm(this.#mms.length, flight.call.startLine, mm);
     this.#mms.push(copy);
+    flight.copy = copy;
     this.#join(child, copy);
     return { ...action, childMm: copy.index };
   }
@@ -312,7 +337,7 @@ class Sweep {
       other.goneLine = line;
     }
     const old = task.mm;
-    const mm = newExecMm(this.#mms.length, line, this.#images.at(line));
+    const mm = newExecMm(this.#mms.length, line, this.#learned.imageAt(line));
     this.#mms.push(mm);
     const action = { kind: 'exec', newMm: mm.index, startBrk: 0 } as const;
     this.#execActions.push({ mm, action });
@@ -369,13 +394,23 @@ function isBreakInFlight(mm: MmState, brk: number): boolean {
   return false;
 }
 
+/** What a call that disagrees must have found: mapped pages, or a hole. */
+function wantsMapped({ action, outcome, mm }: InFlight): boolean {
+  const hasSucceeded = outcome >= 0;
+  if (action.kind === 'mmap' || action.kind === 'brk') return !hasSucceeded;
+  if (action.kind !== 'mremap') return hasSucceeded;
+  return !hasSucceeded || answerOf(mm.space, action, outcome) === -EFAULT;
+}
+
+/** Why a call is left out whose answer does not follow from the log. */
 function whyDisagrees({ call, action, outcome, mm }: InFlight): string {
   const answer = answerOf(mm.space, action, outcome);
+  if (action.kind === 'brk') {
+    return `answers ${hex(outcome)}, but by the log the break is ${hex(answer)}`;
+  }
   const logged = outcome >= 0 ? 'succeeds' : `fails with ${call.error}`;
-  if (action.kind === 'brk')
-    return `answers ${hex(outcome)}, where the log leads to ${hex(answer)}`;
   if (answer >= 0) return `${logged}, for a reason that is not in the log`;
-  return `${outcome >= 0 ? logged : `${logged} and not`}, where the log leads to ${errnoName(answer)}`;
+  return `${logged}, but by the log it had to fail with ${errnoName(answer).slice(1)}`;
 }
 
 function hex(value: number): string {
