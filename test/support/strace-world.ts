@@ -195,7 +195,9 @@ class World {
     const count = 1 + this.#choose(5);
     const length = count * PAGE - this.#choose(2) * 100;
     const isFile = this.#choose(3) === 0;
-    const backing = isFile ? `MAP_PRIVATE, ${3 + this.#choose(2)}` : 'MAP_PRIVATE|MAP_ANONYMOUS, -1';
+    const backing = isFile
+      ? `MAP_PRIVATE, ${3 + this.#choose(2)}`
+      : 'MAP_PRIVATE|MAP_ANONYMOUS, -1';
     this.#start(thread, 'mmap', `NULL, ${length}, PROT_READ|PROT_WRITE, ${backing}, 0`, () => {
       const page = this.#freePlace(thread.mm, count);
       this.#fill(thread, page, count);
@@ -277,7 +279,9 @@ class World {
     for (let i = 0; i < count; i++) thread.owned.delete(page + i);
     const flags = canMove ? 'MREMAP_MAYMOVE' : '0';
     const args = `${hex(page)}, ${count * PAGE}, ${newCount * PAGE}, ${flags}`;
-    this.#start(thread, 'mremap', args, () => this.#doRemap(thread, page, count, newCount, canMove));
+    this.#start(thread, 'mremap', args, () =>
+      this.#doRemap(thread, page, count, newCount, canMove),
+    );
   }
 
   #doRemap(
@@ -318,7 +322,8 @@ class World {
   #bear(thread: Thread): void {
     if (this.#threads.size >= THREADS_MAX) return;
     const how = this.#choose(4);
-    if (how === 0) this.#fork(thread, 'clone', 'child_stack=NULL, flags=CLONE_CHILD_SETTID|SIGCHLD');
+    if (how === 0)
+      this.#fork(thread, 'clone', 'child_stack=NULL, flags=CLONE_CHILD_SETTID|SIGCHLD');
     else if (how === 1) this.#fork(thread, 'fork', '');
     else if (how === 2) this.#vfork(thread);
     else this.#startThread(thread);
@@ -437,7 +442,8 @@ class World {
     const calls = this.#events.filter(({ type }) => type !== 'note');
     const seen = new Set(calls.map(({ thread }) => thread));
     for (const thread of this.#threads) {
-      if (thread.call?.result !== undefined && !thread.call.isHeld) this.#finish(thread, thread.call);
+      if (thread.call?.result !== undefined && !thread.call.isHeld)
+        this.#finish(thread, thread.call);
     }
     for (const thread of [...this.#threads]) {
       if (!seen.has(thread)) this.#die(thread, 'killed by SIGKILL');

@@ -45,7 +45,7 @@ export class CallArguments {
     const path = word.indexOf('<');
     const value = readNumber(path < 0 ? word : word.slice(0, path));
     if (value === undefined) throw this.error('a file descriptor', quoted(word));
-    return value | 0; // raw arguments show -1 as 0xffffffff
+    return value;
   }
 
   /** Flags joined by `|`, or one value out of a table. */

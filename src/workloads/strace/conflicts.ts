@@ -14,7 +14,7 @@ import {
   remappedPages,
   UNKNOWN_BREAK,
 } from './address-space.js';
-import { MADV_DOFORK, MADV_DONTFORK } from './constants.js';
+import { MADV_DOFORK, MADV_DONTFORK, MREMAP_DONTUNMAP } from './constants.js';
 import { type Action } from './operations.js';
 import { type Range } from './page-ranges.js';
 
@@ -60,7 +60,8 @@ export function pageChangeOf(action: Action): PageChange {
   if (action.kind === 'munmap') return { maps: [], unmaps: [pagesOf(action)] };
   if (action.kind !== 'mremap') return { maps: [], unmaps: [] };
   const { from, to } = remappedPages(action);
-  if (to.start !== from.start) return { maps: [to], unmaps: [from] };
+  const keepsOld = (action.flags & MREMAP_DONTUNMAP) !== 0;
+  if (to.start !== from.start) return { maps: [to], unmaps: keepsOld ? [] : [from] };
   return to.end < from.end
     ? { maps: [], unmaps: [{ start: to.end, end: from.end }] }
     : { maps: [{ start: from.end, end: to.end }], unmaps: [] };

@@ -3,8 +3,32 @@
  *
  * @module
  */
-import { OrderHints } from './order.js';
 import { PageRanges } from './page-ranges.js';
+import { type StraceCall } from './parse.js';
+
+/** Orders that no answer told when they mattered, but that later calls did. */
+export class OrderHints {
+  readonly #later = new Map<StraceCall, Set<StraceCall>>();
+  #size = 0;
+
+  get size(): number {
+    return this.#size;
+  }
+
+  isBefore(first: StraceCall, second: StraceCall): boolean {
+    return this.#later.get(first)?.has(second) === true;
+  }
+
+  /** False if it is known already, or the opposite is. */
+  add(first: StraceCall, second: StraceCall): boolean {
+    if (this.isBefore(first, second) || this.isBefore(second, first)) return false;
+    const later = this.#later.get(first);
+    if (later === undefined) this.#later.set(first, new Set([second]));
+    else later.add(second);
+    this.#size++;
+    return true;
+  }
+}
 
 export class Learned {
   /** What each exec mapped by itself, as far as the log proves it, by its line. */

@@ -116,22 +116,22 @@ function isNameCharacter(code: number): boolean {
  * a bracket, a string or a comment is not closed.
  */
 export function splitArguments(text: string, from: number, to: number, args: string[]): number {
-  const closers: number[] = [];
+  let closers: number[] | undefined; // of brackets that are open; most calls have none
   let start = skipSpaces(text, from, to);
   for (let at = start; at < to; at++) {
     const code = text.charCodeAt(at);
     const meaning = (code < 128 ? MEANINGS[code] : PLAIN) ?? PLAIN;
     if (meaning === PLAIN) continue;
     if (meaning === COMMA) {
-      if (closers.length > 0) continue;
+      if (closers !== undefined && closers.length > 0) continue;
       args.push(text.slice(start, at).trimEnd());
       start = skipSpaces(text, at + 1, to);
     } else if (meaning === OPEN) {
-      closers.push(CLOSERS.get(code) ?? 0);
+      (closers ??= []).push(CLOSERS.get(code) ?? 0);
     } else if (meaning !== CLOSE) {
       at = endOfQuoted(text, at, to, meaning);
       if (at < 0) return -1;
-    } else if (closers.length > 0) {
+    } else if (closers !== undefined && closers.length > 0) {
       if (closers.pop() !== code) return -1;
     } else {
       if (code !== CLOSE_PARENTHESIS) return -1;

@@ -11,7 +11,8 @@
  *               needed   its answer is possible only after calls that are still in flight
  *               spoiled  a call in flight could have its answer before this one, but not right after it
  *             What a fork copied shows only later, in what the child does with it: a sweep that runs
-             into a contradiction there leaves a hint for the next. Calls that do not conflict keep no order and may overlap again.
+ *             into a contradiction there leaves a hint for the next.
+ *             Calls that do not conflict keep no order and may overlap again.
  * Waits       An operation waits for the last operation of each other task that must come before it.
  *             What follows from waits of that operation, or of this task's earlier ones, is left out:
  *             an operation that began when the first n of `mm.completed` had ended implies them all.
@@ -20,10 +21,10 @@
  */
 import { type AddressSpace, applyAction } from './address-space.js';
 import { conflict, overlap, pageChangeOf } from './conflicts.js';
+import { type OrderHints } from './learned.js';
 import { type Wait } from './operations.js';
 import { answerOf } from './outcome.js';
 import { type Range } from './page-ranges.js';
-import { type StraceCall } from './parse.js';
 import { type InFlight, type MmState, type TaskState } from './state.js';
 
 const NO_WAITS: readonly Wait[] = [];
@@ -73,30 +74,6 @@ export function toldBefore(flight: InFlight, hints: OrderHints): InFlight[] {
   return [...flight.mm.pending].filter((rival) => hints.isBefore(rival.call, flight.call));
 }
 
-/** Orders that no answer told when they mattered, but that later calls did. */
-export class OrderHints {
-  readonly #later = new Map<StraceCall, Set<StraceCall>>();
-  #size = 0;
-
-  get size(): number {
-    return this.#size;
-  }
-
-  isBefore(first: StraceCall, second: StraceCall): boolean {
-    return this.#later.get(first)?.has(second) === true;
-  }
-
-  /** False if it is known already, or the opposite is. */
-  add(first: StraceCall, second: StraceCall): boolean {
-    if (this.isBefore(first, second) || this.isBefore(second, first)) return false;
-    const later = this.#later.get(first);
-    if (later === undefined) this.#later.set(first, new Set([second]));
-    else later.add(second);
-    this.#size++;
-    return true;
-  }
-}
-
 /** A call that cannot have had its answer, since its pages were not as it found them. */
 export interface Disagreement {
   readonly mm: MmState;
@@ -127,14 +104,13 @@ export function waitsOf(flight: InFlight): readonly Wait[] {
   for (let at = mm.completed.length - 1; at >= flight.seen; at--) {
     waitIfConflicting(waits, flight, mm.completed[at]);
   }
-  let implied = task.examined;
+  let implied = task.bornAfter;
   for (let at = flight.seen - 1; at >= implied; at--) {
     const earlier = mm.completed[at];
     if (earlier === undefined) break;
     waitFor(waits, task, earlier);
     implied = Math.max(implied, earlier.seen);
   }
-  task.examined = flight.seen;
   waits.push(...birthWaits(task));
   return waits.length === 0 ? NO_WAITS : waits;
 }

@@ -11,7 +11,6 @@
  *
  * @module
  */
-import { bug } from '../../base/bug.js';
 import { Learned } from './learned.js';
 import { findLives } from './lives.js';
 import { type Operation } from './operations.js';
@@ -123,7 +122,7 @@ function sweepUntilLearned(log: StraceLog, meanings: readonly Meaning[]): SweepR
     const swept = sweepLog(log, meanings, lives, learned);
     if (learned.amount === before) return swept;
   }
-  return bug(`${log.file}: there is always more to be learned`);
+  throw new Error(`${log.file}: ${SWEEPS_MAX} sweeps have not learned all there is`);
 }
 
 function lifetimeOf({ life, goneLine }: TaskState): { firstLine: number; lastLine: number } {

@@ -27,8 +27,8 @@ export interface TaskState {
   madeBy: InFlight | undefined;
   /** Undefined until it is born. */
   mm: MmState | undefined;
-  /** Of `mm.completed`, how many its operations so far are known to come after. */
-  examined: number;
+  /** Of `mm.completed`, how many had ended before the call that made it; 0 after an exec. */
+  bornAfter: number;
   /** For each other task, how many of its operations have been waited for. */
   readonly waited: Map<number, number>;
   /** Line of its last exec, or 0. */
@@ -82,7 +82,8 @@ export interface InFlight {
   readonly seen: number;
   /** What a fork made. */
   copy: MmState | undefined;
-  hasTakenEffect: boolean;
+  /** Its turn has come: it has taken effect, is about to, or is left out. */
+  isSettled: boolean;
   /** Undefined before it has taken effect, and if it is left out of the replay. */
   operation: Operation | undefined;
 }
@@ -94,7 +95,7 @@ export function newTask(life: Life, process: ProcessState): TaskState {
     operations: [],
     madeBy: undefined,
     mm: undefined,
-    examined: 0,
+    bornAfter: 0,
     waited: new Map(),
     execLine: 0,
     goneLine: 0,

@@ -23,7 +23,16 @@ import { Files } from './files.js';
 import { type Learned } from './learned.js';
 import { type Lives } from './lives.js';
 import { type Action, type ActionWith, type Operation } from './operations.js';
-import { agrees, birthWaits, type Disagreement, learnOrder, neededBefore, spoiledBy, toldBefore, waitsOf } from './order.js';
+import {
+  agrees,
+  birthWaits,
+  type Disagreement,
+  learnOrder,
+  neededBefore,
+  spoiledBy,
+  toldBefore,
+  waitsOf,
+} from './order.js';
 import { answerOf } from './outcome.js';
 import { type StraceCall, type StraceEnd, type StraceLog } from './parse.js';
 import {
@@ -125,14 +134,15 @@ class Sweep {
     for (const task of this.#alive.values()) this.#exit(task, lineCount, this.#log.endTime);
     this.#learnOrders();
     // the break is learned from calls after the exec
-    for (const { mm, action } of this.#execActions)
+    for (const { mm, action } of this.#execActions) {
       action.startBrk = Math.max(mm.space.startBrk, 0);
+    }
     const skipped = this.#skipped.sort((a, b) => a.line - b.line);
     return { tasks: this.#tasks, mms: this.#mms, fileSizes: this.#files.sizes, skipped };
   }
 
   #begin(call: StraceCall, meaning: Meaning): void {
-    const task = this.#taskAt(call.pid, call.startLine, call.time, meaning.means === 'exec');
+    const task = this.#taskAt(call.pid, call.startLine, call.time);
     if (task.goneLine > 0) {
       const place = { file: this.#log.file, line: call.startLine };
       const cause = `the exec of another thread at line ${task.goneLine} ended it`;
@@ -179,7 +189,7 @@ class Sweep {
       footprint: mm.users > 1 ? footprintOf(mm.space, what.action, what.outcome) : NO_FOOTPRINT,
       seen: mm.completed.length,
       copy: undefined,
-      hasTakenEffect: false,
+      isSettled: false,
       operation: undefined,
     };
     mm.pending.add(flight);
@@ -203,8 +213,8 @@ class Sweep {
 
   /** Lets a call take effect, after those in flight that must come first. */
   #settle(flight: InFlight): void {
-    if (flight.hasTakenEffect) return;
-    flight.hasTakenEffect = true; // also for the rivals: two that want to be after each other do not loop
+    if (flight.isSettled) return;
+    flight.isSettled = true; // before its rivals are: two that need each other do not go round
     flight.mm.pending.delete(flight);
     for (const rival of neededBefore(flight)) this.#settle(rival);
     for (const rival of spoiledBy(flight)) this.#settle(rival);
@@ -266,7 +276,7 @@ class Sweep {
     if (birth?.sharesProcess === false) this.#files.inherit(child.process, task.process);
     if (action.kind === 'thread') {
       this.#join(child, mm);
-      child.examined = flight.seen;
+      child.bornAfter = flight.seen;
       return action;
     }
     const copy = newForkMm(this.#mms.length, flight.call.startLine, mm);
@@ -277,25 +287,25 @@ class Sweep {
   }
 
   #end(end: StraceEnd): void {
-    const task = this.#taskAt(end.pid, end.line, end.time, false);
+    const task = this.#taskAt(end.pid, end.line, end.time);
     this.#exit(task, end.line, end.time);
     this.#alive.delete(end.pid);
     if (end.kind !== 'superseded') return;
-    const successor = this.#taskAt(end.successor, end.line, end.time, false);
+    const successor = this.#taskAt(end.successor, end.line, end.time);
     this.#alive.delete(end.successor);
     this.#alive.set(end.pid, successor);
     this.#exec(successor, end.line, end.time);
   }
 
   /** The thread with this id; if this is its first line, it begins to live. */
-  #taskAt(tid: number, line: number, time: number, isExec: boolean): TaskState {
+  #taskAt(tid: number, line: number, time: number): TaskState {
     const known = this.#alive.get(tid);
     const task = known ?? this.#appear(tid);
     if (task.mm !== undefined) return task;
     const birth = task.life.birthCall && this.#inFlight.get(task.life.birthCall);
     if (birth !== undefined) this.#settle(birth);
     // a process that nobody made begins with an exec, be it before the log
-    else if (!isExec) this.#exec(task, line, time);
+    else this.#exec(task, line, time);
     return task;
   }
 
@@ -344,7 +354,7 @@ class Sweep {
     this.#push(task, action, line, time);
     if (old !== undefined) old.users--;
     this.#join(task, mm);
-    task.examined = 0;
+    task.bornAfter = 0;
     task.execLine = line;
     task.process.files = new Map();
   }

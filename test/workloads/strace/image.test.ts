@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import { type StracePlan } from '../../../src/workloads/strace/plan.js';
-import { NaiveReplay } from '../../support/strace-replay.js';
 import { planOf } from '../../support/strace-logs.js';
+import { NaiveReplay } from '../../support/strace-replay.js';
 
 const ANONYMOUS = 'PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0';
 const HOLE = '-1 ENOMEM (Cannot allocate memory)';
@@ -185,6 +185,33 @@ describe('an exec', () => {
     ]);
     assert.deepEqual(kindsOf(plan, 0), ['exec', 'brk', 'thread', 'exit']);
     assert.deepEqual(kindsOf(plan, 1), ['munlockall', 'exec', 'brk', 'exit']);
+  });
+
+  test('that is in the log and supersedes the first thread is one', () => {
+    const plan = replayed(
+      '1 brk(NULL) = 0x5000',
+      '1 clone3({flags=CLONE_VM|CLONE_THREAD}, 88) = 2',
+      '2 execve("/bin/true", ["true"], 0x7fff <unfinished ...>',
+      '1 +++ superseded by execve in pid 2 +++',
+      '1 <... execve resumed>) = 0',
+      '1 brk(NULL) = 0x9000',
+    );
+    assert.deepEqual(originsOf(plan), [
+      ['exec', 1, 0x5000],
+      ['exec', 4, 0x9000],
+    ]);
+  });
+
+  test('is not inferred while another process moves the break that both have', () => {
+    const plan = replayed(
+      '1 brk(NULL) = 0x5000',
+      '1 clone(child_stack=0x7ff, flags=CLONE_VM|SIGCHLD) = 2',
+      '1 brk(0x7000 <unfinished ...>',
+      '2 brk(NULL) = 0x7000',
+      '1 <... brk resumed>) = 0x7000',
+    );
+    assert.equal(plan.mms.length, 1);
+    assert.equal(plan.totals.processes, 2);
   });
 
   test('is not inferred while other threads go on: then the break moved unseen', () => {

@@ -102,6 +102,33 @@ describe('an operation waits', () => {
     assert.deepEqual(waitedLines(plan, 4), []);
   });
 
+  test('for no more than the call that made its task, if that implies the rest', () => {
+    const plan = replayed(
+      `1 ${THREAD} = 2`,
+      '2 munlockall() = 0',
+      '1 clone3({flags=CLONE_VM|CLONE_THREAD} <unfinished ...>', // 3: after 2
+      '3 munlockall() = 0', // 4
+      '1 <... clone3 resumed>, 88) = 3',
+    );
+    assert.deepEqual(waitedLines(plan, 3), [2]);
+    assert.deepEqual(waitedLines(plan, 4), [3]);
+  });
+
+  test('on the address space that it is in now, after an exec', () => {
+    const plan = replayed(
+      '1 brk(NULL) = 0x5000',
+      '1 munlockall() = 0',
+      '1 munlockall() = 0',
+      '1 vfork( <unfinished ...>',
+      '2 brk(NULL) = 0x9000',
+      '1 <... vfork resumed>) = 2',
+      `2 ${THREAD} = 3`,
+      '3 munlockall() = 0', // 8
+      '2 munlockall() = 0', // 9
+    );
+    assert.deepEqual(waitedLines(plan, 9), [8]);
+  });
+
   test('for the call that made its task, even if all it does is exit', () => {
     const plan = replayed('1 fork() = 2', '2 +++ exited with 0 +++');
     assert.deepEqual(plan.tasks[1]!.operations[0]!.waits, [{ task: 0, count: 2 }]);

@@ -52,7 +52,10 @@ describe('a line of strace', () => {
   });
 
   test('keeps microseconds', () => {
-    const { calls } = parseStrace('1 1795187379.102903 a() = 0\n1 1795187379.102904 b() = 0\n', 'x');
+    const { calls } = parseStrace(
+      '1 1795187379.102903 a() = 0\n1 1795187379.102904 b() = 0\n',
+      'x',
+    );
     assert.equal(Math.round((calls[1]!.time - calls[0]!.time) * 1e6), 1);
   });
 
@@ -78,7 +81,10 @@ describe('a line of strace', () => {
   });
 
   test('may name no thread at all', () => {
-    const { calls, ends } = parseStrace(`${AT} brk(NULL) = 0x10\n${AT} +++ exited with 0 +++\n`, 'x');
+    const { calls, ends } = parseStrace(
+      `${AT} brk(NULL) = 0x10\n${AT} +++ exited with 0 +++\n`,
+      'x',
+    );
     assert.equal(calls[0]!.pid, 0);
     assert.equal(ends[0]!.pid, 0);
   });
@@ -108,7 +114,9 @@ describe('arguments', () => {
 
   test('of megabytes are read in one go', () => {
     const brackets = '['.repeat(300_000) + ']'.repeat(300_000);
-    const call = callOf(`f(${brackets}, "${'\\"'.repeat(300_000)}", /* ${'*'.repeat(300_000)} */ 1) = 0`);
+    const call = callOf(
+      `f(${brackets}, "${'\\"'.repeat(300_000)}", /* ${'*'.repeat(300_000)} */ 1) = 0`,
+    );
     assert.equal(call.args.length, 3);
     assert.equal(call.args[0]!.length, 600_000);
   });
@@ -389,6 +397,11 @@ describe('what is no log is an error that names file and line', () => {
       'a wrong bracket',
       `1 ${AT} f(1] = 0\n`,
       '1: expected f(…) with its brackets closed, found "1] = 0"',
+    ],
+    [
+      'crossed brackets',
+      `1 ${AT} f({1], 2) = 0\n`,
+      '1: expected f(…) with its brackets closed, found "{1], 2) = 0"',
     ],
     [
       'an open string',

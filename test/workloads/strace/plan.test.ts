@@ -267,7 +267,11 @@ describe('a plan is refused, naming file and line', () => {
       '1 clone3(0x7fff, 88) = 2',
       'expected the flags of clone3, found none',
     ],
-    ['a broken number', '1 munmap(0x70zz, 4096) = 0', 'expected a number in munmap, found "0x70zz"'],
+    [
+      'a broken number',
+      '1 munmap(0x70zz, 4096) = 0',
+      'expected a number in munmap, found "0x70zz"',
+    ],
     [
       'a broken descriptor',
       '1 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, x, 0) = 0x7000',
@@ -354,7 +358,12 @@ describe('tasks', () => {
       '2 +++ exited with 0 +++',
     );
     assert.deepEqual(
-      plan.tasks.map(({ tid, process, firstLine, lastLine }) => [tid, process, firstLine, lastLine]),
+      plan.tasks.map(({ tid, process, firstLine, lastLine }) => [
+        tid,
+        process,
+        firstLine,
+        lastLine,
+      ]),
       [
         [1, 0, 1, 6],
         [2, 1, 2, 2],
@@ -363,6 +372,29 @@ describe('tasks', () => {
     );
     assert.deepEqual(kindsOf(plan, 0), ['exec', 'fork', 'fork', 'exit']);
     assert.deepEqual(kindsOf(plan, 2), ['munlockall', 'exit']);
+  });
+
+  test('whose id two calls return are told apart by which returns first', () => {
+    const plan = planOf(
+      '1 clone3({flags=CLONE_VM|CLONE_THREAD}, 88) = 2',
+      '1 fork( <unfinished ...>',
+      '2 fork( <unfinished ...>',
+      '3 +++ exited with 0 +++',
+      '2 <... fork resumed>) = 3',
+      '3 munlockall() = 0',
+      '1 <... fork resumed>) = 3',
+    );
+    const parents = plan.tasks.map(({ operations }) => operations[0]!.waits[0]?.task);
+    assert.deepEqual(parents, [undefined, 0, 1, 0]);
+  });
+
+  test('are made by the last call that returned the id before their first line', () => {
+    const plan = planOf('1 fork() = 2', '1 fork() = 2', '2 munlockall() = 0');
+    assert.deepEqual(
+      plan.skipped.map(({ line, reason }) => [line, reason]),
+      [[1, 'makes thread 2, which never appears in the log']],
+    );
+    assert.equal(plan.tasks[1]!.operations[0]!.line, 3);
   });
 
   test('run on the lowest slot that is free, and there are as many as ever lived at once', () => {

@@ -27,7 +27,10 @@ function byNumber(a: number, b: number): number {
 }
 
 /** Programs whose log breaks off before they ask for their break are known by nothing. */
-function knownImagesOf(story: TrueStory, plan: StracePlan): (readonly [number, readonly number[]])[] {
+function knownImagesOf(
+  story: TrueStory,
+  plan: StracePlan,
+): (readonly [number, readonly number[]])[] {
   const asked = new Set(plan.mms.map(({ startBrk }) => startBrk));
   return story.images
     .filter(({ startBrk }) => asked.has(startBrk))
@@ -56,16 +59,12 @@ describe('of an invented log', () => {
     const title = overlapping ? 'whose calls overlap' : 'whose calls follow each other';
     test(`${title}, the plan tells what happened, and happens again in any order`, () => {
       fc.assert(
-        fc.property(
-          decisions,
-          fc.infiniteStream(fc.nat(720719)),
-          (story, choices) => {
-            const plan = check(inventStory(story, overlapping));
-            for (let i = 0; i < 3; i++) {
-              new NaiveReplay(plan).run((count) => choices.next().value % count);
-            }
-          },
-        ),
+        fc.property(decisions, fc.infiniteStream(fc.nat(720719)), (story, choices) => {
+          const plan = check(inventStory(story, overlapping));
+          for (let i = 0; i < 3; i++) {
+            new NaiveReplay(plan).run((count) => choices.next().value % count);
+          }
+        }),
         { numRuns: 150 },
       );
     });
