@@ -30,7 +30,13 @@ export { type SvmTotals, svmTotals } from './drivers/svm/stats.js';
 export { SvmContext, SvmDevice, SvmEngine, SvmRequest } from './drivers/svm/types.js';
 export { hmmRangeFault } from './hmm/range-fault.js';
 export * as hmm from './hmm/types.js';
-export { type Build, Crew, type CrewMember, type CrewOptions, type MemberResult } from './host/crew.js';
+export {
+  type Build,
+  Crew,
+  type CrewMember,
+  type CrewOptions,
+  type MemberResult,
+} from './host/crew.js';
 export { type FailureKind, MachineFailure } from './host/failure.js';
 export { attachCpu, type BootedMachine, bootMachine, type MachineConfig } from './machine/boot.js';
 export { type Cpu } from './machine/cpu.js';

@@ -8,7 +8,7 @@ import { InvalidArgumentError } from 'commander';
 import { FaultlineError } from '../base/bug.js';
 import { CPUS_MAX } from '../machine/limits.js';
 import { type PointConfig } from '../workloads/workload.js';
-import { integer, real } from './options.js';
+import { badOptions, integer, real } from './options.js';
 
 /** What can be swept: option name, key in the configuration, reader of one value. */
 export const SWEEPABLE = {
@@ -114,20 +114,18 @@ function checkPoint(workload: string, point: PointConfig): void {
   const { faultThreads, invalidators, devices, rangePages, arenaPages } = point;
   const threads = faultThreads + invalidators;
   if (threads === 0)
-    throw bad('--fault-threads and --invalidators are both 0: there is nothing to do');
-  if (threads + devices > CPUS_MAX) throw bad(`a machine has at most ${CPUS_MAX} CPUs`);
+    throw badOptions('--fault-threads and --invalidators are both 0: there is nothing to do');
+  if (threads + devices > CPUS_MAX) throw badOptions(`a machine has at most ${CPUS_MAX} CPUs`);
   if (workload === 'svm' && faultThreads < devices) {
-    throw bad(`svm needs a fault thread for each device: --fault-threads is less than ${devices}`);
+    throw badOptions(
+      `svm needs a fault thread for each device: --fault-threads is less than ${devices}`,
+    );
   }
   const slices = workload === 'svm' ? invalidators + devices : threads;
   const slice = Math.floor(arenaPages / slices);
   if (slice < rangePages) {
-    throw bad(
+    throw badOptions(
       `--range-pages ${rangePages} does not fit: --arena-pages ${arenaPages} leaves each of ${slices} threads ${slice}`,
     );
   }
-}
-
-function bad(message: string): FaultlineError {
-  return new FaultlineError('FAULTLINE_BAD_OPTION', message);
 }

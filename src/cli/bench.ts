@@ -18,6 +18,7 @@ import { describeEnvironment, environmentLine } from '../report/environment.js';
 import { type Progress, startProgress } from '../report/progress.js';
 import { type MeasureOptions, measurePoint } from '../workloads/measure.js';
 import { findWorkload, WORKLOADS } from '../workloads/registry.js';
+import { type Pattern, PATTERNS } from '../workloads/strace/replay-device.js';
 import { type PointConfig, type Workload } from '../workloads/workload.js';
 import {
   type GivenValues,
@@ -28,10 +29,11 @@ import {
 } from './bench-points.js';
 import { loadDriver } from './driver-module.js';
 import { onInterrupt } from './interrupt.js';
-import { integer, oneOf, real } from './options.js';
+import { badOptions, integer, oneOf, real } from './options.js';
 import { say, wantsColor, writeJson } from './output.js';
+import { runReplay } from './replay.js';
 
-interface BenchCommandOptions extends GivenValues {
+export interface BenchCommandOptions extends GivenValues {
   readonly sweep: readonly SweepOption[];
   readonly duration: number;
   readonly warmup: number;
@@ -39,6 +41,9 @@ interface BenchCommandOptions extends GivenValues {
   readonly seed: number;
   readonly sampleEvery: number;
   readonly driver?: string;
+  readonly strace?: string;
+  readonly pattern: Pattern;
+  readonly speed: number;
   readonly json?: string;
 }
 
@@ -73,13 +78,32 @@ export function benchCommand(): Command {
     .option('--duration <s>', 'seconds measured for each point', real(0.1, 86400), 2)
     .option('--warmup <s>', 'seconds run before', real(0, 3600), 0.5)
     .option('--driver <module>', "a module with a driver of one's own")
+    .option('--strace <file>', "replay a real program's calls on memory, recorded by strace")
+    .option(
+      '--pattern <name>',
+      'where devices fault in a replay: random, sequential, zipf',
+      oneOf(...PATTERNS),
+      'random',
+    )
+    .option(
+      '--speed <factor>',
+      'how fast a replay runs: 1 = as recorded, 0 = as fast as it can',
+      real(0, 1e6),
+      1,
+    )
     .option('--sample-every <n>', 'time every nth operation; 0 = none', integer(0, 1e6), 16)
     .option('--atomics <form>', 'wasm, or js for the Atomics object', oneOf('wasm', 'js'), 'wasm')
     .option('--seed <n>', 'seed of all random choices', integer(1, SEED_MAX), 1)
     .option('--json <file>', 'write the result as JSON; - for stdout')
     .addHelpText('after', HELP)
-    .action(async (workloads: string[], options: BenchCommandOptions) => {
-      process.exitCode = await runBench(workloads, options);
+    .action(async (workloads: string[], options: BenchCommandOptions, command: Command) => {
+      const { strace } = options;
+      const isNamed = command.args.length > 0;
+      if (strace !== undefined && isNamed) throw badOptions('--strace takes no workload beside it');
+      process.exitCode =
+        strace === undefined
+          ? await runBench(workloads, options)
+          : await runReplay(strace, options);
     });
 }
 
@@ -87,10 +111,14 @@ const HELP = `
 Without options, fault-invalidate is measured with two fault threads and one invalidator over 1, 16 and
 256 pages, apart (overlap 0) and in each other's way (overlap 1).
 
+A log for --strace comes from
+  strace -f -ttt -e trace=%memory,clone,clone3,fork,vfork,exit_group -o FILE PROGRAM
+
 Examples:
   faultline bench --fault-threads 1 --invalidators 1 --range-pages 16 --overlap 1 --json -
   faultline bench --sweep fault-threads=1,2,4 --range-pages 16 --overlap 1
-  faultline bench svm --duration 5`;
+  faultline bench svm --duration 5
+  faultline bench --strace program.strace --pattern zipf`;
 
 async function runBench(names: readonly string[], options: BenchCommandOptions): Promise<number> {
   const { seed, sampleEvery, json } = options;

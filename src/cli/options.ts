@@ -5,6 +5,8 @@
  */
 import { InvalidArgumentError } from 'commander';
 
+import { EXIT_USAGE, FaultlineError } from '../base/bug.js';
+
 /** An integer between two bounds. */
 export function integer(min: number, max: number): (text: string) => number {
   return (text) => {
@@ -35,4 +37,9 @@ export function oneOf<const T extends string>(...words: readonly T[]): (text: st
       throw new InvalidArgumentError(`It must be one of ${words.join(', ')}.`);
     return found;
   };
+}
+
+/** Options that do not go together, or make no sense. */
+export function badOptions(message: string): FaultlineError {
+  return new FaultlineError('FAULTLINE_BAD_OPTION', message, EXIT_USAGE);
 }

@@ -132,6 +132,11 @@ export class Crew {
     return this.#halted;
   }
 
+  /** True once the machine has been halted. */
+  get isHalted(): boolean {
+    return readOnce(this.#boot, MACHINE, Machine.halted) !== 0;
+  }
+
   /** Halts the machine from outside; members that have not returned yield no result. */
   halt(): void {
     haltMachine(this.#boot, HALT_STOP);
@@ -168,7 +173,7 @@ export class Crew {
       return outcome;
     } catch (error) {
       // the thread ended under its program; after a halt, because `results` destroyed the pool
-      if (readOnce(this.#boot, MACHINE, Machine.halted) === 0) {
+      if (!this.isHalted) {
         const reason = error instanceof Error ? error.message : String(error);
         this.#fail(lostWorkerFailure(this.#boot, task.cpu, reason, this.#nameOf), HALT_PANIC);
       }

@@ -22,6 +22,7 @@ export const WAIT_KINDS = [
   'fault buffer',
   'interval notifier',
   'turn',
+  'log time',
 ] as const;
 
 export type WaitKindName = (typeof WAIT_KINDS)[number];
@@ -44,6 +45,7 @@ export const WAIT_REPLAY = kind('fault replay');
 export const WAIT_FAULT_BUFFER = kind('fault buffer');
 export const WAIT_INTERVAL = kind('interval notifier');
 export const WAIT_TURN = kind('turn');
+export const WAIT_LOG_TIME = kind('log time');
 
 /**
  * Waits that are no sign of trouble however long they last: the CPU has nothing to do until somebody

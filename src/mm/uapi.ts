@@ -15,10 +15,12 @@ export const PROT_GROWSUP = 0x02000000;
 export const MAP_SHARED = 0x01;
 export const MAP_PRIVATE = 0x02;
 export const MAP_SHARED_VALIDATE = 0x03;
+export const MAP_DROPPABLE = 0x08;
 export const MAP_TYPE = 0x0f;
 export const MAP_FIXED = 0x10;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_32BIT = 0x40;
+export const MAP_ABOVE4G = 0x80;
 export const MAP_GROWSDOWN = 0x100;
 export const MAP_DENYWRITE = 0x800;
 export const MAP_EXECUTABLE = 0x1000;
@@ -30,6 +32,10 @@ export const MAP_STACK = 0x20000;
 export const MAP_HUGETLB = 0x40000;
 export const MAP_SYNC = 0x80000;
 export const MAP_FIXED_NOREPLACE = 0x100000;
+export const MAP_UNINITIALIZED = 0x4000000;
+/** Where in the flags of MAP_HUGETLB the logarithm of the huge page's size stands, and its bits. */
+export const MAP_HUGE_SHIFT = 26;
+export const MAP_HUGE_MASK = 0x3f;
 /** Flags that MAP_SHARED ignores when it does not know them, and MAP_SHARED_VALIDATE refuses. */
 export const MAP_KNOWN_FLAGS =
   MAP_TYPE |
@@ -76,6 +82,8 @@ export const MADV_DONTNEED_LOCKED = 24;
 export const MADV_COLLAPSE = 25;
 export const MADV_HWPOISON = 100;
 export const MADV_SOFT_OFFLINE = 101;
+export const MADV_GUARD_INSTALL = 102;
+export const MADV_GUARD_REMOVE = 103;
 
 export const MLOCK_ONFAULT = 1;
 export const MCL_CURRENT = 1;

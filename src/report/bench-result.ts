@@ -5,6 +5,7 @@
  */
 import { type Latencies } from '../workloads/histogram.js';
 import { type PointResult } from '../workloads/measure.js';
+import { type ReplayReport } from '../workloads/strace/replay.js';
 import { type PointConfig } from '../workloads/workload.js';
 import { type Environment } from './environment.js';
 
@@ -43,6 +44,8 @@ export interface BenchResult {
   /** The options of the command, with all defaults filled in. */
   readonly config: Readonly<Record<string, unknown>>;
   readonly points: readonly BenchPoint[];
+  /** Of a replay, which has no points. */
+  readonly strace?: ReplayReport;
   readonly interrupted: boolean;
 }
 

@@ -6,6 +6,8 @@
 import * as svmDriver from '../drivers/svm/driver.js';
 import { type BuiltIns } from '../host/modules.js';
 import * as faultInvalidate from './fault-invalidate.js';
+import * as straceCpu from './strace/replay-cpu.js';
+import * as straceDevice from './strace/replay-device.js';
 import * as svm from './svm.js';
 
 /** Name of the module with the SVM device's own driver. */
@@ -15,4 +17,6 @@ export const BUILT_INS: BuiltIns = {
   [SVM_DRIVER_MODULE]: svmDriver,
   'faultline:fault-invalidate': faultInvalidate,
   'faultline:svm': svm,
+  'faultline:strace-cpu': straceCpu,
+  'faultline:strace-device': straceDevice,
 };

@@ -12,19 +12,18 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parkAsync } from '#memory';
 import { Bench } from 'tinybench';
 
-import { EXIT_INTERNAL, EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
+import { EXIT_INTERNAL, FaultlineError } from '../base/bug.js';
 import { type SvmDriver, svmDriver } from '../drivers/svm/driver.js';
 import { bootSvmStats, type SvmTotals } from '../drivers/svm/stats.js';
 import { type Build, Crew } from '../host/crew.js';
 import { loadModules } from '../host/modules.js';
 import { type BootedMachine, bootMachine } from '../machine/boot.js';
 import { registerOps } from '../machine/ops-table.js';
-import { freeFrameCount } from '../machine/page-alloc.js';
-import { slabFrames } from '../machine/slab.js';
 import { type AtomicsForm } from '../memory/native.js';
 import { bootMm } from '../mm/boot.js';
 import { BUILT_INS, SVM_DRIVER_MODULE } from './built-ins.js';
 import { histogramReset, type Latencies, latenciesOf } from './histogram.js';
+import { assertNoLeak, framesAccountedFor } from './leak.js';
 import {
   finishedCount,
   memberCounts,
@@ -103,7 +102,7 @@ export async function measurePoint(
   bootSvmStats(boot);
   const opsModules = [SVM_DRIVER_MODULE, ...(options.driver ? [options.driver.url] : [])];
   registerOps(boot, await loadModules(BUILT_INS, opsModules));
-  const framesBefore = freeFrameCount(boot) + slabFrames(boot);
+  const framesBefore = framesAccountedFor(boot);
   const prepared = workload.prepare(boot, config, options.driver?.driver ?? svmDriver);
   const crew = new Crew(
     machine,
@@ -123,14 +122,7 @@ export async function measurePoint(
   prepared.stop();
   await crew.results();
   const totals = prepared.finish();
-  const lost = framesBefore - freeFrameCount(boot) - slabFrames(boot);
-  if (lost !== 0) {
-    throw new FaultlineError(
-      'FAULTLINE_LEAK',
-      `${lost} frames were not given back`,
-      EXIT_VIOLATION,
-    );
-  }
+  assertNoLeak(boot, framesBefore);
   return { ...result, totals };
 }
 
@@ -285,16 +277,12 @@ class RoundSampler {
     const boot = this.#machine.cpu;
     const { rounds } = this.#prepared;
     const target = (this.#finishedBefore + members) | 0;
-    let isHalted = false;
-    void this.#crew.halted.then(() => {
-      isHalted = true;
-    });
     for (;;) {
       const finished = finishedCount(boot, rounds);
       if (finished === target) break;
       const woken = parkAsync(boot, rounds, Rounds.finished, finished, ROUND_MS);
       await Promise.race([woken, this.#crew.halted]);
-      if (isHalted) await this.#crew.results(); // throws what happened
+      if (this.#crew.isHalted) await this.#crew.results(); // throws what happened
     }
     this.#finishedBefore = target;
   }

@@ -16,7 +16,7 @@ import {
   MAP_HUGE_SHIFT,
   MAP_HUGETLB,
   MREMAP_DONTUNMAP,
-} from './constants.js';
+} from '../../mm/uapi.js';
 import { type Action, type ActionWith } from './operations.js';
 import { PageRanges, type Range } from './page-ranges.js';
 

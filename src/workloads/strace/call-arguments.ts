@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { type FlagTable, MAP_HUGE_SHIFT } from './constants.js';
+import { MAP_HUGE_SHIFT } from '../../mm/uapi.js';
+import { type FlagTable } from './constants.js';
 import { readNumber } from './lexer.js';
 import { type StraceCall } from './parse.js';
 import { badTrace, quoted } from './trace-error.js';

@@ -7,6 +7,7 @@
  * @module
  */
 import { PAGE_SIZE, pageAlignUp } from '../../base/units.js';
+import { MADV_DOFORK, MADV_DONTFORK, MREMAP_DONTUNMAP } from '../../mm/uapi.js';
 import {
   type AddressSpace,
   mappedPages,
@@ -14,7 +15,6 @@ import {
   remappedPages,
   UNKNOWN_BREAK,
 } from './address-space.js';
-import { MADV_DOFORK, MADV_DONTFORK, MREMAP_DONTUNMAP } from './constants.js';
 import { type Action } from './operations.js';
 import { type Range } from './page-ranges.js';
 

@@ -71,6 +71,8 @@ export interface Operation {
   readonly action: Action;
   /** What it must return: a value, or a negative error number. */
   readonly expected: number;
+  /** Why that does not follow from the rest of the log, if it does not. */
+  readonly unexplained: string | undefined;
   /** Those not implied by the waits of the task's earlier operations. */
   readonly waits: readonly Wait[];
 }

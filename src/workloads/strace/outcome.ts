@@ -13,14 +13,6 @@
 import { EEXIST, EFAULT, EINVAL, ENOMEM } from '../../base/errno.js';
 import { isPageAligned, PAGE_SIZE, pageAlignUp, TASK_SIZE } from '../../base/units.js';
 import {
-  type AddressSpace,
-  mappedPages,
-  pagesOf,
-  remappedPages,
-  remapSource,
-  UNKNOWN_BREAK,
-} from './address-space.js';
-import {
   MAP_FIXED,
   MAP_FIXED_NOREPLACE,
   MAP_PRIVATE,
@@ -36,7 +28,15 @@ import {
   MS_ASYNC,
   MS_INVALIDATE,
   MS_SYNC,
-} from './constants.js';
+} from '../../mm/uapi.js';
+import {
+  type AddressSpace,
+  mappedPages,
+  pagesOf,
+  remappedPages,
+  remapSource,
+  UNKNOWN_BREAK,
+} from './address-space.js';
 import { type Action, type ActionWith } from './operations.js';
 
 /** The answer to `action` in `space`, if that is decided here; `logged` is the log's. */

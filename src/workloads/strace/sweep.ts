@@ -223,13 +223,16 @@ class Sweep {
     else this.#disagree(flight);
   }
 
-  /** Leaves a call out whose answer does not follow from the log as it has been understood. */
+  /**
+   * A call whose answer does not follow from the log as it has been understood: it is replayed, but what
+   * it did is not relied on.
+   */
   #disagree(flight: InFlight): void {
-    const { action, outcome, mm, call } = flight;
+    const { action, outcome, mm } = flight;
     const { pages } = footprintOf(mm.space, action, outcome);
     for (const { start, end } of pages) mm.space.lose(start, end);
     this.#disagreements.push({ mm, pages, wantsMapped: wantsMapped(flight) });
-    this.#skip(call, whyDisagrees(flight));
+    this.#addOperation(flight, action, whyDisagrees(flight));
   }
 
   /** Looks for forks whose order with another call would explain what disagreed. */
@@ -243,10 +246,13 @@ class Sweep {
   }
 
   #takeEffect(flight: InFlight): void {
-    const { call, task, mm } = flight;
     const action = this.#complete(flight);
-    applyAction(mm.space, action, flight.outcome);
-    const waits = waitsOf(flight);
+    applyAction(flight.mm.space, action, flight.outcome);
+    this.#addOperation(flight, action, undefined);
+  }
+
+  #addOperation(flight: InFlight, action: Action, unexplained: string | undefined): void {
+    const { call, task, mm } = flight;
     flight.operation = {
       task: task.life.index,
       number: task.operations.length,
@@ -256,7 +262,8 @@ class Sweep {
       mm: mm.index,
       action,
       expected: flight.outcome,
-      waits,
+      unexplained,
+      waits: waitsOf(flight),
     };
     task.operations.push(flight.operation);
     mm.effective.add(flight);
@@ -376,6 +383,7 @@ class Sweep {
       mm: task.mm?.index ?? -1,
       action,
       expected: 0,
+      unexplained: undefined,
       waits: birthWaits(task),
     };
     task.operations.push(operation);
@@ -412,7 +420,7 @@ function wantsMapped({ action, outcome, mm }: InFlight): boolean {
   return !hasSucceeded || answerOf(mm.space, action, outcome) === -EFAULT;
 }
 
-/** Why a call is left out whose answer does not follow from the log. */
+/** Why the answer of a call does not follow from the log. */
 function whyDisagrees({ call, action, outcome, mm }: InFlight): string {
   const answer = answerOf(mm.space, action, outcome);
   if (action.kind === 'brk') {

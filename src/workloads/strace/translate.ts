@@ -4,6 +4,7 @@
  * @module
  */
 import { errnoValue } from '../../base/errno.js';
+import { MAP_ANONYMOUS } from '../../mm/uapi.js';
 import { CallArguments } from './call-arguments.js';
 import {
   CLONE_FLAGS,
@@ -11,7 +12,6 @@ import {
   CLONE_VFORK,
   CLONE_VM,
   MADV_ADVICE,
-  MAP_ANONYMOUS,
   MAP_FLAGS,
   MCL_FLAGS,
   MLOCK_FLAGS,

@@ -1,0 +1,21 @@
+/**
+ * Whether a machine's memory is all back at the end of a run.
+ *
+ * @module
+ */
+import { EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
+import { type Cpu } from '../machine/cpu.js';
+import { freeFrameCount } from '../machine/page-alloc.js';
+import { slabFrames } from '../machine/slab.js';
+
+/** Frames that are free or hold slab objects; the rest is in somebody's hands. Nobody may be running. */
+export function framesAccountedFor(cpu: Cpu): number {
+  return freeFrameCount(cpu) + slabFrames(cpu);
+}
+
+/** @throws FaultlineError if fewer frames are accounted for than `before` */
+export function assertNoLeak(cpu: Cpu, before: number): void {
+  const lost = before - framesAccountedFor(cpu);
+  if (lost === 0) return;
+  throw new FaultlineError('FAULTLINE_LEAK', `${lost} frames were not given back`, EXIT_VIOLATION);
+}
