@@ -9,7 +9,7 @@
 
 import { bug } from '../../base/bug.js';
 import { EEXIST, ENOMEM } from '../../base/errno.js';
-import { isPageAligned, pageAlignUp } from '../../base/units.js';
+import { pageAlignUp } from '../../base/units.js';
 import { closeContext, findContext, openContext, putContext } from '../../drivers/svm/device.js';
 import { type SvmDevice } from '../../drivers/svm/types.js';
 import { type Cpu } from '../../machine/cpu.js';
@@ -231,13 +231,14 @@ export function leaveMm(cpu: Cpu, world: ReplayWorld, index: number): void {
 }
 
 /**
- * A call succeeded that failed in the log: takes back what it mapped, so that the calls after it find the
+ * A call ended otherwise than in the log: takes back what it mapped, so that the calls after it find the
  * address space as they found it then.
  */
 export function undo(cpu: Cpu, world: ReplayWorld, row: number, emulated: number): void {
   const { plan, state } = world;
-  if (field(plan, row, ROW_OPCODE) !== OPCODES.mmap || emulated < 0) return;
+  const opcode = field(plan, row, ROW_OPCODE);
   const mm = mmAt(cpu, state, field(plan, row, ROW_MM));
-  if (mm !== NULL && isPageAligned(emulated))
-    munmap(cpu, mm, emulated, field(plan, row, ROW_ARGS + 1));
+  if (mm === NULL || emulated < 0) return;
+  if (opcode === OPCODES.mmap) munmap(cpu, mm, emulated, field(plan, row, ROW_ARGS + 1));
+  else if (opcode === OPCODES.brk) brk(cpu, mm, field(plan, row, ROW_EXPECTED));
 }

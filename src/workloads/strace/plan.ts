@@ -3,11 +3,13 @@
  *
  * The plan says for every traced thread (*task*) which operations it performs, on which address space
  * (*mm*), with which outcome, and after which operations of other tasks. What could not be told from
- * the log is not guessed: such calls are listed in `skipped` with the reason, and calls that do not
- * concern the address space's layout are counted in `unknownCalls`.
+ * the log is not guessed: calls whose arguments say too little are listed in `skipped` with the reason,
+ * and calls that do not concern the address space's layout are counted in `unknownCalls`. A call whose
+ * logged outcome does not follow from the rest of the log is replayed like any other, and listed in
+ * `unexplained`.
  *
- * Rule       Every operation of the plan has the logged outcome in any replay that keeps the waits, as
- *            far as outcomes depend on which pages are mapped and where the break is.
+ * Rule       Every operation of the plan that is explained has the logged outcome in any replay that
+ *            keeps the waits, as far as outcomes depend on which pages are mapped and where the break is.
  *
  * @module
  */
@@ -74,7 +76,10 @@ export interface StracePlan {
   readonly files: readonly PlanFile[];
   /** For each simulated CPU, the tasks it runs, one after another. */
   readonly slots: readonly (readonly number[])[];
+  /** Calls that are not replayed. */
   readonly skipped: readonly SkippedCall[];
+  /** Calls that are replayed although their outcome does not follow from the rest of the log. */
+  readonly unexplained: readonly SkippedCall[];
   readonly totals: PlanTotals;
 }
 
@@ -111,7 +116,18 @@ export function planStrace(log: StraceLog): StracePlan {
     slots: slots.length,
     durationMs: Math.round((log.endTime - log.startTime) * 1e6) / 1e3,
   };
-  return { file: log.file, tasks, mms, files, slots, skipped, totals };
+  const unexplained = unexplainedOf(log, tasks);
+  return { file: log.file, tasks, mms, files, slots, skipped, unexplained, totals };
+}
+
+function unexplainedOf(log: StraceLog, tasks: readonly PlanTask[]): SkippedCall[] {
+  const names = new Map(log.calls.map(({ startLine, name }) => [startLine, name]));
+  return tasks
+    .flatMap(({ operations }) => operations)
+    .flatMap(({ line, unexplained: reason }) =>
+      reason === undefined ? [] : [{ line, name: names.get(line) ?? '', reason }],
+    )
+    .sort((a, b) => a.line - b.line);
 }
 
 function sweepUntilLearned(log: StraceLog, meanings: readonly Meaning[]): SweepResult {

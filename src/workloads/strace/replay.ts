@@ -364,13 +364,7 @@ class Replay {
 
   #differences(): OutcomeDifference[] {
     const { state, plan } = this.#world;
-    const reasons = new Map(
-      this.#plan.tasks
-        .flatMap(({ operations }) => operations)
-        .flatMap(({ line, unexplained }) =>
-          unexplained === undefined ? [] : [[line, unexplained]],
-        ),
-    );
+    const reasons = new Map(this.#plan.unexplained.map(({ line, reason }) => [line, reason]));
     const found = differencesOf(this.#boot, state).map(({ row, emulated }): OutcomeDifference => {
       const line = field(plan, row, ROW_LINE);
       const call = kindOf(plan, row);
