@@ -11,7 +11,15 @@
  *
  * @module
  */
-export { FaultlineError, KernelBug } from './base/bug.js';
+export {
+  EXIT_GOOD,
+  EXIT_INTERNAL,
+  EXIT_INTERRUPTED,
+  EXIT_USAGE,
+  EXIT_VIOLATION,
+  FaultlineError,
+  KernelBug,
+} from './base/bug.js';
 export * as errno from './base/errno.js';
 export { PAGE_SIZE, PAGE_WORDS } from './base/units.js';
 export {
@@ -23,9 +31,16 @@ export {
   openContext,
   putContext,
 } from './drivers/svm/device.js';
-export { svmDriver, svmFault, svmInvalidate, type SvmDriver } from './drivers/svm/driver.js';
+export {
+  defineSvmDriver,
+  svmCountInvalidation,
+  svmDriver,
+  type SvmDriver,
+  svmFault,
+  svmInvalidate,
+} from './drivers/svm/driver.js';
 export * as svmEngine from './drivers/svm/engine.js';
-export { deviceClearRange, deviceMapRange } from './drivers/svm/page-table.js';
+export { deviceClearRange, deviceFence, deviceMapRange } from './drivers/svm/page-table.js';
 export { type SvmTotals, svmTotals } from './drivers/svm/stats.js';
 export { SvmContext, SvmDevice, SvmEngine, SvmRequest } from './drivers/svm/types.js';
 export { hmmRangeFault } from './hmm/range-fault.js';
@@ -37,13 +52,23 @@ export {
   type CrewOptions,
   type MemberResult,
 } from './host/crew.js';
+export { tuneEngine } from './host/engine.js';
 export { type FailureKind, MachineFailure } from './host/failure.js';
 export { attachCpu, type BootedMachine, bootMachine, type MachineConfig } from './machine/boot.js';
 export { type Cpu } from './machine/cpu.js';
+export { CPUS_MAX } from './machine/limits.js';
 export { type LockClass, lockClass } from './machine/lock-class.js';
 export { defineOps, opsAt, opsIndex, type OpsTable, registerOps } from './machine/ops-table.js';
 export { allocPercpu, perCpuPtr, thisCpuPtr } from './machine/percpu.js';
-export { checkHalted, cpuRelax, noteProgress, sendSigkill } from './machine/sched.js';
+export {
+  checkHalted,
+  cpuRelax,
+  HALT_STOP,
+  haltMachine,
+  MachineHalted,
+  noteProgress,
+  sendSigkill,
+} from './machine/sched.js';
 export { allocWords, freeWords, kfree, kzalloc } from './machine/slab.js';
 export { warningCount, warningTexts } from './machine/warn.js';
 export * as memory from '#memory';
@@ -84,3 +109,22 @@ export * from './sync/seqcount.js';
 export * from './sync/seqlock.js';
 export * from './sync/spinlock.js';
 export * from './sync/wait-queue.js';
+export { type Latencies } from './workloads/histogram.js';
+export {
+  type LoadedDriver,
+  measurePoint,
+  type MeasureOptions,
+  type PointResult,
+  type RoleResult,
+} from './workloads/measure.js';
+export { findWorkload, WORKLOADS } from './workloads/registry.js';
+export { type StracePlan } from './workloads/strace/plan.js';
+export {
+  type OutcomeDifference,
+  planReplay,
+  type ReplayOptions,
+  type ReplayReport,
+  replayStrace,
+} from './workloads/strace/replay.js';
+export { type Pattern, PATTERNS } from './workloads/strace/replay-device.js';
+export { type PointConfig, type Workload } from './workloads/workload.js';

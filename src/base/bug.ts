@@ -19,10 +19,13 @@ export function bug(message: string): never {
   throw new KernelBug(message);
 }
 
-/** Exit codes of the command line. */
+/** Exit code of the command line: all is well. */
 export const EXIT_GOOD = 0;
+/** A rule was broken: a stale access, an outcome that differs, a CPU that died or got nowhere. */
 export const EXIT_VIOLATION = 1;
+/** Bad usage or input. */
 export const EXIT_USAGE = 2;
+/** faultline itself failed. */
 export const EXIT_INTERNAL = 3;
 /** Ended by Ctrl-C, after printing what was measured. */
 export const EXIT_INTERRUPTED = 130;

@@ -45,6 +45,9 @@ const NAMES: ReadonlyMap<number, string> = new Map(
   }).map(([name, value]) => [value, name]),
 );
 
+/** Linux answers no number beyond this. */
+export const MAX_ERRNO = 4095;
+
 /** `-14` reads `-EFAULT`; a value that is no known error reads as the number it is. */
 export function errnoName(result: number): string {
   const name = NAMES.get(-result);

@@ -12,8 +12,10 @@ export const PAGE_SIZE = 4096;
 /** Words in a page or a frame. */
 export const PAGE_WORDS = PAGE_SIZE / WORD_BYTES;
 
-/** First address that is not the user's: 47 bits, as on x86-64. */
-export const TASK_SIZE = 2 ** 47 - PAGE_SIZE;
+/** End of the half of the addresses that is the user's: 47 bits, as on x86-64. */
+export const USER_VA_END = 2 ** 47;
+/** First address that no program maps: the last page below that end stays free. */
+export const TASK_SIZE = USER_VA_END - PAGE_SIZE;
 
 /** Rounds an address down to its page. */
 export function pageAlignDown(va: number): number {

@@ -10,16 +10,25 @@
  *
  * @module
  */
+import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import { type Worker } from 'node:worker_threads';
 
-import { parkAsync, readOnce, unpark, writeOnce } from '#memory';
-import { Piscina } from 'piscina';
+import { parkAsync, read, readOnce, unpark, writeOnce } from '#memory';
+import type { Piscina } from 'piscina';
 
+import { FaultlineError } from '../base/bug.js';
 import { type BootedMachine } from '../machine/boot.js';
 import { type Cpu } from '../machine/cpu.js';
+import { EVERYBODY } from '../machine/limits.js';
 import { HALT_DEADLOCK, HALT_PANIC, HALT_STOP, haltMachine } from '../machine/sched.js';
 import { MACHINE, Machine } from '../machine/types.js';
-import { deathFailure, lostWorkerFailure, type MachineFailure } from './failure.js';
+import {
+  deathFailure,
+  lostWorkerFailure,
+  type MachineFailure,
+  strayErrorFailure,
+} from './failure.js';
 import { Watchdog, type WatchdogOptions } from './watchdog.js';
 import { type Outcome, type WorkerTask } from './worker.js';
 
@@ -31,16 +40,23 @@ export interface CrewMember {
   readonly module: string;
   /** The exported function to run: `(cpu, args) => result`. */
   readonly entry: string;
+  /** What it is given; structured-cloned. */
   readonly args: unknown;
 }
 
 /** The builds of `#memory` and `#debug`. */
 export type Build = 'parallel' | 'checked' | 'turnstile';
 
+/** How a crew runs. */
 export interface CrewOptions {
+  /** Names or URLs of the modules with ops tables; all workers load them in this order. */
   readonly opsModules?: readonly string[];
+  /** Which build the workers run; by default `parallel`, at full speed. */
   readonly build?: Build;
+  /** How patient the watchdog is; by default 20 s, and CPUs that run need not count progress. */
   readonly watchdog?: Partial<WatchdogOptions>;
+  /** When aborted, asks for the end: members that have not returned ABORT_GRACE_MS later are halted. */
+  readonly signal?: AbortSignal;
   /** URL of the worker's file; by default the bundled kernel of the build. */
   readonly worker?: string;
 }
@@ -48,34 +64,50 @@ export interface CrewOptions {
 /** What a member's program returned, and how many operations a counting build saw it make. */
 export interface MemberResult {
   readonly value: unknown;
+  /** Operations on shared memory; 0 in the parallel build, which does not count. */
   readonly operations: number;
 }
 
 /** What a worker runs; by the package's own name, so that the conditions of the build choose the file. */
 const WORKER = import.meta.resolve('faultline/worker');
-/** Where our own compiled code is, as stack traces show it. */
-const OWN_CODE = new URL('../', WORKER).href;
-const HALT_GRACE_MS = 2000;
+/** Where our own code is, as stack traces show it: by way of its source maps, compiled, or bundled. */
+const OWN_CODE = ['../../src/', './', '../kernel'].map((part) => new URL(part, WORKER).href);
+/** How long a halted CPU may take to notice, before its thread is terminated. */
+const HALT_GRACE_MS = 1000;
+/** How long members may take to return of themselves when they have been asked to. */
+const ABORT_GRACE_MS = 600;
 const READY_POLL_MS = 100;
 const DEFAULT_STALL_MS = 20_000;
-const EVERYBODY = 0x7fffffff;
 
+/**
+ * Workers that are the CPUs of one machine: `new Crew(…)`, `await ready()`, `start()`, `await results()`.
+ * Whoever cannot go that way to its end calls `abandon`, so that no worker is left.
+ */
 export class Crew {
   readonly #boot: Cpu;
   readonly #members: readonly CrewMember[];
   readonly #pool: Piscina;
+  /** The workers we began with; the pool puts new ones in the place of those that end. */
+  readonly #threads: readonly Worker[];
   readonly #watchdog: Watchdog;
   readonly #outcomes: Promise<(Outcome | undefined)[]>;
   #failure: MachineFailure | undefined;
   /** Resolves when the machine has been halted, by us or by a failure. */
   readonly #halted: Promise<void>;
   #resolveHalted!: () => void;
+  #stopped = false;
+  readonly #stopListening: () => void;
 
   /** Starts the workers; member i becomes CPU i. Their programs wait for `start`. */
   constructor(machine: BootedMachine, members: readonly CrewMember[], options: CrewOptions = {}) {
+    const cpus = read(machine.cpu, MACHINE, Machine.cpus);
+    if (members.length > cpus) {
+      const message = `a crew of ${members.length} members needs as many CPUs, not ${cpus}`;
+      throw new FaultlineError('FAULTLINE_BAD_CREW', message);
+    }
     this.#boot = machine.cpu;
     this.#members = members;
-    this.#pool = new Piscina({
+    this.#pool = newPool({
       filename: fileURLToPath(options.worker ?? WORKER),
       minThreads: members.length,
       maxThreads: members.length,
@@ -83,6 +115,10 @@ export class Crew {
       atomics: 'disabled',
       recordTiming: false,
       execArgv: conditionsOf(options.build ?? 'parallel'),
+    });
+    this.#threads = [...this.#pool.threads];
+    this.#pool.on('error', (error: Error) => {
+      this.#fail(strayErrorFailure(this.#boot, error, this.#nameOf), HALT_PANIC);
     });
     this.#halted = new Promise((resolve) => {
       this.#resolveHalted = resolve;
@@ -94,6 +130,7 @@ export class Crew {
     this.#watchdog = new Watchdog(this.#boot, watchdogOptions, this.#nameOf, (failure) => {
       this.#fail(failure, HALT_DEADLOCK);
     });
+    this.#stopListening = this.#haltAfterAbort(options.signal);
     this.#outcomes = Promise.all(
       members.map((member, cpu) =>
         this.#run({
@@ -108,9 +145,12 @@ export class Crew {
     );
   }
 
-  /** Resolves when every worker has loaded its modules. @throws MachineFailure if one did not. */
+  /**
+   * Resolves when every worker has loaded its modules, or the crew was halted from outside.
+   * @throws MachineFailure if a worker could not.
+   */
   async ready(): Promise<void> {
-    for (;;) {
+    while (!this.#stopped) {
       const arrived = readOnce(this.#boot, MACHINE, Machine.arrived);
       if (arrived >= this.#members.length) return;
       await Promise.race([
@@ -139,6 +179,8 @@ export class Crew {
 
   /** Halts the machine from outside; members that have not returned yield no result. */
   halt(): void {
+    this.#stopped = true;
+    this.#watchdog.stop(); // who leaves in the middle of a wait is not stalled
     haltMachine(this.#boot, HALT_STOP);
     this.#resolveHalted();
   }
@@ -155,8 +197,16 @@ export class Crew {
       );
     } finally {
       this.#watchdog.stop();
+      this.#stopListening();
       await this.#pool.destroy();
+      await Promise.all(this.#threads.map(threadEnded)); // the pool forgets those that failed
     }
+  }
+
+  /** Leaves no worker behind, whatever state the crew is in: the way out when something else has failed. */
+  async abandon(): Promise<void> {
+    this.halt();
+    await this.results().catch(() => undefined);
   }
 
   readonly #nameOf = (cpu: number): string => {
@@ -173,12 +223,28 @@ export class Crew {
       return outcome;
     } catch (error) {
       // the thread ended under its program; after a halt, because `results` destroyed the pool
-      if (!this.isHalted) {
-        const reason = error instanceof Error ? error.message : String(error);
+      if (!this.#stopped && this.#failure === undefined) {
+        const reason = error instanceof Error ? error.message : 'what it returned cannot be sent';
         this.#fail(lostWorkerFailure(this.#boot, task.cpu, reason, this.#nameOf), HALT_PANIC);
       }
       return undefined;
     }
+  }
+
+  /** Returns what ends the listening. */
+  #haltAfterAbort(signal: AbortSignal | undefined): () => void {
+    let timer: NodeJS.Timeout | undefined;
+    const onAbort = (): void => {
+      timer = setTimeout(() => {
+        this.halt();
+      }, ABORT_GRACE_MS);
+    };
+    if (signal?.aborted === true) onAbort();
+    signal?.addEventListener('abort', onAbort);
+    return () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+    };
   }
 
   #fail(failure: MachineFailure, why: number): void {
@@ -197,7 +263,20 @@ export class Crew {
   }
 }
 
+/** Loads Piscina with the first crew: every worker loads this module too, and makes none. */
+function newPool(options: ConstructorParameters<typeof Piscina>[0]): Piscina {
+  const require = createRequire(import.meta.url);
+  const piscina = require('piscina') as { readonly Piscina: typeof Piscina };
+  return new piscina.Piscina(options);
+}
+
+function threadEnded(worker: Worker): Promise<void> {
+  return new Promise((resolve) => {
+    if (worker.threadId === -1) resolve();
+    else worker.once('exit', resolve);
+  });
+}
+
 function conditionsOf(build: Build): string[] {
-  const sourceMaps = '--enable-source-maps';
-  return build === 'parallel' ? [sourceMaps] : [sourceMaps, `--conditions=faultline-${build}`];
+  return build === 'parallel' ? [] : [`--conditions=faultline-${build}`];
 }

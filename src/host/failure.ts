@@ -13,6 +13,7 @@ import {
 } from '../debug/wait-graph.js';
 import { type Cpu } from '../machine/cpu.js';
 import { warningTexts } from '../machine/warn.js';
+import { mapStack } from './source-position.js';
 import { type Death } from './worker.js';
 
 /** Why a machine stopped. */
@@ -20,6 +21,7 @@ export type FailureKind = 'died' | 'deadlock' | 'stalled' | 'lost worker';
 
 /** A run that ended before its time. The message is the whole report, its first line the summary. */
 export class MachineFailure extends FaultlineError {
+  /** What happened; `code` says the same for programs that know no types. */
   readonly kind: FailureKind;
 
   constructor(kind: FailureKind, summary: string, details: readonly string[], exitCode: number) {
@@ -40,21 +42,25 @@ export function deathFailure(
   boot: Cpu,
   death: Death,
   nameOf: CpuNamer,
-  ownCode: string,
+  ownCode: readonly string[],
 ): MachineFailure {
+  const stack = mapStack(death.stack);
   const snapshot = snapshotCpu(boot, death.cpu);
   const held = snapshot.held.map((lock) => lockName(boot, lock));
-  const where = functionOf(death.stack);
+  const isOurs = (frame: string): boolean => ownCode.some((folder) => frame.includes(folder));
+  const top = topFrame(stack);
+  const isUsers = !isOurs(top);
+  const where = isUsers ? `${functionOf(top)}${placeOf(top)}` : functionOf(top);
   const summary =
     `${nameOf(death.cpu)} died in ${where}: ${death.errorName}: ${death.message}` +
     ` (holds ${held.length === 0 ? 'no locks' : held.join(', ')})`;
   const details = [
-    ...stackLines(death.stack),
+    ...withoutCallers(stackLines(stack), isUsers ? isOurs : () => false),
     ...describeOthers(boot, snapshotCpus(boot), new Set([death.cpu]), nameOf),
     ...warningLines(boot),
   ];
   // a bug of the emulated kernel or of the user's module is a finding; any other error is our own fault
-  const isFinding = death.errorName === 'KernelBug' || !topFrame(death.stack).includes(ownCode);
+  const isFinding = death.errorName === 'KernelBug' || isUsers;
   return new MachineFailure('died', summary, details, isFinding ? EXIT_VIOLATION : EXIT_INTERNAL);
 }
 
@@ -84,7 +90,7 @@ export function stallFailure(
   stalledMs: number,
   nameOf: CpuNamer,
 ): MachineFailure {
-  const seconds = Math.round(stalledMs / 1000);
+  const seconds = (stalledMs / 1000).toFixed(1);
   const summary = `stalled: ${nameOf(stalled.cpu)} ${describeCpu(boot, stalled, all)}, for ${seconds} s`;
   const details = [
     ...describeOthers(boot, all, new Set([stalled.cpu]), nameOf),
@@ -107,6 +113,16 @@ export function lostWorkerFailure(
     'lost worker',
     summary,
     describeOthers(boot, all, new Set([cpu]), nameOf),
+    EXIT_VIOLATION,
+  );
+}
+
+/** An error on a worker thread that has no program to run, or has returned from it. */
+export function strayErrorFailure(boot: Cpu, error: Error, nameOf: CpuNamer): MachineFailure {
+  return new MachineFailure(
+    'lost worker',
+    `a worker thread failed outside its program: ${error.name}: ${error.message}`,
+    describeOthers(boot, snapshotCpus(boot), new Set(), nameOf),
     EXIT_VIOLATION,
   );
 }
@@ -136,10 +152,26 @@ function stackLines(stack: string): string[] {
 /** The innermost frame, without the helpers that only throw. */
 function topFrame(stack: string): string {
   const frames = stackLines(stack);
-  return frames.find((line) => !/\bat (bug|sleepingInAtomic) /.test(line)) ?? '';
+  return frames.find((line) => !/\bat (bug|sleepingInAtomic|mightSleep) /.test(line)) ?? '';
 }
 
-function functionOf(stack: string): string {
-  const named = /\bat (?:async )?([\w$.<>]+) \(/.exec(topFrame(stack));
+function functionOf(frame: string): string {
+  const named = /\bat (?:async )?(?:Object\.)?([\w$.<>]+) \(/.exec(frame);
   return named?.[1] ?? 'an unnamed function';
+}
+
+/** Where that is: ` at /path/driver.mjs:12:7`, or nothing if it is unknown. */
+function placeOf(frame: string): string {
+  const place = /\(?((?:file:|\/)\S+:\d+:\d+)\)?$/.exec(frame)?.[1];
+  return place === undefined ? '' : ` at ${place.replace(/^file:\/\//, '')}`;
+}
+
+/** Frames without the outermost ones that only show how a worker came to run its program. */
+function withoutCallers(
+  frames: readonly string[],
+  isDull: (frame: string) => boolean,
+): readonly string[] {
+  const isCaller = (frame: string): boolean =>
+    isDull(frame) || /\bat (?:async )?runWorker |[/\\]piscina[/\\]|\(node:/.test(frame);
+  return frames.slice(0, frames.findLastIndex((frame) => !isCaller(frame)) + 1);
 }

@@ -3,7 +3,8 @@
  *
  * Protocol   Every POLL_MS it takes a snapshot of all CPUs. A cycle of waits that two snapshots in a row
  *            agree on is a deadlock. A CPU whose wait (or, if the crew counts progress, whose count) has
- *            not moved for stallMs is stalled; waiting for work is not a stall.
+ *            not moved for stallMs is stalled; waiting for work is not a stall. Workers that still load
+ *            their modules are stalled when none of them has got ready for stallMs.
  *
  * @module
  */
@@ -20,6 +21,8 @@ export interface WatchdogOptions {
 }
 
 const POLL_MS = 250;
+/** Loading modules takes a busy host a while: no less patience than this until the next CPU is ready. */
+const LOADING_MIN_MS = 5000;
 
 export class Watchdog {
   readonly #boot: Cpu;
@@ -28,6 +31,8 @@ export class Watchdog {
   readonly #onFailure: (failure: MachineFailure) => void;
   readonly #timer: NodeJS.Timeout;
   #suspect: readonly CpuSnapshot[] | undefined;
+  /** How many CPUs had still to load their modules. */
+  #loading = -1;
   /** When each CPU was last seen to move. */
   readonly #movedAt = new Map<number, { snapshot: CpuSnapshot; at: number }>();
 
@@ -67,14 +72,21 @@ export class Watchdog {
 
   #checkStall(all: readonly CpuSnapshot[]): MachineFailure | undefined {
     const now = performance.now();
+    const loading = all.filter(isLoading).length;
+    const oneGotReady = loading !== this.#loading;
+    this.#loading = loading;
     for (const snapshot of all) {
       const last = this.#movedAt.get(snapshot.cpu);
-      if (last === undefined || !this.#standsStill(last.snapshot, snapshot)) {
+      const stands =
+        last !== undefined &&
+        (isLoading(snapshot) ? !oneGotReady : this.#standsStill(last.snapshot, snapshot));
+      if (!stands) {
         this.#movedAt.set(snapshot.cpu, { snapshot, at: now });
         continue;
       }
       const stalledMs = now - last.at;
-      if (stalledMs < this.#options.stallMs) continue;
+      const patienceMs = Math.max(this.#options.stallMs, isLoading(snapshot) ? LOADING_MIN_MS : 0);
+      if (stalledMs < patienceMs) continue;
       return stallFailure(this.#boot, snapshot, all, stalledMs, this.#nameOf);
     }
     return undefined;
@@ -89,6 +101,11 @@ export class Watchdog {
       before.progress === now.progress
     );
   }
+}
+
+/** Every CPU waits at the start barrier before it runs anything. */
+function isLoading(snapshot: CpuSnapshot): boolean {
+  return snapshot.waitSerial === 0 && !snapshot.finished;
 }
 
 function sameWaits(

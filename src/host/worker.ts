@@ -11,6 +11,7 @@ import { fetchAdd, park, readOnce, unpark, writeOnce } from '#memory';
 import { KernelBug } from '../base/bug.js';
 import { attachCpu } from '../machine/boot.js';
 import { type Cpu } from '../machine/cpu.js';
+import { HALT_SLICE_MS } from '../machine/limits.js';
 import { registerOps } from '../machine/ops-table.js';
 import {
   beginWait,
@@ -56,8 +57,6 @@ export type Outcome =
   | { readonly status: 'halted' }
   | { readonly status: 'died'; readonly death: Death };
 
-const HALT_SLICE_MS = 100;
-
 /** What Piscina calls once on each worker; `builtIns` are the modules that need no URL. */
 export async function runWorker(task: WorkerTask, builtIns: BuiltIns): Promise<Outcome> {
   const cpu = attachCpu(task.handle, task.cpu);
@@ -86,13 +85,24 @@ function waitForStart(cpu: Cpu): void {
     park(cpu, MACHINE, Machine.started, 0, HALT_SLICE_MS);
     checkHalted(cpu);
   }
+  checkHalted(cpu); // it may have been halted first and started then
   endWait(cpu);
 }
 
+/** What was thrown may be anything, and may throw when it is looked at. */
 function deathOf(cpu: Cpu, error: unknown): Death {
   if (!(error instanceof Error)) {
-    return { cpu: cpu.id, errorName: typeof error, message: String(error), stack: '' };
+    return { cpu: cpu.id, errorName: typeof error, message: textOf(() => error), stack: '' };
   }
-  const errorName = error instanceof KernelBug ? 'KernelBug' : error.name;
-  return { cpu: cpu.id, errorName, message: error.message, stack: error.stack ?? '' };
+  const errorName = error instanceof KernelBug ? 'KernelBug' : textOf(() => error.name);
+  const message = textOf(() => error.message);
+  return { cpu: cpu.id, errorName, message, stack: textOf(() => error.stack ?? '') };
+}
+
+function textOf(value: () => unknown): string {
+  try {
+    return String(value());
+  } catch {
+    return 'something that cannot be shown';
+  }
 }

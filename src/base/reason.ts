@@ -1,0 +1,21 @@
+/**
+ * Why something failed, in one line for people.
+ *
+ * @module
+ */
+import { getSystemErrorMap } from 'node:util';
+
+/** `no such file or directory` for an error of the system, else the first line of its message. */
+export function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return firstLine(String(error));
+  const { errno, path, syscall } = error as NodeJS.ErrnoException;
+  const known = errno === undefined ? undefined : getSystemErrorMap().get(errno);
+  if (known === undefined || (path === undefined && syscall === undefined)) {
+    return firstLine(error.message);
+  }
+  return known[1];
+}
+
+function firstLine(text: string): string {
+  return text.split('\n')[0] ?? '';
+}
