@@ -9,6 +9,7 @@ import { bug } from '../base/bug.js';
 import { type Cpu } from '../machine/cpu.js';
 import { lockClassName } from '../machine/lock-class.js';
 import { heldIndex } from './held-locks.js';
+import { lockName } from './wait-graph.js';
 
 export { lockAcquired, lockRelease } from './hooks.js';
 
@@ -16,5 +17,12 @@ export { lockAcquired, lockRelease } from './hooks.js';
 export function lockAcquire(cpu: Cpu, lock: number, lockClass: number): void {
   if (heldIndex(cpu, lock) >= 0) {
     bug(`cpu ${cpu.id}: recursive locking of ${lockClassName(lockClass)} (lock ${lock})`);
+  }
+}
+
+/** The caller relies on this CPU holding the lock. @throws KernelBug if it does not */
+export function assertHeld(cpu: Cpu, lock: number): void {
+  if (heldIndex(cpu, lock) < 0) {
+    bug(`cpu ${cpu.id}: ${lockName(cpu, lock)} (lock ${lock}) should be held, and is not`);
   }
 }

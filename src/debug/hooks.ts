@@ -14,6 +14,11 @@ export function lockAcquire(_cpu: Cpu, _lock: number, _lockClass: number): void 
   // nothing to check at full speed
 }
 
+/** The caller relies on this CPU holding the lock. @kernel lockdep_assert_held */
+export function assertHeld(_cpu: Cpu, _lock: number): void {
+  // nothing to check at full speed
+}
+
 /** This CPU has the lock. */
 export function lockAcquired(cpu: Cpu, lock: number): void {
   pushHeld(cpu, lock);

@@ -4,7 +4,8 @@
  * Protocol   A CPU that blocks records what it waits for (machine/sched.ts); a CPU that holds a lock has
  *            it in its stack (debug/held-locks.ts). A waits for B if B holds what A waits for, or if A
  *            waits for B's own progress (a TLB shootdown). A cycle of such edges, in which no CPU's wait
- *            has changed between two looks, is a deadlock.
+ *            has changed between two looks, is a deadlock. Whoever has been woken waits for nobody: a
+ *            reader that was granted its lock may not have had a core since.
  * Ordering   The snapshot is not atomic. A CPU in a real deadlock does not move, so what two snapshots
  *            agree on (same waitSerial) is true of all CPUs of a cycle at once.
  * Deviation  Who can end the wait for a completion or a wait queue is not recorded; such a wait has no
@@ -16,7 +17,7 @@ import { read, readOnce } from '#memory';
 
 import { type Cpu, cpuArea, cpuOfArea } from '../machine/cpu.js';
 import { lockClassName } from '../machine/lock-class.js';
-import { waitKindName } from '../machine/sched.js';
+import { TASK_RUNNING, waitKindName } from '../machine/sched.js';
 import {
   CpuArea,
   HELD_LOCKS_MAX,
@@ -26,9 +27,14 @@ import {
   type Spinlock,
 } from '../machine/types.js';
 import {
+  WAIT_COMPLETION,
   WAIT_DEVICE_FENCE,
+  WAIT_FAULT_BUFFER,
+  WAIT_INTERVAL,
   WAIT_MUTEX,
   WAIT_NONE,
+  WAIT_QUEUE,
+  WAIT_REPLAY,
   WAIT_RWSEM_READ,
   WAIT_RWSEM_WRITE,
   WAIT_SHOOTDOWN,
@@ -45,6 +51,8 @@ export interface CpuSnapshot {
   readonly waitSerial: number;
   readonly progress: number;
   readonly finished: boolean;
+  /** Asleep or spinning; not so if it has been woken and is about to go on. */
+  readonly blocked: boolean;
   /** Locks held, outermost first. */
   readonly held: readonly number[];
 }
@@ -64,13 +72,16 @@ export function snapshotCpu(cpu: Cpu, id: number): CpuSnapshot {
     if (lock === 0) break;
     held.push(lock);
   }
+  const state = readOnce(cpu, area, CpuArea.state);
+  const waitKind = readOnce(cpu, area, CpuArea.waitKind);
   return {
     cpu: id,
-    waitKind: readOnce(cpu, area, CpuArea.waitKind),
+    waitKind,
     waitObject: readOnce(cpu, area, CpuArea.waitObject),
     waitSerial: readOnce(cpu, area, CpuArea.waitSerial),
     progress: readOnce(cpu, area, CpuArea.progress),
     finished: readOnce(cpu, area, CpuArea.finished) !== 0,
+    blocked: !SLEEPING_WAITS.has(waitKind) || state !== TASK_RUNNING,
     held,
   };
 }
@@ -82,6 +93,18 @@ const LOCK_WAITS: ReadonlySet<number> = new Set([
   WAIT_RWSEM_WRITE,
 ]);
 const CPU_WAITS: ReadonlySet<number> = new Set([WAIT_SHOOTDOWN, WAIT_DEVICE_FENCE]);
+
+/** Waits that end by a wake-up, which sets the state before the CPU itself notices. */
+const SLEEPING_WAITS: ReadonlySet<number> = new Set([
+  WAIT_MUTEX,
+  WAIT_RWSEM_READ,
+  WAIT_RWSEM_WRITE,
+  WAIT_COMPLETION,
+  WAIT_QUEUE,
+  WAIT_REPLAY,
+  WAIT_FAULT_BUFFER,
+  WAIT_INTERVAL,
+]);
 
 /** The CPUs that can end the wait of `waiter`, as far as that is recorded. */
 export function blockersOf(waiter: CpuSnapshot, all: readonly CpuSnapshot[]): number[] {
@@ -100,7 +123,7 @@ export function findCycle(all: readonly CpuSnapshot[]): CpuSnapshot[] | undefine
     if (seenAt >= 0) return path.slice(seenAt);
     if (done.has(snapshot.cpu)) return undefined;
     path.push(snapshot);
-    for (const id of blockersOf(snapshot, all)) {
+    for (const id of snapshot.blocked ? blockersOf(snapshot, all) : []) {
       const next = byId.get(id);
       const cycle = next && visit(next);
       if (cycle) return cycle;

@@ -22,6 +22,7 @@ import { cmpxchg, exchange, park, readOnce, unpark, write } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { type Cpu } from './cpu.js';
+import { HALT_SLICE_MS } from './limits.js';
 import { type LockClass } from './lock-class.js';
 import { beginWait, checkHalted, cpuRelax, endWait } from './sched.js';
 import { Spinlock } from './types.js';
@@ -29,8 +30,6 @@ import { WAIT_SPINLOCK } from './wait-kind.js';
 
 /** Spins before a waiter halts; about 2 µs. */
 const SPINS_MAX = 400;
-/** Longest halt before the machine's halted word is looked at. Unit: milliseconds. */
-const HALT_SLICE_MS = 100;
 
 /** Makes a free lock of the class. */
 export function initSpinlock(cpu: Cpu, lock: Spinlock, name: LockClass): void {

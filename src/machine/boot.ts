@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { read, write } from '#memory';
+import { exchange, read, write } from '#memory';
 
 import { EXIT_USAGE, FaultlineError } from '../base/bug.js';
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
@@ -29,6 +29,7 @@ export interface MachineConfig {
   readonly cpus: number;
   /** Physical memory; 0 for a machine of locks alone. Unit: bytes. */
   readonly ramBytes: number;
+  /** `wasm` (the default) is faster; `js` is the Atomics object. */
   readonly atomics?: AtomicsForm;
 }
 
@@ -38,6 +39,7 @@ export interface BootedMachine {
   readonly handle: MemoryHandle;
   /** The boot CPU, for the thread that called `bootMachine`. */
   readonly cpu: Cpu;
+  /** CPUs that run tasks; `attachCpu` takes 0 to cpus - 1. */
   readonly cpus: number;
 }
 
@@ -47,19 +49,25 @@ const PERCPU_LOCK = lockClass('pcpu_lock');
 const SLAB_LOCK = lockClass('slab_mutex');
 const MACHINE_MAGIC = 0x46_41_55_4c;
 
-/** Creates a machine. @throws FaultlineError if the configuration is out of range. */
+/**
+ * Creates a machine. The calling thread becomes its boot CPU.
+ * @throws FaultlineError if the configuration is out of range, or the host has too little memory
+ */
 export function bootMachine(config: MachineConfig): BootedMachine {
   const { cpus } = config;
   if (!Number.isInteger(cpus) || cpus < 1 || cpus > CPUS_MAX) {
     throw badMachine(`a machine has 1 to ${CPUS_MAX} CPUs, not ${cpus}`);
   }
+  if (!(config.ramBytes >= 0)) throw badMachine(`${config.ramBytes} is no amount of memory`);
   const allCpus = cpus + 1;
   const frameCount = Math.floor(config.ramBytes / PAGE_SIZE);
+  if (frameCount === 1)
+    throw badMachine('a machine has no memory, or two frames of 4 KiB at least');
   const percpu = roundUp(CPU_AREAS + allCpus * CpuArea.words, CACHELINE_WORDS);
   const pages = percpu + allCpus * PERCPU_WORDS;
   const frames = roundUp(pages + frameCount * Page.words, PAGE_WORDS);
   const end = frames + frameCount * PAGE_WORDS;
-  if (end > MEMORY_WORDS_MAX) throw badMachine(`${config.ramBytes} bytes of memory are too many`);
+  if (end >= MEMORY_WORDS_MAX) throw badMachine(`${config.ramBytes} bytes of memory are too many`);
   const handle = createMemory(end, config.atomics ?? 'wasm');
 
   const early = new Cpu(handle, cpus); // knows nothing of the machine yet, but is of the right shape
@@ -77,6 +85,7 @@ export function bootMachine(config: MachineConfig): BootedMachine {
   write(early, MACHINE, Machine.percpuUsed, STACK_WORDS + SCRATCH_WORDS);
 
   const cpu = new Cpu(handle, cpus);
+  write(cpu, cpu.area, CpuArea.attached, 1);
   initSpinlock(cpu, member(MACHINE, Machine.percpuLock), PERCPU_LOCK);
   initSpinlock(cpu, member(MACHINE, Machine.slabLock), SLAB_LOCK);
   write(cpu, MACHINE, Machine.pagesets, allocPercpu(cpu, Pageset.words));
@@ -85,14 +94,20 @@ export function bootMachine(config: MachineConfig): BootedMachine {
   return { handle, cpu, cpus };
 }
 
-/** A CPU of a machine that booted elsewhere. */
+/**
+ * Makes the calling thread a CPU of a machine that booted elsewhere. Each CPU may be attached once.
+ * @throws FaultlineError if there is no such CPU, or no machine in that memory
+ */
 export function attachCpu(handle: MemoryHandle, id: number): Cpu {
   const cpu = new Cpu(handle, id);
   if (read(cpu, MACHINE, Machine.magic) !== MACHINE_MAGIC)
     throw badMachine('this memory holds no booted machine');
   const cpus = read(cpu, MACHINE, Machine.cpus);
-  if (!Number.isInteger(id) || id < 0 || id > cpus) {
-    throw badMachine(`this machine has CPUs 0 to ${cpus}, and no CPU ${id}`);
+  if (!Number.isInteger(id) || id < 0 || id >= cpus) {
+    throw badMachine(`this machine has CPUs 0 to ${cpus - 1} for workers, and no CPU ${id}`);
+  }
+  if (exchange(cpu, cpu.area, CpuArea.attached, 1) !== 0) {
+    throw badMachine(`CPU ${id} is in use by another thread`);
   }
   return cpu;
 }

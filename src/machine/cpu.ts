@@ -12,6 +12,7 @@ import { type Ptr } from '../memory/layout.js';
 import { type MemoryHandle, MemoryPort } from '../memory/port.js';
 import { CpuArea, MACHINE, Machine } from './types.js';
 
+/** A CPU as its own thread has it. Made by `bootMachine` and `attachCpu`; no other thread may use it. */
 export class Cpu extends MemoryPort {
   readonly id: number;
   /** What other CPUs see of this one; its address names the task. */
@@ -29,6 +30,8 @@ export class Cpu extends MemoryPort {
   heldDepth = 0;
   /** Places in wait queues in use, out of CpuArea.waitEntries. */
   waitDepth = 0;
+  /** Waits that the recorded one hides: kind and object of each, outermost first; machine/sched.ts. */
+  readonly outerWaits: number[] = [];
   /** SCRATCH_WORDS words for the use of one function that calls nobody; machine/stack.ts. */
   readonly scratch: number;
   /** This CPU's kernel stack, and its first free word; machine/stack.ts. */

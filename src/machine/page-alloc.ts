@@ -9,16 +9,18 @@
  * Invariant  I1  A frame is in exactly one of: a zone list, a Pageset, somebody's hands.
  *            I2  Page.generation advances whenever the frame leaves somebody's hands, and the frame is
  *                filled with POISON: an access through a mapping that outlived the frame is seen.
- *            I3  An allocation fails only if no frame is free anywhere: before it fails, all Pagesets
- *                are drained.
- * Ordering   Zone.lock protects the lists; Pageset.lock, inside which Zone.lock nests, one stock.
+ *            I3  An allocation fails only if at some moment of it no such block was free anywhere: before
+ *                it fails, all Pagesets are drained, with all locks held, so that no frame that is on
+ *                its way from one list to another is missed.
+ * Ordering   Zone.lock protects the lists; Pageset.lock, inside which Zone.lock nests, one stock. Who
+ *            takes several Pageset.locks takes them by CPU number.
  * Deviation  One zone, no watermarks, no reclaim at this level. Frame 0 is never handed out, so that 0
  *            means "no frame"; frame 1 is the zero page.
- * Cost       alloc or free of one frame: two read-modify-writes and, on free, a fill of 4 KiB.
+ * Cost       alloc of one frame: two read-modify-writes; free: three, and a fill of 4 KiB.
  *
  * @module
  */
-import { fillWords, read, write, writeOnce } from '#memory';
+import { exchange, fetchAdd, fillWords, read, write } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { PAGE_WORDS } from '../base/units.js';
@@ -42,8 +44,6 @@ export const POISON = 0x6b;
 
 /** Page.flags: the frame is the first of a free block. */
 const PG_BUDDY = 1;
-/** Page.flags: the frame is in a Pageset. */
-const PG_STOCK = 32;
 /** Page.flags: the frame holds slab objects. */
 export const PG_SLAB = 2;
 /** Page.flags: the frame is a page table. */
@@ -107,7 +107,7 @@ export function bootPageAlloc(cpu: Cpu, cpus: number): void {
 export function allocPage(cpu: Cpu): Pfn {
   const pfn = takeFromPageset(cpu);
   if (pfn === 0) return allocPages(cpu, 0);
-  write(cpu, pageOf(cpu, pfn), Page.refcount, 1);
+  claim(cpu, pfn);
   return pfn;
 }
 
@@ -121,12 +121,9 @@ export function allocZeroedPage(cpu: Cpu): Pfn {
 /** 2^order frames in a row, aligned; 0 if there is no such block anywhere. @kernel alloc_pages */
 export function allocPages(cpu: Cpu, order: number): Pfn {
   let pfn = takeBlock(cpu, order);
-  if (pfn === 0) {
-    drainAllPagesets(cpu); // I3
-    pfn = takeBlock(cpu, order);
-  }
+  if (pfn === 0) pfn = drainAndTakeBlock(cpu, order);
   if (pfn === 0) return 0;
-  for (let i = 0; i < 1 << order; i++) write(cpu, pageOf(cpu, pfn + i), Page.refcount, 1);
+  for (let i = 0; i < 1 << order; i++) claim(cpu, pfn + i);
   return pfn;
 }
 
@@ -144,6 +141,7 @@ export function freePage(cpu: Cpu, pfn: Pfn): void {
 
 /** Gives 2^order frames back. @kernel __free_pages */
 export function freePages(cpu: Cpu, pfn: Pfn, order: number): void {
+  if ((pfn & ((1 << order) - 1)) !== 0) bug(`frame ${pfn} starts no block of order ${order}`);
   for (let i = 0; i < 1 << order; i++) retire(cpu, pfn + i);
   const lock = member(ZONE, Zone.lock);
   archSpinLock(cpu, lock);
@@ -162,14 +160,19 @@ export function freeFrameCount(cpu: Cpu): number {
   return count;
 }
 
-/** Ends a frame's life (I2). */
+/** Begins a frame's life in somebody's hands. */
+function claim(cpu: Cpu, pfn: Pfn): void {
+  const page = pageOf(cpu, pfn);
+  write(cpu, page, Page.held, 1);
+  write(cpu, page, Page.refcount, 1);
+}
+
+/** Ends a frame's life (I2). Of two who free it at once, one is found out. */
 function retire(cpu: Cpu, pfn: Pfn): void {
   const page = pageOf(cpu, pfn);
   if (pfn < FIRST_FREE_PFN) bug(`frame ${pfn} is reserved and was freed`);
-  if ((read(cpu, page, Page.flags) & (PG_BUDDY | PG_STOCK)) !== 0) {
-    bug(`frame ${pfn} is free and was freed (I1)`);
-  }
-  writeOnce(cpu, page, Page.generation, (read(cpu, page, Page.generation) + 1) | 0);
+  if (exchange(cpu, page, Page.held, 0) === 0) bug(`frame ${pfn} is free and was freed (I1)`);
+  fetchAdd(cpu, page, Page.generation, 1); // a full barrier: no poison is seen in an old generation
   fillWords(cpu, frameOf(cpu, pfn), POISON, PAGE_WORDS);
   write(cpu, page, Page.flags, 0);
   write(cpu, page, Page.refcount, 0);
@@ -200,9 +203,7 @@ function takeFromPageset(cpu: Cpu): Pfn {
 
 /** Pageset.lock must be held. */
 function pushToPageset(cpu: Cpu, set: Pageset, pfn: Pfn): void {
-  const page = pageOf(cpu, pfn);
-  write(cpu, page, Page.flags, PG_STOCK);
-  write(cpu, page, Page.next, read(cpu, set, Pageset.head));
+  write(cpu, pageOf(cpu, pfn), Page.next, read(cpu, set, Pageset.head));
   write(cpu, set, Pageset.head, pfn);
   write(cpu, set, Pageset.count, read(cpu, set, Pageset.count) + 1);
 }
@@ -211,9 +212,7 @@ function pushToPageset(cpu: Cpu, set: Pageset, pfn: Pfn): void {
 function popFromPageset(cpu: Cpu, set: Pageset): Pfn {
   const pfn = read(cpu, set, Pageset.head);
   if (pfn === 0) return 0;
-  const page = pageOf(cpu, pfn);
-  write(cpu, page, Page.flags, 0);
-  write(cpu, set, Pageset.head, read(cpu, page, Page.next));
+  write(cpu, set, Pageset.head, read(cpu, pageOf(cpu, pfn), Page.next));
   write(cpu, set, Pageset.count, read(cpu, set, Pageset.count) - 1);
   return pfn;
 }
@@ -235,24 +234,38 @@ function refillPageset(cpu: Cpu, set: Pageset): void {
 function drainPageset(cpu: Cpu, set: Pageset, count: number): void {
   const lock = member(ZONE, Zone.lock);
   archSpinLock(cpu, lock);
+  moveToZone(cpu, set, count);
+  archSpinUnlock(cpu, lock);
+}
+
+/** Pageset.lock and Zone.lock must be held. */
+function moveToZone(cpu: Cpu, set: Pageset, count: number): void {
   for (let i = 0; i < count; i++) {
     const pfn = popFromPageset(cpu, set);
     if (pfn === 0) break;
     mergeBlock(cpu, pfn, 0);
   }
-  archSpinUnlock(cpu, lock);
 }
 
-function drainAllPagesets(cpu: Cpu): void {
+/** Brings all free frames together and takes a block of them; 0 if there is none even so (I3). */
+function drainAndTakeBlock(cpu: Cpu, order: number): Pfn {
   const pagesets = read(cpu, MACHINE, Machine.pagesets);
   const cpus = read(cpu, MACHINE, Machine.cpus) + 1;
+  const zoneLock = member(ZONE, Zone.lock);
+  for (let id = 0; id < cpus; id++) {
+    archSpinLock(cpu, member(pagesetOf(cpu, pagesets, id), Pageset.lock));
+  }
+  archSpinLock(cpu, zoneLock);
   for (let id = 0; id < cpus; id++) {
     const set = pagesetOf(cpu, pagesets, id);
-    const lock = member(set, Pageset.lock);
-    archSpinLock(cpu, lock);
-    drainPageset(cpu, set, read(cpu, set, Pageset.count));
-    archSpinUnlock(cpu, lock);
+    moveToZone(cpu, set, read(cpu, set, Pageset.count));
   }
+  const pfn = splitBlock(cpu, order);
+  archSpinUnlock(cpu, zoneLock);
+  for (let id = 0; id < cpus; id++) {
+    archSpinUnlock(cpu, member(pagesetOf(cpu, pagesets, id), Pageset.lock));
+  }
+  return pfn;
 }
 
 // --- the zone's lists; all of these need Zone.lock ---

@@ -11,27 +11,28 @@
  *                waker changes the condition before it reads the state. Both are full barriers.
  *            I2  A CPU that may not sleep (preemptCount, nonBlockCount) never enters schedule.
  *            I3  Every wait is recorded in the CPU's area before it blocks, so that the watchdog sees
- *                what each CPU waits for. No wait outlives the machine: a halted machine wakes all.
+ *                what each CPU waits for. No wait outlives the machine for long.
  * Ordering   The store of the state is sequentially consistent and so is the waker's exchange.
  * Deviation  A CPU runs one task, so nothing else runs here while it sleeps. Sleeps are cut into slices
- *            of PARK_SLICE_MS, after which the machine's halted word is read: no wake-up depends on it.
+ *            of HALT_SLICE_MS, after which the machine's halted word is read: no wake-up depends on it.
  *
  * @module
  */
 import {
   clockMs,
+  cmpxchg,
   exchange,
   park,
   readOnce,
   relax,
   storeRelease,
   unpark,
-  write,
   writeOnce,
 } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { type Cpu } from './cpu.js';
+import { HALT_SLICE_MS } from './limits.js';
 import { CpuArea, MACHINE, Machine } from './types.js';
 import { WAIT_KINDS, WAIT_NONE } from './wait-kind.js';
 
@@ -43,7 +44,6 @@ export const TASK_WAKEKILL = 0x100;
 export const TASK_KILLABLE = TASK_WAKEKILL | TASK_UNINTERRUPTIBLE;
 
 /** Longest sleep before the halted word is looked at. Unit: milliseconds. */
-const PARK_SLICE_MS = 100;
 /** Spins between two looks at the halted word. */
 const HALT_CHECK_SPINS = 1024;
 
@@ -52,9 +52,11 @@ export class MachineHalted extends Error {
   override readonly name = 'MachineHalted';
 }
 
-/** Why Machine.halted is set. */
+/** Why a machine is halted: a CPU died. */
 export const HALT_PANIC = 1;
+/** … it cannot go on. */
 export const HALT_DEADLOCK = 2;
+/** … somebody outside asked for it. */
 export const HALT_STOP = 3;
 
 /** Leaves by MachineHalted if the machine was halted. */
@@ -68,17 +70,32 @@ export function cpuRelax(cpu: Cpu, spins: number): void {
   if ((spins & (HALT_CHECK_SPINS - 1)) === HALT_CHECK_SPINS - 1) checkHalted(cpu);
 }
 
-/** Records what this CPU is about to wait for (I3): a wait kind and the object waited for. */
+/**
+ * Records what this CPU is about to wait for (I3): a wait kind and the object waited for. A wait inside
+ * another one (for the spinlock of the queue that the CPU sleeps in) hides that until it ends.
+ */
 export function beginWait(cpu: Cpu, kind: number, object: number): void {
+  const { area } = cpu;
+  cpu.outerWaits.push(
+    readOnce(cpu, area, CpuArea.waitKind),
+    readOnce(cpu, area, CpuArea.waitObject),
+  );
+  recordWait(cpu, kind, object);
+}
+
+/** The wait is over; the one around it, if any, goes on. */
+export function endWait(cpu: Cpu): void {
+  const object = cpu.outerWaits.pop() ?? 0;
+  const kind = cpu.outerWaits.pop() ?? WAIT_NONE;
+  if (kind === WAIT_NONE) writeOnce(cpu, cpu.area, CpuArea.waitKind, WAIT_NONE);
+  else recordWait(cpu, kind, object);
+}
+
+function recordWait(cpu: Cpu, kind: number, object: number): void {
   const { area } = cpu;
   writeOnce(cpu, area, CpuArea.waitObject, object);
   writeOnce(cpu, area, CpuArea.waitSerial, (readOnce(cpu, area, CpuArea.waitSerial) + 1) | 0);
   writeOnce(cpu, area, CpuArea.waitKind, kind);
-}
-
-/** The wait is over. */
-export function endWait(cpu: Cpu): void {
-  writeOnce(cpu, cpu.area, CpuArea.waitKind, WAIT_NONE);
 }
 
 /** Reports a function that may sleep where that is not allowed (I2). @kernel might_sleep */
@@ -110,7 +127,7 @@ export function schedule(cpu: Cpu): void {
   for (;;) {
     const state = readOnce(cpu, cpu.area, CpuArea.state); // pairs with wakeUpProcess
     if (state === TASK_RUNNING) return;
-    park(cpu, cpu.area, CpuArea.state, state, PARK_SLICE_MS);
+    park(cpu, cpu.area, CpuArea.state, state, HALT_SLICE_MS);
     checkHalted(cpu);
   }
 }
@@ -124,7 +141,7 @@ export function scheduleTimeout(cpu: Cpu, timeoutMs: number): void {
     if (state === TASK_RUNNING) return;
     const left = deadline - clockMs(cpu);
     if (left <= 0) break;
-    park(cpu, cpu.area, CpuArea.state, state, Math.min(left, PARK_SLICE_MS));
+    park(cpu, cpu.area, CpuArea.state, state, Math.min(left, HALT_SLICE_MS));
     checkHalted(cpu);
   }
   setCurrentRunning(cpu);
@@ -164,7 +181,7 @@ export function ownerOnCpu(cpu: Cpu, task: CpuArea): boolean {
 
 /** Counts completed work for the watchdog, which takes a CPU whose count stands still for stuck. */
 export function noteProgress(cpu: Cpu, count: number): void {
-  write(cpu, cpu.area, CpuArea.progress, count);
+  writeOnce(cpu, cpu.area, CpuArea.progress, count);
 }
 
 /** What a CPU waits for, in words. */
@@ -182,8 +199,7 @@ export function preemptEnable(cpu: Cpu): void {
   cpu.preemptCount--;
 }
 
-/** Ends every CPU of the machine: those that sleep are woken, those that spin look at the word. */
+/** Ends every CPU of the machine: those that sleep and those that spin look at the word now and then. */
 export function haltMachine(cpu: Cpu, why: number): void {
-  if (exchange(cpu, MACHINE, Machine.halted, why) !== 0) return;
-  writeOnce(cpu, MACHINE, Machine.haltedBy, cpu.id);
+  cmpxchg(cpu, MACHINE, Machine.halted, 0, why); // the first reason stands
 }

@@ -18,7 +18,7 @@ import { fillWords, read, write } from '#memory';
 import { bug } from '../base/bug.js';
 import { hashName } from '../base/hash.js';
 import { PAGE_WORDS } from '../base/units.js';
-import { element, member, pointer, type Ptr, struct } from '../memory/layout.js';
+import { CACHELINE_WORDS, element, member, pointer, type Ptr, struct } from '../memory/layout.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from './arch-spinlock.js';
 import { type Cpu } from './cpu.js';
 import { lockClass } from './lock-class.js';
@@ -55,8 +55,8 @@ const FreeObject = struct('free_object', { next: pointer<'free_object'>() });
 type FreeObject = Ptr<'free_object'>;
 
 const CACHE_LOCK = lockClass('kmem_cache->lock');
-/** Objects start on 16-byte boundaries, so that a pointer has free low bits for flags. */
-const OBJECT_ALIGNMENT = 16;
+/** Objects start on cache lines, as layouts may ask for; so a pointer has free low bits for flags. */
+const OBJECT_ALIGNMENT = CACHELINE_WORDS;
 const HALF_MAGAZINE = MAGAZINE_OBJECTS / 2;
 
 /** A zeroed struct, or NULL if memory is out (-ENOMEM to whoever asked). @kernel kzalloc */
@@ -83,6 +83,9 @@ export function kfree<S extends string>(cpu: Cpu, layout: ObjectLayout<S>, objec
   const magazine = thisCpuPtr<'magazine'>(cpu, read(cpu, cache, KmemCache.magazines));
   if (read(cpu, magazine, Magazine.count) === MAGAZINE_OBJECTS) flush(cpu, cache, magazine);
   const count = read(cpu, magazine, Magazine.count);
+  if (count > 0 && read(cpu, magazine, element(Magazine.objects, count - 1)) === object) {
+    bug(`${layout.structName} ${object} was freed twice`);
+  }
   write(cpu, magazine, element(Magazine.objects, count), object);
   write(cpu, magazine, Magazine.count, count + 1);
   write(cpu, magazine, Magazine.allocations, read(cpu, magazine, Magazine.allocations) - 1);
@@ -180,6 +183,7 @@ function returnObject(cpu: Cpu, cache: KmemCache, object: number): void {
   const pfn = pfnOfWord(cpu, object);
   const slab = pageOf(cpu, pfn);
   if ((read(cpu, slab, Page.flags) & PG_SLAB) === 0) bug(`object ${object} is of no slab`);
+  if (read(cpu, slab, Page.private) !== cache) bug(`object ${object} is of another cache's slab`);
   const head = read(cpu, slab, Page.freelist);
   write(cpu, object as FreeObject, FreeObject.next, head as FreeObject);
   write(cpu, slab, Page.freelist, object);
@@ -205,6 +209,7 @@ function newSlab(cpu: Cpu, cache: KmemCache): Pfn {
     write(cpu, object, FreeObject.next, (i === last ? 0 : object + size) as FreeObject);
   }
   write(cpu, slab, Page.flags, PG_SLAB);
+  write(cpu, slab, Page.private, cache);
   write(cpu, slab, Page.freelist, start);
   write(cpu, slab, Page.inuse, 0);
   write(cpu, cache, KmemCache.slabs, read(cpu, cache, KmemCache.slabs) + 1);
@@ -241,10 +246,14 @@ function findCache<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): KmemCac
   const hash = hashName(layout.structName);
   archSpinLock(cpu, lock);
   let cache = 0 as KmemCache;
-  for (let slot = 0; slot < SLAB_CACHES_MAX; slot++) {
+  for (let slot = 0; ; slot++) {
+    if (slot === SLAB_CACHES_MAX) bug(`no slab cache is left for struct ${layout.structName}`);
     const name = read(cpu, MACHINE, element(Machine.slabNames, slot));
     if (name === hash) {
       cache = read(cpu, MACHINE, element(Machine.slabCaches, slot)) as KmemCache;
+      if (read(cpu, cache, KmemCache.objectWords) !== objectWordsOf(layout)) {
+        bug(`the slab cache of struct ${layout.structName} has objects of another size`);
+      }
       break;
     }
     if (name !== 0) continue;
@@ -259,9 +268,13 @@ function findCache<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): KmemCac
   return cache;
 }
 
+function objectWordsOf<S extends string>(layout: ObjectLayout<S>): number {
+  return Math.ceil(layout.words / OBJECT_ALIGNMENT) * OBJECT_ALIGNMENT;
+}
+
 /** A cache's own struct takes a frame of its own: there are few, and they live as long as the machine. */
 function newCache<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): KmemCache {
-  const size = Math.ceil(layout.words / OBJECT_ALIGNMENT) * OBJECT_ALIGNMENT;
+  const size = objectWordsOf(layout);
   if (size > PAGE_WORDS / 2) bug(`struct ${layout.structName} is too large for a slab`);
   const pfn = allocPage(cpu);
   if (pfn === 0) return 0 as KmemCache;

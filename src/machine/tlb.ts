@@ -16,7 +16,7 @@
  *            accessing worker sees the new generation, or the other sees it inside and waits.
  * Deviation  A context has one generation, so every shootdown drops all its translations; Linux drops a
  *            range. An interrupt and its acknowledgement are the wait on `translation`.
- * Cost       An access: two read-modify-writes and two loads. A shootdown: one read-modify-write and one
+ * Cost       An access: one read-modify-write, one release store and two loads. A shootdown: one read-modify-write and one
  *            load for each CPU that ever used the context.
  *
  * Between tlbEnter and tlbExit nothing may sleep, spin on a lock or fault.

@@ -51,13 +51,14 @@ export const CpuArea = struct('cpu_area', {
   waitObject: word, // what is waited for: the lock, the completion, …
   waitSerial: word, // counts waits, so that an observer tells one wait from the next
   progress: word, // counts operations completed, for the watchdog
+  attached: word, // some thread is this CPU
   finished: word, // the CPU's program has returned
   held: words(HELD_LOCKS_MAX), // locks held, outermost first, 0-terminated
   line3: cacheline,
   waitEntries: words(WAIT_ENTRIES_MAX * WAIT_ENTRY_WORDS), // its places in wait queues
   waiter: words(CACHELINE_WORDS), // this CPU's place in the queue of one sleeping lock
   searchKey: AddressCell, // key of the search its own CPU is about to make
-  wakeNext: word, // next in a wake queue; WAKE_Q_END for the last, 0 when in none
+  wakeNext: word, // next in a wake queue; EMPTY_WAKE_Q for the last, 0 when in none
   osqNext: word, // optimistic-spin-queue node: successor (a cpu_area)
   osqPrev: word, // … predecessor
   osqLocked: word, // … set by the predecessor when it leaves
@@ -114,7 +115,6 @@ export const Machine = struct('machine', {
   slabCaches: words(SLAB_CACHES_MAX), // its kmem_cache
   line1: cacheline,
   halted: word, // why every CPU must stop now; 0 = running
-  haltedBy: word, // CPU that asked for it, or -1
   warnings: word, // warnings raised so far; atomic
   warningTexts: words(WARNINGS_MAX * (1 + WARNING_CHARACTERS)), // each a length, then its characters
   line2: cacheline,
@@ -151,6 +151,7 @@ export const Page = struct('page', {
   next: word, // pfn links: a free list, a slab list
   prev: word,
   ptl: Spinlock, // split page table lock, if the frame holds a page table
+  held: word, // 1 from allocation to free; its owner's other words may say anything
   line1: cacheline,
 });
 export type Page = Ptr<'page'>;

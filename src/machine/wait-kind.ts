@@ -49,6 +49,12 @@ export const WAIT_LOG_TIME = kind('log time');
 
 /**
  * Waits that are no sign of trouble however long they last: the CPU has nothing to do until somebody
- * brings it work.
+ * brings it work, or until it is time.
  */
-export const IDLE_WAITS: ReadonlySet<number> = new Set([WAIT_START, WAIT_ROUND, WAIT_FAULT_BUFFER]);
+export const IDLE_WAITS: ReadonlySet<number> = new Set([
+  WAIT_START,
+  WAIT_ROUND,
+  WAIT_FAULT_BUFFER,
+  WAIT_TURN,
+  WAIT_LOG_TIME,
+]);

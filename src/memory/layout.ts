@@ -15,6 +15,7 @@
  *
  * @module
  */
+import { bug } from '../base/bug.js';
 
 /** A pointer to a struct. Unit: words. 0 is NULL. */
 export type Ptr<S extends string> = number & { readonly struct: S };
@@ -125,6 +126,9 @@ export type StructLayout<S extends string, M> = {
   readonly members: readonly MemberInfo[];
 };
 
+/** Facts of a layout, which a member may not hide. */
+const RESERVED: ReadonlySet<string> = new Set(['structName', 'words', 'alignment', 'members']);
+
 /** Declares a struct: members in order, each at the next index its alignment allows. */
 export function struct<const S extends string, const M extends Record<string, MemberSpec>>(
   structName: S,
@@ -135,6 +139,7 @@ export function struct<const S extends string, const M extends Record<string, Me
   let end = 0;
   let alignment = 1;
   for (const [name, spec] of Object.entries(members)) {
+    if (RESERVED.has(name)) bug(`struct ${structName}: the name ${name} is reserved`);
     const shape = shapeOf(spec);
     const offset = roundUp(end, shape.alignment);
     alignment = Math.max(alignment, shape.alignment);

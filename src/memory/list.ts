@@ -36,7 +36,7 @@ export function listIsSingular(cpu: MemoryPort, head: ListHead): boolean {
   return next !== head && next === read(cpu, head, ListHead.prev);
 }
 
-/** The first node, or the head itself if the list is empty. */
+/** The node after this one; after the last, the head. */
 export function listNext(cpu: MemoryPort, node: ListHead): ListHead {
   return read(cpu, node, ListHead.next);
 }

@@ -1,5 +1,5 @@
 /**
- * The operations of `#memory`, each counted on the CPU that performs it (`operationCount`).
+ * The operations of `#memory`, each counted on the CPU that performs it.
  *
  * The checked and the turnstile build stand on these; what they add comes between the counting and the
  * access.
@@ -158,9 +158,47 @@ export function unpark<S extends string>(
   return parallel.unpark(cpu, p, field, count);
 }
 
+export function readOnceLinks(
+  cpu: MemoryPort,
+  table: number,
+  first: number,
+  second: number,
+  third: number,
+): number {
+  cpu.operations++;
+  return parallel.readOnceLinks(cpu, table, first, second, third);
+}
+
 export function readOnceCells(cpu: MemoryPort, to: number, from: number, count: number): void {
   cpu.operations++;
   parallel.readOnceCells(cpu, to, from, count);
+}
+
+export function readOnceCellsWhile(
+  cpu: MemoryPort,
+  to: number,
+  from: number,
+  count: number,
+  test: number,
+  match: number,
+  keep: number,
+): number {
+  cpu.operations++;
+  return parallel.readOnceCellsWhile(cpu, to, from, count, test, match, keep);
+}
+
+export function changeCells(
+  cpu: MemoryPort,
+  at: number,
+  count: number,
+  test: number,
+  match: number,
+  settled: number,
+  clear: number,
+  set: number,
+): void {
+  cpu.operations++;
+  parallel.changeCells(cpu, at, count, test, match, settled, clear, set);
 }
 
 export function writeOnceCells(cpu: MemoryPort, to: number, from: number, count: number): void {

@@ -181,7 +181,10 @@ export function unpark<S extends string>(
   return Atomics.notify(cpu.words, p + field, count);
 }
 
-/** Milliseconds on this worker's monotonic clock, to nanoseconds. Reading it costs 40 ns and 16 bytes. */
+/**
+ * Milliseconds on a monotonic clock that all workers of the process share, to nanoseconds. Reading it
+ * costs 40 ns and 16 bytes.
+ */
 export function clockMs(_cpu: MemoryPort): number {
   return performance.now();
 }
@@ -210,11 +213,59 @@ export const relax: (cpu: MemoryPort) => void = pause
     };
 
 /**
+ * Three marked loads in a row, as a page walk makes them: through tables of cells, each entry the word
+ * index of the next table (its low 10 bits are flags). The table at the end, or 0 where an entry is 0.
+ */
+export function readOnceLinks(
+  cpu: MemoryPort,
+  table: number,
+  first: number,
+  second: number,
+  third: number,
+): number {
+  return cpu.followLinks(table, first, second, third);
+}
+
+/**
  * Copies `count` cells (64 bits each, at even indices; at least one) out of memory that others write,
  * to memory that only the caller uses. Each cell is read whole. Orders nothing.
  */
 export function readOnceCells(cpu: MemoryPort, to: number, from: number, count: number): void {
   cpu.copyCells(to, from, count);
+}
+
+/**
+ * As readOnceCells, of cells whose first word has, of the bits of `test`, those of `match`: up to the first
+ * that is different. Of the first words only the bits of `keep` are copied. Returns how many cells it were.
+ */
+export function readOnceCellsWhile(
+  cpu: MemoryPort,
+  to: number,
+  from: number,
+  count: number,
+  test: number,
+  match: number,
+  keep: number,
+): number {
+  return cpu.copyRunWhile(to, from, count, test, match, keep);
+}
+
+/**
+ * Clears and sets bits in the first word of each of `count` cells in which it has, of the bits of `test`,
+ * those of `match`. Whoever else writes these words does so only as long as a bit of `settled` is missing:
+ * a word that has them all is stored, any other is exchanged atomically. Orders nothing.
+ */
+export function changeCells(
+  cpu: MemoryPort,
+  at: number,
+  count: number,
+  test: number,
+  match: number,
+  settled: number,
+  clear: number,
+  set: number,
+): void {
+  cpu.changeRun(at, count, test, match, settled, clear, set);
 }
 
 /** Copies `count` cells the caller owns into memory that others read; each is written whole. */

@@ -1,6 +1,6 @@
 /**
- * The turnstile build of `#memory` (`--conditions=faultline-turnstile`): every operation is a place where
- * one CPU may stop and another go on. It counts every operation on the CPU that performs it.
+ * The turnstile build of `#memory` (`--conditions=faultline-turnstile`): it counts every operation on
+ * the CPU that performs it, as the checked build does.
  *
  * @module
  */

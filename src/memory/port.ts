@@ -25,6 +25,7 @@ export interface MemoryHandle {
 /**
  * Shared memory of a fixed size. (A growable SharedArrayBuffer is 20 to 40 times slower to read.)
  * The operating system commits a page of it when it is first written.
+ * @throws FaultlineError if the host does not have it
  */
 export function createMemory(words: number, atomics: AtomicsForm = 'wasm'): MemoryHandle {
   return { memory: createSharedMemory(words), atomics };
@@ -43,7 +44,10 @@ export class MemoryPort {
   readonly and: NativeOps['and'];
   readonly swap: NativeOps['exchange'];
   readonly compareSwap: NativeOps['compareExchange'];
+  readonly followLinks: NativeOps['follow'];
   readonly copyCells: NativeOps['copyCells'];
+  readonly copyRunWhile: NativeOps['copyCellsWhile'];
+  readonly changeRun: NativeOps['changeCells'];
   readonly takeCells: NativeOps['takeCells'];
   readonly clearRun: NativeOps['clearCells'];
   readonly fill: NativeOps['fill'];
@@ -65,7 +69,10 @@ export class MemoryPort {
     this.and = ops.and;
     this.swap = ops.exchange;
     this.compareSwap = ops.compareExchange;
+    this.followLinks = ops.follow;
     this.copyCells = ops.copyCells;
+    this.copyRunWhile = ops.copyCellsWhile;
+    this.changeRun = ops.changeCells;
     this.takeCells = ops.takeCells;
     this.clearRun = ops.clearCells;
     this.fill = ops.fill;
