@@ -30,9 +30,10 @@
  *            I3  The tree is unchanged while S is odd (INV-18).
  *            I4  After remove returned, the callback neither runs nor will (INV-22).
  *            I5  At rest A = 0, S is even, nothing is deferred (INV-21).
- * Ordering   A, S and the tree change under the subscriptions' lock. s is written under the driver's
- *            lock, by setSeq; the same lock orders it for readRetry. checkRetry reads it without: true
- *            is final, false is not.
+ * Ordering   A, S and the tree change under the subscriptions' lock, and are only looked at under it: also
+ *            by who waits for S to move, since a removal frees the interval right after. s is set under the
+ *            driver's lock, by setSeq (and by insert, before anybody can be called); that lock orders it
+ *            for readRetry. checkRetry reads it without: true is final, false is not.
  * Deviation  None in the protocol. Sequences are 32 bits and wrap; only parity and inequality are used.
  * Cost       begin: the spinlock's two read-modify-writes and two loads. start and end: twice that.
  *
@@ -97,11 +98,11 @@ const VA_LAST = 2 ** 48 - 1;
  */
 export function mmuIntervalReadBegin(cpu: Cpu, interval: MmuIntervalNotifier): number {
   mightSleep(cpu);
-  const subscriptions = mmSubscriptions(cpu, read(cpu, interval, MmuIntervalNotifier.mm));
+  const subscriptions = read(cpu, interval, MmuIntervalNotifier.subscriptions);
   const lock = member(subscriptions, MmuNotifierSubscriptions.lock);
   spinLock(cpu, lock);
   const seq = readOnce(cpu, interval, MmuIntervalNotifier.invalidateSeq); // pairs with mmuIntervalSetSeq
-  const isColliding = seq === readOnce(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
+  const isColliding = seq === read(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
   spinUnlock(cpu, lock);
   // seq is odd and S at rest is even: the wait ends with the invalidation (I2, I5)
   if (isColliding) waitWhileSeq(cpu, subscriptions, seq);
@@ -114,10 +115,22 @@ function waitWhileSeq(cpu: Cpu, subscriptions: MmuNotifierSubscriptions, seq: nu
   const wait = initWait(cpu, WAIT_INTERVAL, subscriptions);
   for (;;) {
     prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
-    if (readOnce(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq) !== seq) break; // pairs with mnItreeInvEnd
+    if (hasSeqMoved(cpu, subscriptions, seq)) break;
     schedule(cpu);
   }
   finishWait(cpu, queue, wait);
+}
+
+/**
+ * Looks under the lock: who leaves a removal frees the interval, which the end that moves S still takes out
+ * of the tree before it gives the lock back. @kernel mmu_interval_seq_released
+ */
+function hasSeqMoved(cpu: Cpu, subscriptions: MmuNotifierSubscriptions, seq: number): boolean {
+  const lock = member(subscriptions, MmuNotifierSubscriptions.lock);
+  spinLock(cpu, lock);
+  const now = read(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
+  spinUnlock(cpu, lock);
+  return now !== seq;
 }
 
 /**
@@ -164,16 +177,30 @@ export function mnItreeInvalidate(
     const interval: MmuIntervalNotifier = containerOf(node, MmuIntervalNotifier.node);
     const index = read(cpu, interval, MmuIntervalNotifier.ops);
     const ops = opsAt(cpu, index) as MmuIntervalNotifierOps;
-    if (!ops.invalidate(cpu, interval, range, curSeq)) {
-      if (mmuNotifierRangeBlockable(cpu, range)) {
-        bug(`${ops.opsName}: invalidate refused a range that may block`);
-      }
+    const agreed: unknown = ops.invalidate(cpu, interval, range, curSeq);
+    if (agreed !== true) {
+      checkRefusal(cpu, ops, range, agreed);
       mnItreeInvEnd(cpu, subscriptions);
       return -EAGAIN;
     }
     node = intervalTreeIterNext(cpu, node, key);
   }
   return 0;
+}
+
+/** A callback may refuse, with false, what it may not block for; anything else is a bug of its driver. */
+function checkRefusal(
+  cpu: Cpu,
+  ops: MmuIntervalNotifierOps,
+  range: MmuNotifierRange,
+  answer: unknown,
+): void {
+  if (answer !== false) {
+    bug(`driver ${ops.opsName}: invalidate answered ${typeof answer}, not true or false`);
+  }
+  if (mmuNotifierRangeBlockable(cpu, range)) {
+    bug(`${ops.opsName}: invalidate refused a range that may block`);
+  }
 }
 
 /** The range's first and last address, as the interval tree is searched for. */
@@ -193,7 +220,7 @@ function invStartRange(
   const active = read(cpu, subscriptions, MmuNotifierSubscriptions.activeInvalidateRanges);
   write(cpu, subscriptions, MmuNotifierSubscriptions.activeInvalidateRanges, active + 1);
   const node = intervalTreeIterFirst(cpu, itree, searchKey(range));
-  let seq = readOnce(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
+  let seq = read(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
   if (node !== NULL && (seq & 1) === 0) {
     seq |= 1; // not + 1: invalidations that overlap in time share one odd number
     writeOnce(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq, seq);
@@ -210,7 +237,7 @@ export function mnItreeInvEnd(cpu: Cpu, subscriptions: MmuNotifierSubscriptions)
   const active = read(cpu, subscriptions, MmuNotifierSubscriptions.activeInvalidateRanges) - 1;
   if (active < 0) bug(`subscriptions ${subscriptions}: invalidation end without start (INV-14)`);
   write(cpu, subscriptions, MmuNotifierSubscriptions.activeInvalidateRanges, active);
-  const seq = readOnce(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
+  const seq = read(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
   if (active !== 0 || (seq & 1) === 0) {
     spinUnlock(cpu, lock);
     return;
@@ -290,13 +317,13 @@ function insertInterval(
   const node = member(interval, MmuIntervalNotifier.node);
   writeAddress(cpu, node, IntervalTreeNode.start, start);
   writeAddress(cpu, node, IntervalTreeNode.last, last);
+  const subscriptions = mmSubscriptions(cpu, mm);
   write(cpu, interval, MmuIntervalNotifier.mm, mm);
+  write(cpu, interval, MmuIntervalNotifier.subscriptions, subscriptions);
   write(cpu, interval, MmuIntervalNotifier.ops, opsIndex(cpu, ops));
   write(cpu, interval, MmuIntervalNotifier.inTree, 0);
   initListHead(cpu, member(interval, MmuIntervalNotifier.deferredItem));
   mmgrab(cpu, mm); // dropped by remove: the mm stays as long as the interval is registered
-
-  const subscriptions = mmSubscriptions(cpu, mm);
   const lock = member(subscriptions, MmuNotifierSubscriptions.lock);
   spinLock(cpu, lock);
   const seq = insertOrDefer(cpu, subscriptions, interval);
@@ -312,7 +339,7 @@ function insertOrDefer(
   subscriptions: MmuNotifierSubscriptions,
   interval: MmuIntervalNotifier,
 ): number {
-  const seq = readOnce(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
+  const seq = read(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
   if (read(cpu, subscriptions, MmuNotifierSubscriptions.activeInvalidateRanges) === 0) {
     treeInsert(cpu, subscriptions, interval);
     return (seq - 1) | 0; // odd, and not the sequence of anything under way: no collision
@@ -335,14 +362,17 @@ function insertOrDefer(
 export function mmuIntervalNotifierRemove(cpu: Cpu, interval: MmuIntervalNotifier): void {
   mightSleep(cpu);
   const mm = read(cpu, interval, MmuIntervalNotifier.mm);
-  const subscriptions = mmSubscriptions(cpu, mm);
+  const subscriptions = read(cpu, interval, MmuIntervalNotifier.subscriptions);
   const lock = member(subscriptions, MmuNotifierSubscriptions.lock);
   spinLock(cpu, lock);
-  const seq = readOnce(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
+  const seq = read(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
   const isFrozen = (seq & 1) !== 0;
   const isInTree = read(cpu, interval, MmuIntervalNotifier.inTree) !== 0;
   const item = member(interval, MmuIntervalNotifier.deferredItem);
-  if (!isInTree)
+  // deferred: what is in the tree is being removed, what is not has yet to be inserted
+  const isDeferred = !listEmpty(cpu, item);
+  if (isInTree === isDeferred) bug(`interval ${interval} is not registered, or is being removed`);
+  if (isDeferred)
     listDelInit(cpu, item); // its insertion was put off: it never happens
   else if (!isFrozen) treeRemove(cpu, subscriptions, interval);
   else listAdd(cpu, item, member(subscriptions, MmuNotifierSubscriptions.deferred));

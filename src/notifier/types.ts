@@ -38,6 +38,7 @@ export type MmuNotifierSubscriptions = Ptr<'mmu_notifier_subscriptions'>;
 export const MmuIntervalNotifier = struct('mmu_interval_notifier', {
   node: IntervalTreeNode,
   mm: pointer<'mm_struct'>(),
+  subscriptions: pointer<'mmu_notifier_subscriptions'>(), // the mm's; it stays as long as the mm does
   ops: word, // MmuIntervalNotifierOps
   deferredItem: ListHead,
   inTree: word, // under the subscriptions' lock

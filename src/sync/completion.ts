@@ -24,7 +24,6 @@ import { type LockClass } from '../machine/lock-class.js';
 import {
   mightSleep,
   scheduleTimeout,
-  setCurrentState,
   signalPendingState,
   TASK_KILLABLE,
   TASK_UNINTERRUPTIBLE,
@@ -37,9 +36,11 @@ import {
   initWait,
   initWaitQueue,
   WaitQueue,
+  wakeUpFirstLocked,
   wakeUpLocked,
 } from './wait-queue.js';
 
+/** Something others wait for until it is done. One word of state and a wait queue. */
 export const Completion = struct('completion', {
   done: word, // said and not waited for; ALL = for ever; under wait.lock
   wait: WaitQueue,
@@ -48,7 +49,7 @@ export type Completion = Ptr<'completion'>;
 
 const ALL = 0x7fffffff;
 
-/** @kernel init_completion */
+/** Makes it not done. Once, before another CPU knows it. @kernel init_completion */
 export function initCompletion(cpu: Cpu, completion: Completion, name: LockClass): void {
   write(cpu, completion, Completion.done, 0);
   initWaitQueue(cpu, member(completion, Completion.wait), name);
@@ -65,7 +66,7 @@ export function complete(cpu: Cpu, completion: Completion): void {
   archSpinLock(cpu, member(queue, WaitQueue.lock));
   const done = read(cpu, completion, Completion.done);
   if (done !== ALL) write(cpu, completion, Completion.done, done + 1);
-  wakeUpLocked(cpu, queue, 1);
+  wakeUpFirstLocked(cpu, queue);
   archSpinUnlock(cpu, member(queue, WaitQueue.lock));
 }
 
@@ -126,8 +127,7 @@ function waitFor(cpu: Cpu, completion: Completion, state: number, deadlineMs: nu
       }
       const left = deadlineMs - clockMs(cpu);
       if (left <= 0) break;
-      enqueueLocked(cpu, queue, wait, true);
-      setCurrentState(cpu, state);
+      enqueueLocked(cpu, queue, wait, true, state);
       archSpinUnlock(cpu, lock);
       scheduleTimeout(cpu, left);
       archSpinLock(cpu, lock);

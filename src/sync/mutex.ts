@@ -56,6 +56,7 @@ import {
 } from './lock-waiter.js';
 import { OptimisticSpinQueue, osqLock, osqUnlock } from './optimistic-spin-queue.js';
 
+/** A lock with one owner, for code that may sleep. */
 export const Mutex = struct('mutex', {
   owner: word, // area of the owner | WAITERS | HANDOFF | PICKUP; 0 = free
   lockClass: word,
@@ -152,7 +153,7 @@ function tryTake(cpu: Cpu, lock: Mutex, handoff: boolean): boolean {
       return false;
     }
     const before = cmpxchg(cpu, lock, Mutex.owner, seen, next | flags);
-    if (before === seen) return next === me;
+    if (before === seen) return (flags & HANDOFF) === 0; // not if it was only reserved
     seen = before;
   }
 }

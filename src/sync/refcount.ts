@@ -21,20 +21,21 @@ import { type Cpu } from '../machine/cpu.js';
 import { warn } from '../machine/warn.js';
 import { type Ptr, struct, word } from '../memory/layout.js';
 
+/** A count of references that stays put when it overflows. */
 export const Refcount = struct('refcount', {
   refs: word,
 });
 export type Refcount = Ptr<'refcount'>;
 
-/** @kernel REFCOUNT_SATURATED */
+/** Where an overflown count stays. @kernel REFCOUNT_SATURATED */
 export const REFCOUNT_SATURATED = -0x40000000;
 
-/** @kernel refcount_set */
+/** Sets the count; nobody else may have it yet. @kernel refcount_set */
 export function refcountSet(cpu: Cpu, refcount: Refcount, value: number): void {
   write(cpu, refcount, Refcount.refs, value);
 }
 
-/** @kernel refcount_read */
+/** The count as it was a moment ago. @kernel refcount_read */
 export function refcountRead(cpu: Cpu, refcount: Refcount): number {
   return readOnce(cpu, refcount, Refcount.refs);
 }

@@ -78,6 +78,7 @@ import { initListHead, listEmpty, ListHead, listIsSingular, listNext } from '../
 import { addWaiter, firstWaiter, LockWaiter, removeWaiter, waiterTask } from './lock-waiter.js';
 import { OptimisticSpinQueue, osqLock, osqUnlock } from './optimistic-spin-queue.js';
 
+/** A lock with many readers or one writer, for code that may sleep. */
 export const Rwsem = struct('rw_semaphore', {
   count: word, // the lock: drawn above
   lockClass: word,
@@ -251,8 +252,9 @@ export function rwsemIsContended(cpu: Cpu, sem: Rwsem): boolean {
 
 /** Names a reader as owner; NONSPINNABLE stays as it is. @kernel rwsem_set_reader_owned */
 function setReaderOwned(cpu: Cpu, sem: Rwsem, task: CpuArea): void {
-  const kept = readOnce(cpu, sem, Rwsem.owner) & NONSPINNABLE;
-  writeOnce(cpu, sem, Rwsem.owner, task | READER_OWNED | kept);
+  const seen = readOnce(cpu, sem, Rwsem.owner);
+  const next = task | READER_OWNED | (seen & NONSPINNABLE);
+  if (next !== seen) writeOnce(cpu, sem, Rwsem.owner, next);
 }
 
 function clearNonspinnable(cpu: Cpu, sem: Rwsem): void {
@@ -378,7 +380,7 @@ function queueWriter(cpu: Cpu, sem: Rwsem, state: number): number {
     }
   }
   beginWait(cpu, WAIT_RWSEM_WRITE, sem);
-  for (;;) {
+  for (let spins = 0; ;) {
     setCurrentState(cpu, state);
     if (tryWriteLock(cpu, sem, waiter)) break;
     if (signalPendingState(cpu, state)) {
@@ -388,7 +390,8 @@ function queueWriter(cpu: Cpu, sem: Rwsem, state: number): number {
       return -EINTR;
     }
     archSpinUnlock(cpu, waitLock);
-    if (!ownerLetGo(cpu, sem, waiter)) schedule(cpu);
+    if (spins < WRITER_SPINS_MAX && ownerLetGo(cpu, sem, waiter)) cpuRelax(cpu, spins++);
+    else schedule(cpu); // whoever drops the lock sees WAITERS, and wakes us
     archSpinLock(cpu, waitLock);
   }
   setCurrentRunning(cpu);
@@ -399,7 +402,7 @@ function queueWriter(cpu: Cpu, sem: Rwsem, state: number): number {
 
 /** A waiter that reserved the lock spins on its owner: true if nobody owns it now. */
 function ownerLetGo(cpu: Cpu, sem: Rwsem, waiter: LockWaiter): boolean {
-  if (read(cpu, waiter, LockWaiter.handoffSet) === 0) return false;
+  if (readOnce(cpu, waiter, LockWaiter.handoffSet) === 0) return false;
   preemptDisable(cpu);
   const state = spinOnOwner(cpu, sem);
   preemptEnable(cpu);
@@ -427,7 +430,7 @@ function tryWriteLock(cpu: Cpu, sem: Rwsem, waiter: LockWaiter): boolean {
     seen = before;
   }
   if ((next & HANDOFF) !== 0) {
-    write(cpu, first, LockWaiter.handoffSet, 1);
+    writeOnce(cpu, first, LockWaiter.handoffSet, 1); // it looks without waitLock
     return false;
   }
   removeWaiter(cpu, waiter);
@@ -564,7 +567,7 @@ function markWakeReaders(cpu: Cpu, sem: Rwsem, wakeQ: WakeQ): WakeQ {
   let adjustment = -READER;
   if (clockMs(cpu) > readAddress(cpu, first, LockWaiter.deadline)) {
     if ((before & HANDOFF) === 0) adjustment += HANDOFF;
-    write(cpu, first, LockWaiter.handoffSet, 1);
+    writeOnce(cpu, first, LockWaiter.handoffSet, 1);
   }
   fetchAdd(cpu, sem, Rwsem.count, adjustment);
   return wakeQ;

@@ -24,6 +24,7 @@ import { beginWait, checkHalted, cpuRelax, endWait } from '../machine/sched.js';
 import { WAIT_SEQCOUNT } from '../machine/wait-kind.js';
 import { type Ptr, struct, word } from '../memory/layout.js';
 
+/** Lets readers see that a writer came across them. Writers exclude each other by a lock of their own. */
 export const Seqcount = struct('seqcount', {
   sequence: word, // even: stable; odd: write in progress (I1)
 });
@@ -35,7 +36,7 @@ export type SeqcountSnapshot = number & { readonly seqcount: unique symbol };
 const SPINS_BEFORE_YIELD = 1000;
 const YIELD_MS = 0.05;
 
-/** @kernel seqcount_init */
+/** Makes it even: no writer. @kernel seqcount_init */
 export function initSeqcount(cpu: Cpu, seqcount: Seqcount): void {
   write(cpu, seqcount, Seqcount.sequence, 0);
 }

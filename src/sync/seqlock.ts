@@ -22,13 +22,14 @@ import {
 } from './seqcount.js';
 import { initSpinlock, Spinlock, spinLock, spinUnlock } from './spinlock.js';
 
+/** A sequence counter with the spinlock that its writers take. */
 export const Seqlock = struct('seqlock', {
   seqcount: Seqcount,
   lock: Spinlock,
 });
 export type Seqlock = Ptr<'seqlock'>;
 
-/** @kernel seqlock_init */
+/** Makes it free. Once, before another CPU knows it. @kernel seqlock_init */
 export function initSeqlock(cpu: Cpu, seqlock: Seqlock, name: LockClass): void {
   initSeqcount(cpu, member(seqlock, Seqlock.seqcount));
   initSpinlock(cpu, member(seqlock, Seqlock.lock), name);
@@ -61,7 +62,7 @@ export function readSeqlockExcl(cpu: Cpu, seqlock: Seqlock): void {
   spinLock(cpu, member(seqlock, Seqlock.lock));
 }
 
-/** @kernel read_sequnlock_excl */
+/** Ends what readSeqlockExcl began. @kernel read_sequnlock_excl */
 export function readSequnlockExcl(cpu: Cpu, seqlock: Seqlock): void {
   spinUnlock(cpu, member(seqlock, Seqlock.lock));
 }

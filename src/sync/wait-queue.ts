@@ -9,8 +9,11 @@
  *              schedule; prepareToWait again
  *              finishWait
  * Invariant  I1  No wake-up is lost: the sleeper is in the queue, in its sleeping state, before it tests
- *                the condition; the waker changes the condition before it looks at the queue.
- *            I2  A waker takes off whom it wakes, so that a second one wakes somebody else.
+ *                the condition; the waker changes the condition before it looks at the queue. Both
+ *                happen under the queue's lock: whoever is taken off is in its sleeping state, so that
+ *                it does not sleep on outside of the queue if it found the condition false again.
+ *            I2  A waker takes off whom it wakes, so that a second one wakes somebody else. Who is awake
+ *                already is on its way to look, or to leave: no wake-up is spent on it.
  * Ordering   Queue and state are published by full barriers. A waker that looks without the lock
  *            (waitqueueActive) must have made a full barrier after it changed the condition.
  * Deviation  Entries are slots of the CPU's area, used like a stack; the kernel has them on its own.
@@ -42,12 +45,14 @@ import {
   listNext,
 } from '../memory/list.js';
 
+/** CPUs that sleep until a condition holds. */
 export const WaitQueue = struct('wait_queue_head', {
   lock: Spinlock,
   head: ListHead, // entries; exclusive ones last; under lock
 });
 export type WaitQueue = Ptr<'wait_queue_head'>;
 
+/** One CPU's place in a queue; it is in the CPU's area. */
 export const WaitEntry = struct('wait_queue_entry', {
   entry: ListHead,
   task: pointer<'cpu_area'>(),
@@ -55,7 +60,7 @@ export const WaitEntry = struct('wait_queue_entry', {
 });
 export type WaitEntry = Ptr<'wait_queue_entry'>;
 
-/** @kernel init_waitqueue_head */
+/** Makes it empty. Once, before another CPU knows it. @kernel init_waitqueue_head */
 export function initWaitQueue(cpu: Cpu, queue: WaitQueue, name: LockClass): void {
   initSpinlock(cpu, member(queue, WaitQueue.lock), name);
   initListHead(cpu, member(queue, WaitQueue.head));
@@ -79,9 +84,8 @@ export function initWait(cpu: Cpu, waitKind: number, object: number): WaitEntry 
 /** Enqueues the CPU, if it is not, and publishes its state (I1). @kernel prepare_to_wait */
 export function prepareToWait(cpu: Cpu, queue: WaitQueue, wait: WaitEntry, state: number): void {
   archSpinLock(cpu, member(queue, WaitQueue.lock));
-  enqueueLocked(cpu, queue, wait, false);
+  enqueueLocked(cpu, queue, wait, false, state);
   archSpinUnlock(cpu, member(queue, WaitQueue.lock));
-  setCurrentState(cpu, state);
 }
 
 /** As prepareToWait, for a sleeper of which one at a time is to be woken. @kernel prepare_to_wait_exclusive */
@@ -92,9 +96,8 @@ export function prepareToWaitExclusive(
   state: number,
 ): void {
   archSpinLock(cpu, member(queue, WaitQueue.lock));
-  enqueueLocked(cpu, queue, wait, true);
+  enqueueLocked(cpu, queue, wait, true, state);
   archSpinUnlock(cpu, member(queue, WaitQueue.lock));
-  setCurrentState(cpu, state);
 }
 
 /** Leaves the queue; the entry is gone. @kernel finish_wait */
@@ -124,18 +127,22 @@ export function wakeUpAll(cpu: Cpu, queue: WaitQueue): void {
   archSpinUnlock(cpu, member(queue, WaitQueue.lock));
 }
 
-/** As prepareToWait, without the state. The queue's lock must be held. */
+/** As prepareToWait. The queue's lock must be held. */
 export function enqueueLocked(
   cpu: Cpu,
   queue: WaitQueue,
   wait: WaitEntry,
   exclusive: boolean,
+  state: number,
 ): void {
   const entry = member(wait, WaitEntry.entry);
+  const head = member(queue, WaitQueue.head);
   write(cpu, wait, WaitEntry.exclusive, exclusive ? 1 : 0);
-  if (!listEmpty(cpu, entry)) return;
-  if (exclusive) listAddTail(cpu, entry, member(queue, WaitQueue.head));
-  else listAdd(cpu, entry, member(queue, WaitQueue.head));
+  if (listEmpty(cpu, entry)) {
+    if (exclusive) listAddTail(cpu, entry, head);
+    else listAdd(cpu, entry, head);
+  }
+  setCurrentState(cpu, state);
 }
 
 /** As finishWait. The queue's lock must be held. */
@@ -146,6 +153,17 @@ export function finishWaitLocked(cpu: Cpu, wait: WaitEntry): void {
   endWait(cpu);
 }
 
+/** Wakes the first to have come, if there is one. The queue's lock must be held. @kernel swake_up_locked */
+export function wakeUpFirstLocked(cpu: Cpu, queue: WaitQueue): void {
+  const head = member(queue, WaitQueue.head);
+  const first = listNext(cpu, head);
+  if (first === head) return;
+  const wait: WaitEntry = containerOf(first, WaitEntry.entry);
+  const task = read(cpu, wait, WaitEntry.task);
+  listDelInit(cpu, first);
+  wakeUpProcess(cpu, task);
+}
+
 /** Wakes all sleepers up to the `exclusiveMax`-th exclusive one. The queue's lock must be held. */
 export function wakeUpLocked(cpu: Cpu, queue: WaitQueue, exclusiveMax: number): void {
   const head = member(queue, WaitQueue.head);
@@ -153,9 +171,8 @@ export function wakeUpLocked(cpu: Cpu, queue: WaitQueue, exclusiveMax: number): 
   for (let node = listNext(cpu, head); node !== head && exclusiveLeft > 0;) {
     const wait: WaitEntry = containerOf(node, WaitEntry.entry);
     node = listNext(cpu, node);
-    const task = read(cpu, wait, WaitEntry.task);
+    if (!wakeUpProcess(cpu, read(cpu, wait, WaitEntry.task))) continue;
+    listDelInit(cpu, member(wait, WaitEntry.entry)); // I2; it waits for the queue's lock to leave
     if (read(cpu, wait, WaitEntry.exclusive) !== 0) exclusiveLeft--;
-    listDelInit(cpu, member(wait, WaitEntry.entry)); // I2
-    wakeUpProcess(cpu, task);
   }
 }
