@@ -16,14 +16,15 @@
  *            the driver begins again. What is returned may still be stale: only readRetry under the
  *            driver's lock tells (INV-19).
  * Ordering   Entries are read without the page table lock, each one whole, as they are at that moment.
- * Cost       A copy of the entries of each table, and one pass over the copy.
+ * Cost       One pass over the entries of each table, at the speed of a copy while they are as wanted.
  *
  * Addresses stay in the range and in local variables: V8 puts a 48-bit address that is passed to a
  * function on its heap, and this is a hot path.
  *
  * @module
  */
-import { read, readAddress, readOnceCells, write, writeAddress } from '#memory';
+import { assertHeld } from '#debug';
+import { read, readAddress, readOnceCells, readOnceCellsWhile, write, writeAddress } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { EBUSY, EFAULT, EPERM } from '../base/errno.js';
@@ -31,7 +32,7 @@ import { PAGE_SIZE } from '../base/units.js';
 import { type Cpu } from '../machine/cpu.js';
 import { addressCell, member, NULL } from '../memory/layout.js';
 import { FAULT_FLAG_REMOTE, FAULT_FLAG_WRITE, handleMmFault, VM_FAULT_ERROR } from '../mm/fault.js';
-import { pageHigh, pageLow, pteOffset, PTRS_PER_TABLE } from '../mm/page-table.js';
+import { pageHigh, pageLowIn, pteOffset, PTRS_PER_TABLE } from '../mm/page-table.js';
 import {
   NO_PTE,
   Pte,
@@ -45,7 +46,6 @@ import { MmStruct, VM_IO, VM_PFNMAP, VM_READ, VM_WRITE, VmAreaStruct } from '../
 import { vmaTreeFindAt } from '../mm/vma-tree.js';
 import { mmuIntervalCheckRetry } from '../notifier/mmu-interval-notifier.js';
 import { MmuIntervalNotifier } from '../notifier/types.js';
-import { rwsemIsLocked } from '../sync/rwsem.js';
 import {
   HMM_PFN_ERROR,
   HMM_PFN_REQ_FAULT,
@@ -56,11 +56,16 @@ import {
   HmmRange,
 } from './types.js';
 
-// an entry's lowest bits and a page's are the same: the pass over a table copies them
-const FLAGS_AGREE = PTE_PRESENT === HMM_PFN_VALID && PTE_WRITE === HMM_PFN_WRITE;
+// an entry's lowest bits, a page's and those of a request are the same: entries are copied
+const FLAGS_AGREE =
+  PTE_PRESENT === HMM_PFN_VALID &&
+  PTE_WRITE === HMM_PFN_WRITE &&
+  HMM_PFN_REQ_FAULT === HMM_PFN_VALID &&
+  HMM_PFN_REQ_WRITE === HMM_PFN_WRITE;
 if (!FLAGS_AGREE) bug('page table entries and HMM pages have different flags');
 const REQUEST_BITS = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE;
-const KEPT = (-1 << PTE_PFN_SHIFT) | PTE_PRESENT | PTE_WRITE;
+const FRAME = -1 << PTE_PFN_SHIFT;
+const KEPT = FRAME | PTE_PRESENT | PTE_WRITE;
 
 /** The walk faulted something in: start over from there. */
 const AGAIN = 1;
@@ -73,7 +78,7 @@ export function hmmRangeFault(cpu: Cpu, range: HmmRange): number {
   const interval = read(cpu, range, HmmRange.notifier);
   const seq = read(cpu, range, HmmRange.notifierSeq);
   const mm = read(cpu, interval, MmuIntervalNotifier.mm);
-  if (!rwsemIsLocked(cpu, member(mm, MmStruct.mmapLock))) bug('hmm_range_fault without mmap_lock');
+  assertHeld(cpu, member(mm, MmStruct.mmapLock));
   write(cpu, range, HmmRange.done, 0);
   for (;;) {
     if (mmuIntervalCheckRetry(cpu, interval, seq)) return -EBUSY;
@@ -85,7 +90,8 @@ export function hmmRangeFault(cpu: Cpu, range: HmmRange): number {
 /** Goes over the VMAs and holes of what is not done yet. @kernel walk_page_range */
 function walkRange(cpu: Cpu, range: HmmRange, mm: MmStruct): number {
   const start = readAddress(cpu, range, HmmRange.start);
-  const pages = ((readAddress(cpu, range, HmmRange.end) - start) / PAGE_SIZE) | 0;
+  const end = readAddress(cpu, range, HmmRange.end);
+  const pages = ((end - start) / PAGE_SIZE) | 0;
   const vmas = member(mm, MmStruct.vmas);
   const cursor = addressCell(range, HmmRange.cursor);
   let index = read(cpu, range, HmmRange.done);
@@ -99,8 +105,7 @@ function walkRange(cpu: Cpu, range: HmmRange, mm: MmStruct): number {
       const vmaFrom = readAddress(cpu, vma, VmAreaStruct.start);
       isHole = vmaFrom > at;
       const border = isHole ? vmaFrom : readAddress(cpu, vma, VmAreaStruct.end);
-      const before = (border - start) / PAGE_SIZE;
-      if (before < stop) stop = before | 0;
+      if (border < end) stop = ((border - start) / PAGE_SIZE) | 0;
     }
     const result = isHole
       ? fillErrors(cpu, range, index, stop)
@@ -128,10 +133,11 @@ function walkVma(
   const start = readAddress(cpu, range, HmmRange.start);
   for (let i = index; i < stop;) {
     const at = start + i * PAGE_SIZE;
-    const low = pageLow(at);
+    const high = pageHigh(at);
+    const low = pageLowIn(at, high);
     const inTable = PTRS_PER_TABLE - (low & (PTRS_PER_TABLE - 1));
     const end = i + inTable < stop ? i + inTable : stop;
-    const first = pteOffset(cpu, pgd, pageHigh(at), low);
+    const first = pteOffset(cpu, pgd, high, low);
     const result =
       first === NO_PTE
         ? walkHole(cpu, range, vma, i, end)
@@ -151,81 +157,58 @@ function walkTable(
   index: number,
   end: number,
 ): number {
-  const copies = cpu.scratch as Pte;
-  const pages = (read(cpu, range, HmmRange.pfns) + index * HmmPfn.words) as HmmPfn;
   const mask = read(cpu, range, HmmRange.pfnFlagsMask);
   const wanted = read(cpu, range, HmmRange.defaultFlags);
+  const pages = (read(cpu, range, HmmRange.pfns) + index * HmmPfn.words) as HmmPfn;
+  const needed = PTE_PRESENT | ((wanted & HMM_PFN_REQ_FAULT) === 0 ? 0 : wanted & REQUEST_BITS);
+  const test = needed | PTE_SPECIAL;
   const count = end - index;
-  readOnceCells(cpu, copies, first, count);
-  for (let i = 0; ; i++) {
-    i = takeOrdinary(cpu, copies, pages, i, count, mask, wanted);
-    if (i === count) return 0;
-    const entry = read(cpu, (copies + i * Pte.words) as Pte, Pte.entry);
-    const own = read(cpu, (pages + i * HmmPfn.words) as HmmPfn, HmmPfn.entry) & mask;
-    const result = handleOddPte(cpu, range, vma, index + i, end, entry, own | wanted);
+  for (let i = 0; i < count; i++) {
+    let request = wanted;
+    if (mask === 0) {
+      const pte = first + i * Pte.words;
+      i += readOnceCellsWhile(cpu, pages + i * HmmPfn.words, pte, count - i, test, needed, KEPT);
+      if (i === count) break;
+    } else {
+      request |= read(cpu, (pages + i * HmmPfn.words) as HmmPfn, HmmPfn.entry) & mask;
+    }
+    const pte = (first + i * Pte.words) as Pte;
+    const result = handlePte(cpu, range, vma, pte, index + i, end, request);
     if (result !== 0) return result;
   }
+  return 0;
 }
 
 /**
- * Copies entries to pages from `from` on, up to the first that must be faulted or is no plain mapping;
- * returns where that is, or `count`. Calls nothing, so that the loop keeps what it needs in registers.
+ * One entry as it is now: 0 if the page has been filled in. @kernel hmm_vma_handle_pte
  */
-function takeOrdinary(
-  cpu: Cpu,
-  copies: Pte,
-  pages: HmmPfn,
-  from: number,
-  count: number,
-  mask: number,
-  wanted: number,
-): number {
-  for (let i = from; i < count; i++) {
-    const copy = (copies + i * Pte.words) as Pte;
-    const page = (pages + i * HmmPfn.words) as HmmPfn;
-    const entry = read(cpu, copy, Pte.entry);
-    const request = mask === 0 ? wanted : (read(cpu, page, HmmPfn.entry) & mask) | wanted;
-    if ((request & HMM_PFN_REQ_FAULT) !== 0 && (request & ~entry & REQUEST_BITS) !== 0) return i;
-    if (!isOrdinary(entry)) return i;
-    write(cpu, page, HmmPfn.entry, entry & KEPT);
-    write(cpu, page, HmmPfn.generation, read(cpu, copy, Pte.generation));
-  }
-  return count;
-}
-
-/** True if the entry is a frame that the hardware may use, or nothing at all. */
-function isOrdinary(entry: number): boolean {
-  return entry === 0 || (entry & (PTE_PRESENT | PTE_SPECIAL)) === PTE_PRESENT;
-}
-
-/**
- * An entry that must be faulted, or that is no plain mapping. 0 if it has been dealt with.
- * @kernel hmm_vma_handle_pte
- */
-function handleOddPte(
+function handlePte(
   cpu: Cpu,
   range: HmmRange,
   vma: VmAreaStruct,
+  pte: Pte,
   index: number,
   end: number,
-  entry: number,
   request: number,
 ): number {
+  const copy = cpu.scratch as Pte;
+  readOnceCells(cpu, copy, pte, 1);
+  const entry = read(cpu, copy, Pte.entry);
   const isUsable = (entry & PTE_PRESENT) !== 0;
-  const wantsFault = (request & HMM_PFN_REQ_FAULT) !== 0;
-  const needsWrite = wantsFault && (request & ~entry & HMM_PFN_REQ_WRITE) !== 0;
-  const needsFault = wantsFault && (!isUsable || needsWrite);
-  if (isUsable && (entry & PTE_SPECIAL) !== 0) {
-    if (needsFault) return -EFAULT;
-    setPage(cpu, range, index, HMM_PFN_ERROR);
-    return 0;
-  }
+  const isSpecial = isUsable && (entry & PTE_SPECIAL) !== 0;
   const isHidden = (entry & PTE_PROTNONE) !== 0;
-  if (needsFault && (isUsable || entry === 0 || isHidden)) {
-    return faultPages(cpu, range, vma, index, end, needsWrite);
+  const wantsFault = (request & HMM_PFN_REQ_FAULT) !== 0;
+  const given = isUsable ? entry : 0; // a hidden entry keeps its right to write, but gives none now
+  const needsWrite = wantsFault && (request & ~given & HMM_PFN_REQ_WRITE) !== 0;
+  if (wantsFault && (!isUsable || needsWrite)) {
+    const canFault = isUsable || entry === 0 || isHidden;
+    return canFault ? faultPages(cpu, range, vma, index, end, needsWrite) : -EFAULT;
   }
-  if (needsFault) return -EFAULT;
-  setPage(cpu, range, index, isHidden ? entry & (-1 << PTE_PFN_SHIFT) : 0);
+  if (isSpecial && wantsFault) return -EFAULT; // there is no frame to give, even if the CPUs may use it
+  const generation = read(cpu, copy, Pte.generation);
+  if (isSpecial) setPage(cpu, range, index, HMM_PFN_ERROR, 0);
+  else if (isUsable) setPage(cpu, range, index, entry & KEPT, generation);
+  else setPage(cpu, range, index, isHidden ? entry & FRAME : 0, generation);
   return 0;
 }
 
@@ -241,14 +224,14 @@ function walkHole(
   if ((request & HMM_PFN_REQ_FAULT) !== 0) {
     return faultPages(cpu, range, vma, index, end, (request & HMM_PFN_REQ_WRITE) !== 0);
   }
-  for (let i = index; i < end; i++) setPage(cpu, range, i, 0);
+  for (let i = index; i < end; i++) setPage(cpu, range, i, 0, 0);
   return 0;
 }
 
 /** There is no memory a device could use: -EFAULT if any page of it is wanted. */
 function fillErrors(cpu: Cpu, range: HmmRange, index: number, end: number): number {
   if ((requestsOf(cpu, range, index, end) & HMM_PFN_REQ_FAULT) !== 0) return -EFAULT;
-  for (let i = index; i < end; i++) setPage(cpu, range, i, HMM_PFN_ERROR);
+  for (let i = index; i < end; i++) setPage(cpu, range, i, HMM_PFN_ERROR, 0);
   return 0;
 }
 
@@ -291,7 +274,14 @@ function faultPages(
   return AGAIN;
 }
 
-function setPage(cpu: Cpu, range: HmmRange, index: number, entry: number): void {
+function setPage(
+  cpu: Cpu,
+  range: HmmRange,
+  index: number,
+  entry: number,
+  generation: number,
+): void {
   const page = (read(cpu, range, HmmRange.pfns) + index * HmmPfn.words) as HmmPfn;
   write(cpu, page, HmmPfn.entry, entry);
+  write(cpu, page, HmmPfn.generation, generation);
 }

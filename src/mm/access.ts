@@ -5,13 +5,13 @@
  * Protocol   Inside an access (machine/tlb.ts): find the translation in the TLB, or walk the page table
  *            and set accessed and dirty bits as the hardware does; touch the frame; compare its
  *            generation. If there is no usable entry: leave the access, fault the page in, try again.
- * Invariant  I1  No access touches a frame that was freed after it was mapped (INV-26 for a CPU).
+ * Invariant  I1  No access touches a frame that was freed after it was mapped (as INV-20 says of a device).
  * Ordering   No lock inside the access. A present entry's bits are set by compare-and-exchange: it may
  *            be taken away at the same moment.
  *
  * @module
  */
-import { cmpxchg, read, readOnce, readOnceCells, write, writeOnce } from '#memory';
+import { cmpxchg, exchange, read, readOnce, readOnceCells, write } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { EFAULT, ENOMEM } from '../base/errno.js';
@@ -79,11 +79,12 @@ function tryAccess(
 function touch(cpu: Cpu, slot: TlbEntry, offset: number, isWrite: boolean, value: number): void {
   const pfn = ptePfn(read(cpu, slot, TlbEntry.pte));
   const frame = frameOf(cpu, pfn);
-  if (isWrite) writeOnce(cpu, frame, frameWord(offset), value);
+  if (isWrite)
+    exchange(cpu, frame, frameWord(offset), value); // done before the look below
   else cpu.loaded = readOnce(cpu, frame, frameWord(offset));
   const generation = readOnce(cpu, pageOf(cpu, pfn), Page.generation);
   if (generation !== read(cpu, slot, TlbEntry.frameGeneration)) {
-    bug(`cpu ${cpu.id} used a translation of frame ${pfn} that outlived it (INV-26)`);
+    bug(`cpu ${cpu.id} used a translation of frame ${pfn} that outlived it (I1)`);
   }
 }
 

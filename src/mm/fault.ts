@@ -44,7 +44,7 @@ import {
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
-import { fileGetPage, filePages } from './file.js';
+import { fileFindPage, fileGetPage, filePages } from './file.js';
 import { addRss } from './mm-struct.js';
 import { flushTlbMm } from './mmu-gather.js';
 import {
@@ -60,7 +60,7 @@ import { pteAlloc, pteLockptr } from './page-table.js';
 import {
   makePte,
   NO_PTE,
-  type Pte,
+  Pte,
   PTE_ACCESSED,
   PTE_DIRTY,
   PTE_PRESENT,
@@ -172,10 +172,12 @@ function doFilePage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: bool
   const vmFlags = read(cpu, vma, VmAreaStruct.flags);
   if ((vmFlags & VM_SHARED) !== 0) {
     mapFrame(cpu, vma, pte, pfn, newPteFlags(vmFlags, isWrite));
+    if (!isWrite) doFaultAround(cpu, vma, va, pte);
     return 0;
   }
   if (!isWrite) {
     mapFrame(cpu, vma, pte, pfn, newPteFlags(vmFlags & ~VM_WRITE, false)); // I1
+    doFaultAround(cpu, vma, va, pte);
     return 0;
   }
   anonVmaPrepare(cpu, vma);
@@ -184,6 +186,32 @@ function doFilePage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: bool
   if (own === 0) return VM_FAULT_OOM;
   mapFrame(cpu, vma, pte, own, newPteFlags(vmFlags, true));
   return 0;
+}
+
+/** Pages that a read of a file looks at around the one it needs. @kernel fault_around_bytes */
+const FAULT_AROUND_PAGES = 16;
+
+/**
+ * Maps what the file has in memory of the pages around one that was read: as far as they lie in the same
+ * VMA and table. @kernel do_fault_around, filemap_map_pages
+ */
+function doFaultAround(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte): void {
+  const file = read(cpu, vma, VmAreaStruct.file);
+  const vmFlags = read(cpu, vma, VmAreaStruct.flags);
+  const isShared = (vmFlags & VM_SHARED) !== 0;
+  const flags = newPteFlags(isShared ? vmFlags : vmFlags & ~VM_WRITE, false);
+  const block = FAULT_AROUND_PAGES * PAGE_SIZE; // a table maps whole blocks
+  const first = Math.floor(va / block) * block;
+  const start = Math.max(first, readAddress(cpu, vma, VmAreaStruct.start));
+  const end = Math.min(first + block, readAddress(cpu, vma, VmAreaStruct.end));
+  const pages = filePages(cpu, file);
+  for (let at = start; at < end; at += PAGE_SIZE) {
+    const index = fileIndex(cpu, vma, at);
+    const neighbour = (pte + ((at - va) / PAGE_SIZE) * Pte.words) as Pte;
+    if (index >= pages || pteGet(cpu, neighbour) !== 0) continue;
+    const pfn = fileFindPage(cpu, file, index);
+    if (pfn !== 0) mapFrame(cpu, vma, neighbour, pfn, flags & ~PTE_ACCESSED);
+  }
 }
 
 /** The page of the file that is mapped at `va`. @kernel linear_page_index */

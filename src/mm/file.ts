@@ -30,7 +30,6 @@ import { getPage, putPage } from './page.js';
 import { File, VmAreaStruct } from './types.js';
 
 const FANOUT = 64;
-const FANOUT_BITS = 6;
 const RadixNode = struct('radix_node', { slots: words(FANOUT) });
 type RadixNode = Ptr<'radix_node'>;
 
@@ -75,16 +74,22 @@ export function filePages(cpu: Cpu, file: File): number {
   return Math.ceil(readAddress(cpu, file, File.sizeBytes) / PAGE_SIZE);
 }
 
-/**
- * The frame of a page of the file, with a reference for the caller; made if need be. 0 if memory is out.
- * The page lies inside the file. @kernel filemap_fault, shmem_get_folio
- */
-export function fileGetPage(cpu: Cpu, file: File, index: number): Pfn {
+/** The frame of a page of the file, with a reference for the caller, or 0 if it is not in memory. */
+export function fileFindPage(cpu: Cpu, file: File, index: number): Pfn {
   const lock = member(file, File.pagesLock);
   spinLock(cpu, lock);
   const found = radixFind(cpu, file, index);
   if (found !== 0) getPage(cpu, found);
   spinUnlock(cpu, lock);
+  return found;
+}
+
+/**
+ * As fileFindPage, making the page if need be; 0 if memory is out. The page lies inside the file.
+ * @kernel filemap_fault, shmem_get_folio
+ */
+export function fileGetPage(cpu: Cpu, file: File, index: number): Pfn {
+  const found = fileFindPage(cpu, file, index);
   return found === 0 ? fileAddPage(cpu, file, index) : found;
 }
 
@@ -142,8 +147,8 @@ export function unlinkFileVma(cpu: Cpu, vma: VmAreaStruct): void {
 // --- the radix tree; pagesLock must be held ---
 
 function slot(index: number, level: number): Field<'radix_node'> {
-  // page numbers of a file fit 31 bits: files are smaller than 8 TiB
-  return element(RadixNode.slots, (index >>> (FANOUT_BITS * level)) & (FANOUT - 1));
+  // not by shifts: page numbers of a file have more than 32 bits
+  return element(RadixNode.slots, Math.floor(index / FANOUT ** level) % FANOUT);
 }
 
 /** True if a tree of that many levels has room for the page number. */

@@ -10,12 +10,12 @@
  */
 import { read, write } from '#memory';
 
-import { EAGAIN, EBUSY, EINVAL, ENOMEM } from '../base/errno.js';
+import { EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM } from '../base/errno.js';
 import { isPageAligned, pageAlignDown, pageAlignUp, TASK_SIZE } from '../base/units.js';
 import { type Cpu } from '../machine/cpu.js';
 import { member, NULL, type Va } from '../memory/layout.js';
 import { mmapReadLock, mmapReadUnlock, mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
-import { mmPopulate } from './populate.js';
+import { mmPopulate, mmPopulateIgnoringErrors } from './populate.js';
 import { MmStruct, VM_LOCKED, VM_LOCKONFAULT, VM_SPECIAL, VmAreaStruct } from './types.js';
 import {
   MCL_CURRENT,
@@ -26,12 +26,12 @@ import {
   MS_INVALIDATE,
   MS_SYNC,
 } from './uapi.js';
-import { findVma, pagesIn, vmaEnd, vmaModify, vmaStart } from './vma.js';
+import { accountLocked, findVma, pagesIn, vmaEnd, vmaModify, vmaStart } from './vma.js';
 import { vmaTreeFirst, vmaTreeLast } from './vma-tree.js';
 
 const LOCKED_MASK = VM_LOCKED | VM_LOCKONFAULT;
 
-/** The system calls mlock and mlock2: 0, -EINVAL, -ENOMEM. No lock held. Sleeps. @kernel do_mlock */
+/** The system calls mlock and mlock2: 0, -EINVAL, -ENOMEM, -EAGAIN. No lock held. Sleeps. @kernel do_mlock */
 export function mlock(cpu: Cpu, mm: MmStruct, start: Va, length: number, flags: number): number {
   if ((flags & ~MLOCK_ONFAULT) !== 0) return -EINVAL;
   const from = pageAlignDown(start);
@@ -40,8 +40,13 @@ export function mlock(cpu: Cpu, mm: MmStruct, start: Va, length: number, flags: 
   const error = applyLock(cpu, mm, from, to, lockFlags);
   if (error !== 0) return error;
   if ((flags & MLOCK_ONFAULT) !== 0) return 0;
-  const populated = mmPopulate(cpu, mm, from, to);
-  return populated === 0 ? 0 : -ENOMEM;
+  return posixError(mmPopulate(cpu, mm, from, to));
+}
+
+/** What mlock says of an error of populating. @kernel __mlock_posix_error_return */
+function posixError(error: number): number {
+  if (error === -EFAULT) return -ENOMEM;
+  return error === -ENOMEM ? -EAGAIN : error;
 }
 
 /** The system call. No lock held. Sleeps. @kernel sys_munlock */
@@ -61,7 +66,8 @@ export function mlockall(cpu: Cpu, mm: MmStruct, flags: number): number {
     (flags & MCL_CURRENT) !== 0,
     lockFlags,
   );
-  if ((flags & (MCL_CURRENT | MCL_ONFAULT)) === MCL_CURRENT) mmPopulate(cpu, mm, 0, TASK_SIZE);
+  if ((flags & (MCL_CURRENT | MCL_ONFAULT)) === MCL_CURRENT)
+    mmPopulateIgnoringErrors(cpu, mm, 0, TASK_SIZE);
   return 0;
 }
 
@@ -131,11 +137,11 @@ function lockVma(
   const newFlags = (oldFlags & ~LOCKED_MASK) | lockFlags;
   if (newFlags === oldFlags || (oldFlags & VM_SPECIAL) !== 0) return 0;
   const changed = vmaModify(cpu, vma, start, end, newFlags);
-  if (changed === NULL) return -EAGAIN;
+  if (changed === NULL) return -ENOMEM;
   write(cpu, changed, VmAreaStruct.flags, newFlags);
   const gained = (newFlags & VM_LOCKED) - (oldFlags & VM_LOCKED);
   const pages = Math.sign(gained) * pagesIn(start, end);
-  write(cpu, mm, MmStruct.lockedVm, read(cpu, mm, MmStruct.lockedVm) + pages);
+  accountLocked(cpu, mm, pages);
   return 0;
 }
 

@@ -23,12 +23,12 @@ export function mmapReadLock(cpu: Cpu, mm: MmStruct): void {
   downRead(cpu, member(mm, MmStruct.mmapLock));
 }
 
-/** @kernel mmap_read_trylock */
+/** Takes it for reading if that needs no wait. @kernel mmap_read_trylock */
 export function mmapReadTrylock(cpu: Cpu, mm: MmStruct): boolean {
   return downReadTrylock(cpu, member(mm, MmStruct.mmapLock));
 }
 
-/** @kernel mmap_read_unlock */
+/** Ends a read lock of this CPU. @kernel mmap_read_unlock */
 export function mmapReadUnlock(cpu: Cpu, mm: MmStruct): void {
   upRead(cpu, member(mm, MmStruct.mmapLock));
 }
@@ -43,7 +43,7 @@ export function mmapWriteLockKillable(cpu: Cpu, mm: MmStruct): number {
   return downWriteKillable(cpu, member(mm, MmStruct.mmapLock));
 }
 
-/** @kernel mmap_write_unlock */
+/** Ends the write lock of this CPU. @kernel mmap_write_unlock */
 export function mmapWriteUnlock(cpu: Cpu, mm: MmStruct): void {
   upWrite(cpu, member(mm, MmStruct.mmapLock));
 }

@@ -10,7 +10,7 @@
  *
  * @module
  */
-import { read, readAddress, write, writeAddress } from '#memory';
+import { read, readAddress, writeAddress } from '#memory';
 
 import { EEXIST, EINVAL, ENOMEM, EOPNOTSUPP, EOVERFLOW } from '../base/errno.js';
 import { isPageAligned, PAGE_SIZE, pageAlignDown, pageAlignUp, TASK_SIZE } from '../base/units.js';
@@ -19,7 +19,7 @@ import { member, NULL, type Va } from '../memory/layout.js';
 import { createFile, fput } from './file.js';
 import { mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { doMunmap } from './munmap.js';
-import { mmPopulate } from './populate.js';
+import { mmPopulateIgnoringErrors } from './populate.js';
 import {
   type File,
   MmStruct,
@@ -56,6 +56,7 @@ import {
   PROT_WRITE,
 } from './uapi.js';
 import {
+  accountLocked,
   accountVm,
   findVma,
   findVmaIntersection,
@@ -74,6 +75,8 @@ import { vmaTreeFindGapBottomUp, vmaTreeFindGapTopDown } from './vma-tree-gap.js
 
 /** Lowest address that is not asked for by MAP_FIXED. @kernel mmap_min_addr */
 export const MMAP_MIN_ADDR = 65536;
+/** No file reaches up to here. @kernel MAX_LFS_FILESIZE */
+const FILE_BYTES_MAX = 2 ** 63;
 /** Where a search upwards begins when there is no room below. @kernel TASK_UNMAPPED_BASE */
 const UNMAPPED_BASE = pageAlignUp(TASK_SIZE / 3);
 
@@ -104,7 +107,7 @@ export function mmap(
   const result = doMmap(cpu, mm, addr, length, prot, flags, file, offset);
   mmapWriteUnlock(cpu, mm);
   if (result >= 0 && wantsPopulate(cpu, mm, flags))
-    mmPopulate(cpu, mm, result, result + pageAlignUp(length));
+    mmPopulateIgnoringErrors(cpu, mm, result, result + pageAlignUp(length));
   return result;
 }
 
@@ -127,25 +130,33 @@ function doMmap(
 ): Va {
   if (length === 0 || !isPageAligned(offset)) return -EINVAL;
   const size = pageAlignUp(length);
-  if (size > TASK_SIZE) return -ENOMEM;
-  if (offset / PAGE_SIZE + size / PAGE_SIZE > 2 ** 52) return -EOVERFLOW;
+  if (length < 0 || size > TASK_SIZE) return -ENOMEM; // to Linux, a negative length is a huge one
   if (mapCount(cpu, mm) > MAX_MAP_COUNT) return -ENOMEM;
-  const typeError = checkMapType(flags, file);
-  if (typeError !== 0) return typeError;
   const start = getUnmappedArea(cpu, mm, addr, size, flags);
   if (start < 0) return start;
   if ((flags & MAP_FIXED_NOREPLACE) !== 0) {
     if (findVmaIntersection(cpu, mm, start, start + size) !== NULL) return -EEXIST;
   }
+  const typeError = file === NULL ? checkAnonymous(flags) : checkFile(flags, offset, size);
+  if (typeError !== 0) return typeError;
   const vmFlags = mapFlags(cpu, mm, prot, flags);
   return mmapRegion(cpu, mm, start, start + size, vmFlags, file, offset);
 }
 
-function checkMapType(flags: number, file: File): number {
+/** Whether anonymous memory can be mapped like this: 0 or -errno. */
+function checkAnonymous(flags: number): number {
   const type = flags & MAP_TYPE;
-  if (type === MAP_PRIVATE || type === MAP_SHARED) return 0;
-  if (type !== MAP_SHARED_VALIDATE || file === NULL) return -EINVAL;
-  return (flags & ~MAP_KNOWN_FLAGS) === 0 ? 0 : -EOPNOTSUPP;
+  if (type === MAP_PRIVATE) return 0;
+  return type === MAP_SHARED && (flags & MAP_GROWSDOWN) === 0 ? 0 : -EINVAL;
+}
+
+/** Whether `size` bytes of a file can be mapped like this: 0 or -errno. */
+function checkFile(flags: number, offset: number, size: number): number {
+  if (offset < 0 || offset + size >= FILE_BYTES_MAX) return -EOVERFLOW;
+  const type = flags & MAP_TYPE;
+  if (type === MAP_SHARED_VALIDATE && (flags & ~MAP_KNOWN_FLAGS) !== 0) return -EOPNOTSUPP;
+  const isKnown = type === MAP_PRIVATE || type === MAP_SHARED || type === MAP_SHARED_VALIDATE;
+  return isKnown && (flags & MAP_GROWSDOWN) === 0 ? 0 : -EINVAL;
 }
 
 function mapFlags(cpu: Cpu, mm: MmStruct, prot: number, flags: number): number {
@@ -166,12 +177,12 @@ function mapFlags(cpu: Cpu, mm: MmStruct, prot: number, flags: number): number {
 export function getUnmappedArea(cpu: Cpu, mm: MmStruct, addr: Va, size: number, flags: number): Va {
   if (size > TASK_SIZE) return -ENOMEM;
   if ((flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) !== 0) {
-    if (addr > TASK_SIZE - size) return -ENOMEM;
+    if (addr < 0 || addr > TASK_SIZE - size) return -ENOMEM;
     return isPageAligned(addr) ? addr : -EINVAL;
   }
   const tree = member(mm, MmStruct.vmas);
   const hint = roundHint(addr);
-  if (hint !== 0 && hint <= TASK_SIZE - size) {
+  if (hint > 0 && hint <= TASK_SIZE - size) {
     if (findVmaIntersection(cpu, mm, hint, hint + size) === NULL) return hint;
   }
   const base = readAddress(cpu, mm, MmStruct.mmapBase);
@@ -184,7 +195,7 @@ export function getUnmappedArea(cpu: Cpu, mm: MmStruct, addr: Va, size: number, 
 /** @kernel round_hint_to_min */
 function roundHint(addr: Va): Va {
   const hint = pageAlignDown(addr);
-  return hint !== 0 && hint < MMAP_MIN_ADDR ? MMAP_MIN_ADDR : hint;
+  return hint > 0 && hint < MMAP_MIN_ADDR ? MMAP_MIN_ADDR : hint;
 }
 
 /** Maps [start, end), unmapping what is there. @kernel mmap_region; mmap lock held for writing */
@@ -233,7 +244,7 @@ export function addVma(cpu: Cpu, mm: MmStruct, start: Va, end: Va, kind: VmaKind
   const pages = pagesIn(start, end);
   accountVm(cpu, mm, pages);
   if ((kind.flags & VM_LOCKED) !== 0) {
-    write(cpu, mm, MmStruct.lockedVm, read(cpu, mm, MmStruct.lockedVm) + pages);
+    accountLocked(cpu, mm, pages);
   }
   return 0;
 }
@@ -263,7 +274,7 @@ export function brk(cpu: Cpu, mm: MmStruct, wanted: Va): Va {
   if (grown) writeAddress(cpu, mm, MmStruct.brk, wanted);
   const isLocked = (read(cpu, mm, MmStruct.defFlags) & VM_LOCKED) !== 0;
   mmapWriteUnlock(cpu, mm);
-  if (grown && isLocked && newEnd > oldEnd) mmPopulate(cpu, mm, oldEnd, newEnd);
+  if (grown && isLocked && newEnd > oldEnd) mmPopulateIgnoringErrors(cpu, mm, oldEnd, newEnd);
   return grown ? wanted : old;
 }
 

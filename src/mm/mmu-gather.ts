@@ -5,12 +5,15 @@
  * Protocol   gather; clear entries and add their frames; finish: shoot down the TLBs, then put the
  *            frames. A full batch is flushed and put in between, without the page table lock.
  * Invariant  I1  No frame is put before every CPU has stopped using translations to it.
+ *            I2  When a gather has been finished, no CPU uses a translation of what it was to clear, even
+ *                if it found the entry cleared: whoever did may not have flushed yet. So a gather that is
+ *                finished while another one is open flushes, whether it has changed anything or not.
  * Deviation  One batch for each CPU, of GATHER_MAX frames; the kernel chains batches. A CPU has one
  *            gather open at a time.
  *
  * @module
  */
-import { fetchAdd, read, write } from '#memory';
+import { fetchAdd, read, readOnce, write } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { type Cpu } from '../machine/cpu.js';
@@ -47,6 +50,7 @@ export function tlbGatherMmu(cpu: Cpu, mm: MmStruct): MmuGather {
   write(cpu, gather, MmuGather.rss, 0);
   write(cpu, gather, MmuGather.count, 0);
   write(cpu, gather, MmuGather.tableCount, 0);
+  fetchAdd(cpu, mm, MmStruct.tlbFlushPending, 1); // pairs with tlbFinishMmu
   return gather;
 }
 
@@ -92,7 +96,11 @@ export function tlbFlushMmu(cpu: Cpu, gather: MmuGather): void {
 
 /** Closes the gather. @kernel tlb_finish_mmu */
 export function tlbFinishMmu(cpu: Cpu, gather: MmuGather): void {
+  const mm = read(cpu, gather, MmuGather.mm);
+  const open = readOnce(cpu, mm, MmStruct.tlbFlushPending); // pairs with tlbGatherMmu
+  if (open > 1) tlbMarkChanged(cpu, gather); // I2. @kernel mm_tlb_flush_nested
   tlbFlushMmu(cpu, gather);
+  fetchAdd(cpu, mm, MmStruct.tlbFlushPending, -1);
   write(cpu, gather, MmuGather.mm, NULL);
 }
 

@@ -51,8 +51,11 @@ import {
 import {
   MmStruct,
   VM_ACCESS_FLAGS,
+  VM_ACCOUNT,
   VM_GROWSDOWN,
+  VM_HUGETLB,
   VM_LOCKED,
+  VM_NORESERVE,
   VM_SHARED,
   VM_WRITE,
   VmAreaStruct,
@@ -81,7 +84,7 @@ export function mprotect(cpu: Cpu, mm: MmStruct, start: Va, length: number, prot
   if (length === 0) return 0;
   const end = start + pageAlignUp(length);
   if (end > 2 ** 64) return -ENOMEM;
-  if ((prot & ~grows & ~PROT_KNOWN) !== 0 || grows === PROT_GROWSUP) return -EINVAL;
+  if ((prot & ~grows & ~PROT_KNOWN) !== 0) return -EINVAL;
   mmapWriteLock(cpu, mm);
   const gather = tlbGatherMmu(cpu, mm);
   const error = mprotectLocked(cpu, gather, mm, start, end, prot);
@@ -106,6 +109,8 @@ function mprotectLocked(
     if (vmaStart(cpu, first) >= end) return -ENOMEM;
     if ((read(cpu, first, VmAreaStruct.flags) & VM_GROWSDOWN) === 0) return -EINVAL;
     at = vmaStart(cpu, first);
+  } else if ((prot & PROT_GROWSUP) !== 0 && vmaStart(cpu, first) <= start) {
+    return -EINVAL; // nothing grows upwards
   }
   while (at < end) {
     const vma = findVma(cpu, mm, at);
@@ -128,10 +133,11 @@ function mprotectFixup(
   vma: VmAreaStruct,
   start: Va,
   end: Va,
-  newFlags: number,
+  wantedFlags: number,
 ): number {
   const oldFlags = read(cpu, vma, VmAreaStruct.flags);
-  if (newFlags === oldFlags) return 0;
+  if (wantedFlags === oldFlags) return 0;
+  const newFlags = accountedFlags(cpu, vma, oldFlags, wantedFlags);
   const changed = vmaModify(cpu, vma, start, end, newFlags);
   if (changed === NULL) return -ENOMEM;
   write(cpu, changed, VmAreaStruct.flags, newFlags);
@@ -139,6 +145,20 @@ function mprotectFixup(
   const gainsWrite = (oldFlags & (VM_WRITE | VM_SHARED | VM_LOCKED)) === VM_LOCKED;
   if (gainsWrite && (newFlags & VM_WRITE) !== 0) populateLocked(cpu, changed, start, end);
   return 0;
+}
+
+/**
+ * Memory is accounted for from when it can first be written privately; it stays so, unless nobody has
+ * written it by the time it loses the right.
+ */
+function accountedFlags(cpu: Cpu, vma: VmAreaStruct, oldFlags: number, newFlags: number): number {
+  if ((newFlags & VM_WRITE) !== 0) {
+    const settled = VM_ACCOUNT | VM_WRITE | VM_HUGETLB | VM_SHARED | VM_NORESERVE;
+    return (oldFlags & settled) === 0 ? newFlags | VM_ACCOUNT : newFlags;
+  }
+  const isAnonymous = read(cpu, vma, VmAreaStruct.file) === NULL;
+  const isUntouched = isAnonymous && read(cpu, vma, VmAreaStruct.anonVma) === 0;
+  return isUntouched ? newFlags & ~VM_ACCOUNT : newFlags;
 }
 
 /**

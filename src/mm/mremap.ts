@@ -5,7 +5,8 @@
  * Protocol   A move makes the new VMA, moves the entries table by table, and unmaps the old range. The
  *            notifiers hear UNMAP of the old range twice, for the move and for the unmapping (once with
  *            MREMAP_DONTUNMAP), and nothing of the new one, unless something had to be unmapped there.
- * Invariant  I1  An entry is in one place at a time: taken under both tables' locks, flushed, put.
+ * Invariant  I1  An entry is in one place at a time: taken and put under both tables' locks, and the TLBs
+ *                are flushed before these are given back.
  *            I2  A call that fails has not moved anything.
  * Ordering   The mmap lock is held for writing.
  * Deviation  Tables are not moved whole; each entry is.
@@ -31,7 +32,7 @@ import { mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { flushTlbMm } from './mmu-gather.js';
 import { doMunmap } from './munmap.js';
 import { nextPopulated, PMD_SIZE, pmdAddrEnd, pteAlloc, pteLockptr, pteOf } from './page-table.js';
-import { mmPopulate } from './populate.js';
+import { mmPopulateIgnoringErrors } from './populate.js';
 import { NO_PTE, Pte, pteGet, pteGetAndClear, setPte } from './pte.js';
 import {
   MmStruct,
@@ -45,6 +46,7 @@ import {
 } from './types.js';
 import { MAP_FIXED, MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE } from './uapi.js';
 import {
+  accountLocked,
   accountVm,
   findVma,
   findVmaIntersection,
@@ -77,7 +79,8 @@ export function mremap(
 ): Va {
   const oldLen = pageAlignUp(oldLength);
   const newLen = pageAlignUp(newLength);
-  if (!areFlagsValid(flags, oldLen, newLen) || !isPageAligned(addr) || newLen === 0) return -EINVAL;
+  if (!areFlagsValid(flags, oldLength, newLength) || !isPageAligned(addr) || newLen === 0)
+    return -EINVAL;
   mmapWriteLock(cpu, mm);
   const vma = vmaLookup(cpu, mm, addr);
   let result: Va;
@@ -92,15 +95,15 @@ export function mremap(
   }
   const mustPopulate = result >= 0 && newLen > oldLen && isLockedAt(cpu, mm, result);
   mmapWriteUnlock(cpu, mm);
-  if (mustPopulate) mmPopulate(cpu, mm, result + oldLen, result + newLen);
+  if (mustPopulate) mmPopulateIgnoringErrors(cpu, mm, result + oldLen, result + newLen);
   return result;
 }
 
-function areFlagsValid(flags: number, oldLen: number, newLen: number): boolean {
+function areFlagsValid(flags: number, oldLength: number, newLength: number): boolean {
   if ((flags & ~KNOWN_FLAGS) !== 0) return false;
   if ((flags & (MREMAP_FIXED | MREMAP_MAYMOVE)) === MREMAP_FIXED) return false;
   if ((flags & MREMAP_DONTUNMAP) === 0) return true;
-  return (flags & MREMAP_MAYMOVE) !== 0 && oldLen === newLen;
+  return (flags & MREMAP_MAYMOVE) !== 0 && oldLength === newLength;
 }
 
 function isLockedAt(cpu: Cpu, mm: MmStruct, addr: Va): boolean {
@@ -156,7 +159,7 @@ function grow(
 function accountGrowth(cpu: Cpu, mm: MmStruct, vmFlags: number, pages: number): void {
   accountVm(cpu, mm, pages);
   if ((vmFlags & VM_LOCKED) === 0) return;
-  write(cpu, mm, MmStruct.lockedVm, read(cpu, mm, MmStruct.lockedVm) + pages);
+  accountLocked(cpu, mm, pages);
 }
 
 /** MREMAP_FIXED, MREMAP_DONTUNMAP. @kernel mremap_to */
@@ -210,17 +213,18 @@ function moveVma(
   const pgoff = isUntouched ? target / PAGE_SIZE : kind.pgoff + pagesIn(vmaStart(cpu, vma), addr);
   const moved = copyVma(cpu, mm, vma, target, target + newLen, { ...kind, pgoff });
   if (moved === NULL) return -ENOMEM;
-  if (!movePageTables(cpu, vma, moved, addr, target, oldLen)) {
+  accountGrowth(cpu, mm, kind.flags, newLen / PAGE_SIZE);
+  const source = vmaLookup(cpu, mm, addr); // the old VMA may have become part of the new one
+  if (!movePageTables(cpu, source, moved, addr, target, oldLen)) {
     doMunmap(cpu, mm, target, newLen, false);
     return -ENOMEM;
   }
-  accountGrowth(cpu, mm, kind.flags, newLen / PAGE_SIZE);
   if ((flags & MREMAP_DONTUNMAP) !== 0) {
     leaveBehind(cpu, mm, addr, oldLen);
     return target;
   }
-  const error = oldLen === 0 ? 0 : doMunmap(cpu, mm, addr, oldLen, false);
-  return error === 0 ? target : error;
+  if (oldLen !== 0) doMunmap(cpu, mm, addr, oldLen, false); // if it cannot be split off, it stays, empty
+  return target;
 }
 
 /** The old range stays mapped, but empty: it is not locked, and has no anonymous memory any more. */
@@ -230,7 +234,7 @@ function leaveBehind(cpu: Cpu, mm: MmStruct, addr: Va, oldLen: number): void {
   const vmFlags = read(cpu, vma, VmAreaStruct.flags);
   if ((vmFlags & VM_LOCKED) !== 0) {
     const pages = pagesIn(vmaStart(cpu, vma), vmaEnd(cpu, vma));
-    write(cpu, mm, MmStruct.lockedVm, read(cpu, mm, MmStruct.lockedVm) - pages);
+    accountLocked(cpu, mm, -pages);
     write(cpu, vma, VmAreaStruct.flags, vmFlags & ~(VM_LOCKED | VM_LOCKONFAULT));
   }
   if (vmaStart(cpu, vma) === addr && vmaEnd(cpu, vma) === addr + oldLen) {

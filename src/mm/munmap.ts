@@ -12,8 +12,8 @@
  */
 import { read, readAddress, write } from '#memory';
 
-import { EINVAL } from '../base/errno.js';
-import { isPageAligned, pageAlignUp, TASK_SIZE } from '../base/units.js';
+import { EINVAL, ENOMEM } from '../base/errno.js';
+import { isPageAligned, pageAlignUp, TASK_SIZE, USER_VA_END } from '../base/units.js';
 import { type Cpu } from '../machine/cpu.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { NULL, type Va } from '../memory/layout.js';
@@ -27,10 +27,13 @@ import { mmapReadUnlock, mmapWriteDowngrade, mmapWriteLock, mmapWriteUnlock } fr
 import { tlbFinishMmu, tlbGatherMmu } from './mmu-gather.js';
 import { MmStruct, VM_LOCKED, VmAreaStruct } from './types.js';
 import {
+  accountLocked,
   accountVm,
   findVmaIntersection,
+  mapCount,
+  MAX_MAP_COUNT,
   pagesIn,
-  splitVma,
+  splitVmaUncounted,
   vmaEnd,
   vmaFree,
   vmaStart,
@@ -74,16 +77,18 @@ export function doMunmap(
   return 0;
 }
 
-/** Makes `start` and `end` borders of VMAs. */
+/** Makes `start` and `end` borders of VMAs: cutting off an end is allowed even with too many. */
 function splitAt(cpu: Cpu, mm: MmStruct, start: Va, end: Va): number {
   const first = findVmaIntersection(cpu, mm, start, end);
   if (first === NULL) return 0;
   if (vmaStart(cpu, first) < start) {
-    const error = splitVma(cpu, first, start);
+    const makesHole = end < vmaEnd(cpu, first);
+    if (makesHole && mapCount(cpu, mm) >= MAX_MAP_COUNT) return -ENOMEM;
+    const error = splitVmaUncounted(cpu, first, start);
     if (error !== 0) return error;
   }
   const last = findVmaIntersection(cpu, mm, end - 1, end);
-  if (last !== NULL && vmaEnd(cpu, last) > end) return splitVma(cpu, last, end);
+  if (last !== NULL && vmaEnd(cpu, last) > end) return splitVmaUncounted(cpu, last, end);
   return 0;
 }
 
@@ -101,7 +106,7 @@ function detachVmas(
     const pages = pagesIn(vmaStart(cpu, vma), vmaEnd(cpu, vma));
     accountVm(cpu, mm, -pages);
     if ((read(cpu, vma, VmAreaStruct.flags) & VM_LOCKED) !== 0) {
-      write(cpu, mm, MmStruct.lockedVm, read(cpu, mm, MmStruct.lockedVm) - pages);
+      accountLocked(cpu, mm, -pages);
     }
     vmaUnlink(cpu, mm, vma);
     write(cpu, vma, VmAreaStruct.next, NULL);
@@ -152,5 +157,5 @@ function endOf(cpu: Cpu, vma: VmAreaStruct): Va {
 
 /** Start of the VMA above, or the end of the address space. */
 function startOf(cpu: Cpu, vma: VmAreaStruct): Va {
-  return vma === NULL ? 2 ** 47 : readAddress(cpu, vma, VmAreaStruct.start);
+  return vma === NULL ? USER_VA_END : readAddress(cpu, vma, VmAreaStruct.start);
 }

@@ -7,24 +7,17 @@
  *            its page again; numaRebuildMapping shows a whole range at once, as Linux does around a fault
  *            in a large folio. Frames stay mapped throughout.
  * Invariant  I1  The right to write that an entry had is kept in it while it is hidden.
- * Ordering   The mmap lock is held for reading: hints run beside faults. Entries are taken by an atomic
- *            exchange, because the hardware sets bits in them, and changed under their table's lock.
- * Cost       For a run of n entries in one table: one exchange for each and a copy of the run.
+ * Ordering   The mmap lock is held for reading: hints run beside faults. Entries change under their
+ *            table's lock. The hardware sets ACCESSED and DIRTY without it, in a present entry that lacks
+ *            them: such an entry is exchanged, while one that has both, or is hidden, is stored.
+ * Cost       For a run of n entries in one table: a load and a store for each.
  *
  * Everything here takes its addresses from the range, not as arguments: it is a hot path, and V8 puts a
  * 48-bit address that is passed to a function on its heap.
  *
  * @module
  */
-import {
-  read,
-  readAddress,
-  readOnceCells,
-  takeCells,
-  write,
-  writeOnce,
-  writeOnceCells,
-} from '#memory';
+import { changeCells, read, readAddress } from '#memory';
 
 import { PAGE_SIZE } from '../base/units.js';
 import { type Cpu } from '../machine/cpu.js';
@@ -36,8 +29,11 @@ import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { flushTlbMm } from './mmu-gather.js';
 import { pageHigh, pageLow, pteLockptr, pteOffset, PTRS_PER_TABLE } from './page-table.js';
-import { NO_PTE, Pte, PTE_ACCESSED, PTE_PRESENT, PTE_PROTNONE } from './pte.js';
+import { NO_PTE, type Pte, PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_PROTNONE } from './pte.js';
 import { MmStruct } from './types.js';
+
+/** What the hardware sets: it writes no entry that has it all. */
+const SETTLED = PTE_ACCESSED | PTE_DIRTY;
 
 /**
  * Hides the pages of the range. Precondition: mmap lock held for reading; the range is that of one
@@ -76,33 +72,11 @@ function changeRuns(cpu: Cpu, mm: MmStruct, range: MmuNotifierRange, hide: boole
 function changeRun(cpu: Cpu, first: Pte, count: number, hide: boolean): void {
   const ptl = pteLockptr(cpu, first);
   spinLock(cpu, ptl);
-  if (hide) hideRun(cpu, first, count);
-  else showRun(cpu, first, count);
+  if (hide) {
+    changeCells(cpu, first, count, PTE_PRESENT, PTE_PRESENT, SETTLED, PTE_PRESENT, PTE_PROTNONE); // I1
+  } else {
+    const shown = PTE_PRESENT | PTE_ACCESSED;
+    changeCells(cpu, first, count, PTE_PROTNONE, PTE_PROTNONE, 0, PTE_PROTNONE, shown);
+  }
   spinUnlock(cpu, ptl);
-}
-
-/** The table's lock must be held. */
-function hideRun(cpu: Cpu, first: Pte, count: number): void {
-  const scratch = cpu.scratch as Pte;
-  takeCells(cpu, scratch, first, count);
-  for (let i = 0; i < count; i++) {
-    const copy = (scratch + i * Pte.words) as Pte;
-    const entry = read(cpu, copy, Pte.entry);
-    if ((entry & PTE_PRESENT) !== 0) {
-      write(cpu, copy, Pte.entry, (entry & ~PTE_PRESENT) | PTE_PROTNONE); // I1
-    }
-  }
-  writeOnceCells(cpu, first, scratch, count);
-}
-
-/** The table's lock must be held. Hidden entries are not the hardware's: no exchange is needed. */
-function showRun(cpu: Cpu, first: Pte, count: number): void {
-  const scratch = cpu.scratch as Pte;
-  readOnceCells(cpu, scratch, first, count);
-  for (let i = 0; i < count; i++) {
-    const entry = read(cpu, (scratch + i * Pte.words) as Pte, Pte.entry);
-    if ((entry & PTE_PROTNONE) === 0) continue;
-    const pte = (first + i * Pte.words) as Pte;
-    writeOnce(cpu, pte, Pte.entry, (entry & ~PTE_PROTNONE) | PTE_PRESENT | PTE_ACCESSED);
-  }
 }

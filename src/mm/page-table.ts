@@ -18,7 +18,7 @@
  *
  * @module
  */
-import { fillWords, readOnce, storeRelease, write } from '#memory';
+import { fillWords, readOnce, readOnceLinks, storeRelease, write } from '#memory';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import { type Cpu } from '../machine/cpu.js';
@@ -67,6 +67,11 @@ export function pageLow(va: Va): number {
   return (page - ((page / PUD_TABLE_PAGES) | 0) * PUD_TABLE_PAGES) | 0;
 }
 
+/** As pageLow, for an address whose pageHigh is known. */
+export function pageLowIn(va: Va, high: number): number {
+  return ((va - high * PGDIR_SIZE) / PAGE_SIZE) | 0;
+}
+
 /** The end of what the last-level table of `va` maps, or `end` if that comes first. @kernel pmd_addr_end */
 export function pmdAddrEnd(va: Va, end: Va): Va {
   return Math.min((Math.floor(va / PMD_SIZE) + 1) * PMD_SIZE, end);
@@ -101,13 +106,8 @@ function tableAt(cpu: Cpu, table: number, index: number): number {
 
 /** The last-level entry of a page, or NO_PTE if a table is missing on the way. @kernel pte_offset_map */
 export function pteOffset(cpu: Cpu, pgd: number, high: number, low: number): Pte {
-  const pud = tableAt(cpu, pgd, high);
-  if (pud === 0) return NO_PTE;
-  const pmd = tableAt(cpu, pud, low >>> 18);
-  if (pmd === 0) return NO_PTE;
-  const table = tableAt(cpu, pmd, (low >>> 9) & 511);
-  if (table === 0) return NO_PTE;
-  return (table + (low & 511) * Pte.words) as Pte;
+  const table = readOnceLinks(cpu, pgd, high, low >>> 18, (low >>> 9) & 511); // pairs with linkTable
+  return table === 0 ? NO_PTE : ((table + (low & 511) * Pte.words) as Pte);
 }
 
 /** As pteOffset for an address. */

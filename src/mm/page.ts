@@ -51,7 +51,7 @@ export function pageRemoveRmap(cpu: Cpu, pfn: Pfn): void {
   if (before <= 0) bug(`frame ${pfn}: mapcount underflow`);
 }
 
-/** True if all bits of the flag are set. */
+/** True if the page has the flag. */
 export function pageHasFlag(cpu: Cpu, pfn: Pfn, flag: number): boolean {
   return (readOnce(cpu, pageOf(cpu, pfn), Page.flags) & flag) !== 0;
 }

@@ -15,7 +15,14 @@ import { FAULT_FLAG_WRITE, handleMmFault, VM_FAULT_ERROR, VM_FAULT_OOM } from '.
 import { mmapReadLock, mmapReadUnlock } from './mmap-lock.js';
 import { pteOf } from './page-table.js';
 import { NO_PTE, PTE_PRESENT, PTE_WRITE, pteGet } from './pte.js';
-import { MmStruct, VM_ACCESS_FLAGS, VM_SHARED, VM_WRITE, VmAreaStruct } from './types.js';
+import {
+  MmStruct,
+  VM_ACCESS_FLAGS,
+  VM_LOCKONFAULT,
+  VM_SHARED,
+  VM_WRITE,
+  VmAreaStruct,
+} from './types.js';
 import { findVmaIntersection, vmaEnd, vmaStart } from './vma.js';
 
 /**
@@ -35,30 +42,39 @@ export function faultinPage(cpu: Cpu, vma: VmAreaStruct, va: Va, isWrite: boolea
 }
 
 /**
- * Faults in what is mapped of [start, end): private writable memory as if written. What fails is left
- * out, as Linux does for MAP_POPULATE. No lock held. Sleeps. @kernel mm_populate
+ * Faults in what is mapped of [start, end): private writable memory as if written. 0, or the error at
+ * which it has stopped: -EFAULT, -ENOMEM. No lock held. Sleeps. @kernel __mm_populate
  */
 export function mmPopulate(cpu: Cpu, mm: MmStruct, start: Va, end: Va): number {
+  return populateRange(cpu, mm, start, end, false);
+}
+
+/** As above, but where it fails it goes on with the next VMA. @kernel mm_populate */
+export function mmPopulateIgnoringErrors(cpu: Cpu, mm: MmStruct, start: Va, end: Va): void {
+  populateRange(cpu, mm, start, end, true);
+}
+
+function populateRange(cpu: Cpu, mm: MmStruct, start: Va, end: Va, ignoresErrors: boolean): number {
   mmapReadLock(cpu, mm);
   let error = 0;
   let vma = findVmaIntersection(cpu, mm, start, end);
-  while (vma !== NULL && vmaStart(cpu, vma) < end && error === 0) {
-    error = populateLocked(
-      cpu,
-      vma,
-      Math.max(start, vmaStart(cpu, vma)),
-      Math.min(end, vmaEnd(cpu, vma)),
-    );
+  while (vma !== NULL && vmaStart(cpu, vma) < end && (error === 0 || ignoresErrors)) {
+    const from = Math.max(start, vmaStart(cpu, vma));
+    error = populateLocked(cpu, vma, from, Math.min(end, vmaEnd(cpu, vma)));
     vma = read(cpu, vma, VmAreaStruct.next);
   }
   mmapReadUnlock(cpu, mm);
   return error;
 }
 
-/** As mmPopulate for a part of one VMA; the mmap lock is held. @kernel populate_vma_page_range */
+/**
+ * As mmPopulate for a part of one VMA; the mmap lock is held. Memory that is to be locked when it is
+ * touched is left alone. @kernel populate_vma_page_range
+ */
 export function populateLocked(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va): number {
   const flags = read(cpu, vma, VmAreaStruct.flags);
-  if ((flags & VM_ACCESS_FLAGS) === 0) return 0;
+  if ((flags & VM_LOCKONFAULT) !== 0) return 0;
+  if ((flags & VM_ACCESS_FLAGS) === 0) return -EFAULT;
   const isWrite = (flags & (VM_WRITE | VM_SHARED)) === VM_WRITE;
   for (let va = start; va < end; va += PAGE_SIZE) {
     const error = faultinPage(cpu, vma, va, isWrite);

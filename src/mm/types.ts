@@ -37,12 +37,13 @@ export const MmStruct = struct('mm_struct', {
   mmapBase: address, // where the top-down search for room starts
   startBrk: address,
   brk: address,
-  totalVm: word, // pages mapped by VMAs
-  lockedVm: word, // of which mlocked
+  totalVm: address, // pages mapped by VMAs: up to 2^35
+  lockedVm: address, // of which mlocked
   defFlags: word, // VMA flags that new mappings get (mlockall)
   id: word, // of no other mm of this machine; for reports
   line4: cacheline,
   rss: word, // frames mapped; atomic
+  tlbFlushPending: word, // gathers that are open; atomic
   line5: cacheline,
 });
 export type MmStruct = Ptr<'mm_struct'>;

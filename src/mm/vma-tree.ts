@@ -5,6 +5,7 @@
  * Kernel     lib/maple_tree.c; find_vma and vma_link of mm/mmap.c
  * Protocol   search   In each node, the keys that are not above the address are counted without a
  *                     branch: seven keys that are GROUP apart choose a group, seven in it the slot.
+ *                     A node with few keys has one group.
  *            insert   Counts the full nodes that will have to split and allocates as many; makes room
  *                     from the top down; only then puts the VMA in. A full node gives slots to a
  *                     sibling if that has room for some, and splits if not.
@@ -118,15 +119,18 @@ export function vmaTreeFindAt(cpu: Cpu, tree: VmaTree, key: AddressCell): VmArea
   let entry: number = read(cpu, tree, VmaTree.root);
   for (let level = read(cpu, tree, VmaTree.height); level >= 0 && entry !== 0; level--) {
     const node = entry as VmaTreeNode;
-    const start =
-      GROUP *
-      (Number(readAddress(cpu, node, keyAfter(KEYS, GROUP - 1)) <= va) +
-        Number(readAddress(cpu, node, keyAfter(KEYS, 2 * GROUP - 1)) <= va) +
-        Number(readAddress(cpu, node, keyAfter(KEYS, 3 * GROUP - 1)) <= va) +
-        Number(readAddress(cpu, node, keyAfter(KEYS, 4 * GROUP - 1)) <= va) +
-        Number(readAddress(cpu, node, keyAfter(KEYS, 5 * GROUP - 1)) <= va) +
-        Number(readAddress(cpu, node, keyAfter(KEYS, 6 * GROUP - 1)) <= va) +
-        Number(readAddress(cpu, node, keyAfter(KEYS, 7 * GROUP - 1)) <= va));
+    let start = 0;
+    if (read(cpu, node, VmaTreeNode.count) >= GROUP) {
+      start =
+        GROUP *
+        (Number(readAddress(cpu, node, keyAfter(KEYS, GROUP - 1)) <= va) +
+          Number(readAddress(cpu, node, keyAfter(KEYS, 2 * GROUP - 1)) <= va) +
+          Number(readAddress(cpu, node, keyAfter(KEYS, 3 * GROUP - 1)) <= va) +
+          Number(readAddress(cpu, node, keyAfter(KEYS, 4 * GROUP - 1)) <= va) +
+          Number(readAddress(cpu, node, keyAfter(KEYS, 5 * GROUP - 1)) <= va) +
+          Number(readAddress(cpu, node, keyAfter(KEYS, 6 * GROUP - 1)) <= va) +
+          Number(readAddress(cpu, node, keyAfter(KEYS, 7 * GROUP - 1)) <= va));
+    }
     const group = keyAfter(KEYS, start);
     const slot =
       start +

@@ -163,8 +163,13 @@ export function adjustTransHuge(cpu: Cpu, vma: VmAreaStruct, border: Va): void {
 
 /** Splits a VMA in two at `va`, inside it: 0, or -ENOMEM. Sleeps. @kernel split_vma */
 export function splitVma(cpu: Cpu, vma: VmAreaStruct, va: Va): number {
+  if (mapCount(cpu, read(cpu, vma, VmAreaStruct.mm)) >= MAX_MAP_COUNT) return -ENOMEM;
+  return splitVmaUncounted(cpu, vma, va);
+}
+
+/** As splitVma, even if there are as many VMAs as there may be. Sleeps. @kernel __split_vma */
+export function splitVmaUncounted(cpu: Cpu, vma: VmAreaStruct, va: Va): number {
   const mm = read(cpu, vma, VmAreaStruct.mm);
-  if (mapCount(cpu, mm) >= MAX_MAP_COUNT) return -ENOMEM;
   const start = vmaStart(cpu, vma);
   const end = vmaEnd(cpu, vma);
   const kind = vmaKind(cpu, vma);
@@ -181,19 +186,28 @@ export function splitVma(cpu: Cpu, vma: VmAreaStruct, va: Va): number {
   return error;
 }
 
-/** True if anonymous memory of both may be one. @kernel is_mergeable_anon_vma */
-function anonVmasMerge(cpu: Cpu, vma: VmAreaStruct, anonVma: number): boolean {
-  const own = read(cpu, vma, VmAreaStruct.anonVma);
-  if (own === anonVma) return true;
-  if (own !== 0 && anonVma !== 0) return false;
-  return read(cpu, vma, VmAreaStruct.anonInherited) === 0;
+/**
+ * True if the VMA may grow over memory with that anonVma. One that has none itself does not take one
+ * over: Linux up to 6.16 wants the neighbour's list of anon_vmas to have exactly one member.
+ * @kernel is_mergeable_anon_vma
+ */
+function mayTakeOver(cpu: Cpu, vma: VmAreaStruct, anonVma: number): boolean {
+  if (read(cpu, vma, VmAreaStruct.anonVma) === anonVma) return true;
+  return anonVma === 0 && read(cpu, vma, VmAreaStruct.anonInherited) === 0;
+}
+
+/** True if the anonymous memory of both may be one. @kernel are_anon_vmas_compatible */
+function areCompatible(cpu: Cpu, vma: VmAreaStruct, other: VmAreaStruct): boolean {
+  const anonVma = read(cpu, vma, VmAreaStruct.anonVma);
+  const otherAnonVma = read(cpu, other, VmAreaStruct.anonVma);
+  return anonVma === otherAnonVma || anonVma === 0 || otherAnonVma === 0;
 }
 
 function isAlike(cpu: Cpu, vma: VmAreaStruct, kind: VmaKind): boolean {
   return (
     ((read(cpu, vma, VmAreaStruct.flags) ^ kind.flags) & ~VM_SOFTDIRTY) === 0 &&
     read(cpu, vma, VmAreaStruct.file) === kind.file &&
-    anonVmasMerge(cpu, vma, kind.anonVma)
+    mayTakeOver(cpu, vma, kind.anonVma)
   );
 }
 
@@ -210,7 +224,7 @@ function canMergeBefore(cpu: Cpu, next: VmAreaStruct, start: Va, end: Va, kind: 
   return readAddress(cpu, next, VmAreaStruct.pgoff) === kind.pgoff + pagesIn(start, end);
 }
 
-/** One anonymous memory where there were two. @kernel dup_anon_vma */
+/** The VMA has taken over part of another's memory, or all of it. @kernel dup_anon_vma */
 function inheritAnonVma(cpu: Cpu, to: VmAreaStruct, anonVma: number): void {
   if (read(cpu, to, VmAreaStruct.anonVma) === 0) write(cpu, to, VmAreaStruct.anonVma, anonVma);
 }
@@ -229,7 +243,7 @@ export function vmaMergeNew(
 ): VmAreaStruct {
   const after = canMergeAfter(cpu, prev, start, kind);
   const before = canMergeBefore(cpu, next, start, end, kind);
-  if (after && before && anonVmasMerge(cpu, prev, read(cpu, next, VmAreaStruct.anonVma))) {
+  if (after && before && areCompatible(cpu, prev, next)) {
     absorbNext(cpu, prev, next);
     return prev;
   }
@@ -298,7 +312,6 @@ function mergeExisting(
   const after = canMergeAfter(cpu, prev, start, kind);
   const before = canMergeBefore(cpu, next, start, end, kind);
   if (after) {
-    inheritAnonVma(cpu, prev, kind.anonVma);
     if (end < vmaTo) {
       adjustTransHuge(cpu, vma, end);
       vmaResize(cpu, vma, end, vmaTo);
@@ -306,13 +319,10 @@ function mergeExisting(
       return prev;
     }
     absorbNext(cpu, prev, vma);
-    if (before && anonVmasMerge(cpu, prev, read(cpu, next, VmAreaStruct.anonVma))) {
-      absorbNext(cpu, prev, next);
-    }
+    if (before && areCompatible(cpu, prev, next)) absorbNext(cpu, prev, next);
     return prev;
   }
   if (!before) return NULL;
-  inheritAnonVma(cpu, next, kind.anonVma);
   if (start > vmaFrom) {
     adjustTransHuge(cpu, vma, start);
     vmaResize(cpu, vma, vmaFrom, start);
@@ -326,7 +336,12 @@ function mergeExisting(
 
 /** Counts mapped pages. @kernel vm_stat_account */
 export function accountVm(cpu: Cpu, mm: MmStruct, pages: number): void {
-  write(cpu, mm, MmStruct.totalVm, read(cpu, mm, MmStruct.totalVm) + pages);
+  writeAddress(cpu, mm, MmStruct.totalVm, readAddress(cpu, mm, MmStruct.totalVm) + pages);
+}
+
+/** Counts locked pages. @kernel mm->locked_vm */
+export function accountLocked(cpu: Cpu, mm: MmStruct, pages: number): void {
+  writeAddress(cpu, mm, MmStruct.lockedVm, readAddress(cpu, mm, MmStruct.lockedVm) + pages);
 }
 
 /**
