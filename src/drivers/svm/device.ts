@@ -14,6 +14,7 @@
  */
 import { read, write } from '#memory';
 
+import { USER_VA_END } from '../../base/units.js';
 import { type Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { opsAt, opsIndex } from '../../machine/ops-table.js';
@@ -47,9 +48,6 @@ import { SvmContext, SvmDevice } from './types.js';
 const CONTEXTS_LOCK = lockClass('svm_device->contexts_lock');
 const CONTEXT_LOCK = lockClass('svm_context->lock');
 const TABLE_LOCK = lockClass('svm_context->table_lock');
-
-/** Bytes of the addresses a device can use. */
-const ADDRESS_SPACE = 2 ** 47;
 
 /** A device with that driver, whose serviced faults look at `windowPages` pages; NULL if memory is out. */
 export function createSvmDevice(
@@ -97,7 +95,7 @@ export function openContext(cpu: Cpu, device: SvmDevice, mm: MmStruct): SvmConte
   refcountSet(cpu, member(context, SvmContext.refs), 1);
   const interval = member(context, SvmContext.interval);
   const driver = driverOf(cpu, device);
-  if (mmuIntervalNotifierInsert(cpu, interval, mm, 0, ADDRESS_SPACE, driver) !== 0) {
+  if (mmuIntervalNotifierInsert(cpu, interval, mm, 0, USER_VA_END, driver) !== 0) {
     freeTable(cpu, pgd);
     kfree(cpu, SvmContext, context);
     return NULL;

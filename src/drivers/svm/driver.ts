@@ -10,14 +10,15 @@
  *            I2  Nothing is mapped into a dead context.
  * Ordering   The context's lock orders the interval's sequence and the device's page table.
  *
- * A driver of one's own is a table of the same shape: copy `svmDriver` and replace what should differ.
+ * A driver of one's own is a table of the same shape: `defineSvmDriver` takes what should differ.
  *
  * @module
  */
 import { clockMs, read, readAddress, write, writeAddress } from '#memory';
 
+import { FaultlineError } from '../../base/bug.js';
 import { EBUSY, EFAULT, ENOMEM } from '../../base/errno.js';
-import { PAGE_SIZE } from '../../base/units.js';
+import { PAGE_SIZE, USER_VA_END } from '../../base/units.js';
 import { hmmRangeFault } from '../../hmm/range-fault.js';
 import { HmmPfn, HmmRange } from '../../hmm/types.js';
 import { type Cpu } from '../../machine/cpu.js';
@@ -67,22 +68,22 @@ export function svmInvalidate(
   mmuIntervalSetSeq(cpu, interval, curSeq); // pairs with mmuIntervalReadRetry in svmFault
   deviceClearRange(cpu, context, range);
   tlbShootdown(cpu, member(context, SvmContext.tlb), WAIT_DEVICE_FENCE);
-  countInvalidation(cpu, range);
+  svmCountInvalidation(cpu, range);
   mutexUnlock(cpu, lock);
   return true;
 }
 
-function countInvalidation(cpu: Cpu, range: MmuNotifierRange): void {
+/** Counts an invalidation in this CPU's statistics; a driver of one's own calls it to be in the reports. */
+export function svmCountInvalidation(cpu: Cpu, range: MmuNotifierRange): void {
   const stats = svmStats(cpu);
   const counter = element(SvmStats.invalidations, read(cpu, range, MmuNotifierRange.event));
   write(cpu, stats, counter, read(cpu, stats, counter) + 1);
   const bytes =
     readAddress(cpu, range, MmuNotifierRange.end) - readAddress(cpu, range, MmuNotifierRange.start);
-  if (bytes > WHOLE_SPACE) return; // RELEASE and exit name all addresses, not pages
+  if (bytes > USER_VA_END) return; // RELEASE and exit name all addresses, not pages
   const pages = readAddress(cpu, stats, SvmStats.pages) + bytes / PAGE_SIZE;
   writeAddress(cpu, stats, SvmStats.pages, pages);
 }
-const WHOLE_SPACE = 2 ** 47;
 
 /** Maps what the CPU has, or what it can be made to have. @kernel dmirror_range_fault */
 export function svmFault(cpu: Cpu, context: SvmContext, request: SvmRequest): number {
@@ -141,3 +142,27 @@ export const svmDriver: SvmDriver = defineOps({
   invalidate: svmInvalidate,
   fault: svmFault,
 });
+
+/**
+ * A driver of one's own: like `svmDriver`, but for what is given. Export it as `driver`.
+ * @throws FaultlineError for a member that there is not, or of another type
+ */
+export function defineSvmDriver(
+  changes: Pick<SvmDriver, 'opsName'> & Partial<SvmDriver>,
+): Readonly<SvmDriver> {
+  for (const [name, value] of Object.entries(changes)) checkMember(name, value);
+  if (typeof changes.opsName !== 'string') throw badDriver('it needs a name, as opsName');
+  return defineOps({ ...svmDriver, ...changes });
+}
+
+function checkMember(name: string, value: unknown): void {
+  if (!(name in svmDriver)) {
+    throw badDriver(`there is no member ${name}; there are ${Object.keys(svmDriver).join(', ')}`);
+  }
+  const expected = name === 'opsName' ? 'string' : 'function';
+  if (typeof value !== expected) throw badDriver(`${name} is a ${typeof value}, not a ${expected}`);
+}
+
+function badDriver(reason: string): FaultlineError {
+  return new FaultlineError('FAULTLINE_BAD_DRIVER', `defineSvmDriver: ${reason}`);
+}

@@ -10,8 +10,18 @@
  *
  * @module
  */
-import { fetchAdd, read, readOnce, readOnceCells, storeRelease, write, writeOnce } from '#memory';
+import {
+  clockMs,
+  exchange,
+  fetchAdd,
+  read,
+  readOnce,
+  readOnceCells,
+  storeRelease,
+  write,
+} from '#memory';
 
+import { bug } from '../../base/bug.js';
 import { PAGE_SIZE, pageAlignDown, WORD_BYTES } from '../../base/units.js';
 import { HMM_PFN_SHIFT, HMM_PFN_VALID, HMM_PFN_WRITE, HmmPfn } from '../../hmm/types.js';
 import { type Cpu } from '../../machine/cpu.js';
@@ -83,12 +93,21 @@ export function engineAccess(
   kind: number,
   value: number,
 ): number {
-  for (;;) {
-    if (tryEngineAccess(cpu, context, va, kind, value)) return 0;
+  let startedMs = 0;
+  for (let tries = 0; !tryEngineAccess(cpu, context, va, kind, value); tries++) {
     const error = engineFault(cpu, context, engine, pageAlignDown(va), kind !== ENGINE_LOAD);
     if (error !== 0) return error;
+    if (tries === TRIES_MIN) startedMs = clockMs(cpu);
+    if (tries > TRIES_MIN && clockMs(cpu) - startedMs > PATIENCE_MS) {
+      bug(`a device faults at ${va} again and again: its driver answers 0, and maps nothing`);
+    }
   }
+  return 0;
 }
+
+/** An invalidation may undo what was mapped before it was used, but not so often and for so long. */
+const TRIES_MIN = 100;
+const PATIENCE_MS = 5000;
 
 /** One try; false if it must fault. Does not sleep. */
 export function tryEngineAccess(
@@ -121,7 +140,8 @@ function touch(cpu: Cpu, slot: TlbEntry, offset: number, kind: number, value: nu
   const frame = frameOf(cpu, pfn);
   const field = frameWord(offset);
   if (kind === ENGINE_LOAD) cpu.loaded = readOnce(cpu, frame, field);
-  else if (kind === ENGINE_STORE) writeOnce(cpu, frame, field, value);
+  else if (kind === ENGINE_STORE)
+    exchange(cpu, frame, field, value); // done before the look below
   else cpu.loaded = fetchAdd(cpu, frame, field, value);
   const generation = readOnce(cpu, pageOf(cpu, pfn), Page.generation);
   if (generation !== read(cpu, slot, TlbEntry.frameGeneration)) countUp(cpu, SvmStats.stale); // I1

@@ -47,6 +47,11 @@ export function initFaultBuffer(cpu: Cpu, buffer: FaultBuffer): void {
   initWaitQueue(cpu, member(buffer, FaultBuffer.replayed), REPLAYED_LOCK);
 }
 
+/** Entries in the ring (I1); the two counts may have gone over the end of the numbers. Ring locked. */
+function entriesIn(cpu: Cpu, buffer: FaultBuffer): number {
+  return (read(cpu, buffer, FaultBuffer.put) - read(cpu, buffer, FaultBuffer.got)) | 0;
+}
+
 function entryAt(buffer: FaultBuffer, serial: number): FaultEntry {
   const index = serial & (FAULT_BUFFER_ENTRIES - 1);
   return (buffer + FaultBuffer.entries + index * FaultEntry.words) as FaultEntry;
@@ -66,7 +71,7 @@ export function raiseFault(
 ): boolean {
   spinLock(cpu, member(buffer, FaultBuffer.lock));
   const put = read(cpu, buffer, FaultBuffer.put);
-  const isFull = put - read(cpu, buffer, FaultBuffer.got) === FAULT_BUFFER_ENTRIES;
+  const isFull = entriesIn(cpu, buffer) === FAULT_BUFFER_ENTRIES;
   if (isFull) {
     write(cpu, buffer, FaultBuffer.dropped, read(cpu, buffer, FaultBuffer.dropped) + 1);
   } else {
@@ -86,7 +91,7 @@ export function raiseFault(
 export function takeFaults(cpu: Cpu, buffer: FaultBuffer, batch: number, max: number): number {
   spinLock(cpu, member(buffer, FaultBuffer.lock));
   const got = read(cpu, buffer, FaultBuffer.got);
-  const count = Math.min(read(cpu, buffer, FaultBuffer.put) - got, max);
+  const count = Math.min(entriesIn(cpu, buffer), max);
   for (let i = 0; i < count; i++) {
     const from = entryAt(buffer, got + i);
     const to = (batch + i * FaultEntry.words) as FaultEntry;
@@ -119,7 +124,7 @@ export function waitForFaults(cpu: Cpu, device: SvmDevice): boolean {
 /** Entries in the ring now. */
 function pendingFaults(cpu: Cpu, buffer: FaultBuffer): number {
   spinLock(cpu, member(buffer, FaultBuffer.lock));
-  const pending = read(cpu, buffer, FaultBuffer.put) - read(cpu, buffer, FaultBuffer.got);
+  const pending = entriesIn(cpu, buffer);
   spinUnlock(cpu, member(buffer, FaultBuffer.lock));
   return pending;
 }

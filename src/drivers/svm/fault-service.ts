@@ -12,7 +12,8 @@
  */
 import { read, readAddress, storeRelease, write, writeAddress } from '#memory';
 
-import { EFAULT } from '../../base/errno.js';
+import { bug } from '../../base/bug.js';
+import { EFAULT, MAX_ERRNO } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HmmPfn, HmmRange } from '../../hmm/types.js';
 import { type Cpu } from '../../machine/cpu.js';
@@ -22,6 +23,7 @@ import { type Field, member, NULL, type Ptr, type Va } from '../../memory/layout
 import { mmput } from '../../mm/exit.js';
 import { mmgetNotZero } from '../../mm/mm-struct.js';
 import { driverOf, putContext } from './device.js';
+import { type SvmDriver } from './driver.js';
 import { announceReplay, takeFaults, waitForFaults } from './fault-buffer.js';
 import { countUp } from './stats.js';
 import {
@@ -172,9 +174,16 @@ function serveRequest(cpu: Cpu, service: FaultService, context: SvmContext, wind
   writeAddress(cpu, range, HmmRange.start, window);
   writeAddress(cpu, range, HmmRange.end, window + service.windowPages * PAGE_SIZE);
   write(cpu, range, HmmRange.notifier, member(context, SvmContext.interval));
-  const error = driverOf(cpu, service.device).fault(cpu, context, service.request);
+  const driver = driverOf(cpu, service.device);
+  const answer = driver.fault(cpu, context, service.request);
   mmput(cpu, mm);
-  return error;
+  if (!Number.isInteger(answer) || answer > 0 || answer < -MAX_ERRNO) badAnswer(driver, answer);
+  return answer;
+}
+
+function badAnswer(driver: SvmDriver, answer: unknown): never {
+  const what = typeof answer === 'number' ? String(answer) : typeof answer;
+  bug(`driver ${driver.opsName}: fault answered ${what}, not 0 or a negative error number`);
 }
 
 /** Tells the engine, and gives the entry's reference back (I1). */
@@ -182,8 +191,9 @@ function answer(cpu: Cpu, entry: FaultEntry, error: number): void {
   const engine: SvmEngine = read(cpu, entry, FaultEntry.engine);
   const context = read(cpu, entry, FaultEntry.context);
   countUp(cpu, error === 0 ? SvmStats.faults : SvmStats.refused);
+  const task = read(cpu, engine, SvmEngine.task); // before the answer: the engine may be gone after it
   storeRelease(cpu, engine, SvmEngine.state, error === 0 ? ENGINE_REPLAY : error);
-  wakeUpProcess(cpu, read(cpu, engine, SvmEngine.task)); // pairs with waitForAnswer
+  wakeUpProcess(cpu, task); // pairs with waitForAnswer
   write(cpu, entry, FaultEntry.context, NULL);
   putContext(cpu, context);
 }

@@ -12,15 +12,17 @@
  */
 import { clearCells, read, readAddress, readOnce, writeOnceCells } from '#memory';
 
-import { PAGE_SIZE } from '../../base/units.js';
+import { PAGE_SIZE, USER_VA_END } from '../../base/units.js';
 import { HmmPfn, HmmRange } from '../../hmm/types.js';
 import { type Cpu } from '../../machine/cpu.js';
+import { tlbShootdown } from '../../machine/tlb.js';
+import { WAIT_DEVICE_FENCE } from '../../machine/wait-kind.js';
 import { member } from '../../memory/layout.js';
 import {
   freeTable,
   nextPopulated,
   pageHigh,
-  pageLow,
+  pageLowIn,
   PMD_TABLE_PAGES,
   pmdAddrEnd,
   PTE_TABLE_PAGES,
@@ -36,10 +38,7 @@ import { NO_PTE, type Pte } from '../../mm/pte.js';
 import { MmuNotifierRange } from '../../notifier/types.js';
 import { SvmContext } from './types.js';
 
-/** Addresses a device can translate. */
-const DEVICE_VA_END = 2 ** 47;
-
-/** Maps the pages of the range as `pfns` has them: 0, or -1 if memory for tables is out. Context locked. */
+/** Maps the pages of the range as `pfns` has them; false if memory for tables is out. Context locked. */
 export function deviceMapRange(cpu: Cpu, context: SvmContext, range: HmmRange): boolean {
   const pgd = read(cpu, context, SvmContext.pgd);
   const start = readAddress(cpu, range, HmmRange.start);
@@ -47,10 +46,11 @@ export function deviceMapRange(cpu: Cpu, context: SvmContext, range: HmmRange): 
   const pfns = read(cpu, range, HmmRange.pfns);
   for (let i = 0; i < pages;) {
     const at = start + i * PAGE_SIZE;
-    const low = pageLow(at);
+    const high = pageHigh(at);
+    const low = pageLowIn(at, high);
     const inTable = PTRS_PER_TABLE - (low & (PTRS_PER_TABLE - 1));
     const count = i + inTable < pages ? inTable : pages - i;
-    let first = pteOffset(cpu, pgd, pageHigh(at), low);
+    let first = pteOffset(cpu, pgd, high, low);
     if (first === NO_PTE) {
       first = pteAlloc(cpu, pgd, member(context, SvmContext.tableLock), at);
       if (first === NO_PTE) return false;
@@ -66,26 +66,35 @@ export function deviceClearRange(cpu: Cpu, context: SvmContext, range: MmuNotifi
   const pgd = read(cpu, context, SvmContext.pgd);
   const start = readAddress(cpu, range, MmuNotifierRange.start);
   const end = readAddress(cpu, range, MmuNotifierRange.end);
-  const low = pageLow(start);
+  const high = pageHigh(start);
+  const low = pageLowIn(start, high);
   const pages = (end - start) / PAGE_SIZE;
   if (pages > PTRS_PER_TABLE - (low & (PTRS_PER_TABLE - 1))) {
     clearWideRange(cpu, context, range);
     return;
   }
-  const first = pteOffset(cpu, pgd, pageHigh(start), low);
+  const first = pteOffset(cpu, pgd, high, low);
   if (first !== NO_PTE) clearCells(cpu, first, pages | 0);
 }
 
 /** As above, for a range that no single table maps. */
 function clearWideRange(cpu: Cpu, context: SvmContext, range: MmuNotifierRange): void {
   const pgd = read(cpu, context, SvmContext.pgd);
-  const end = Math.min(readAddress(cpu, range, MmuNotifierRange.end), DEVICE_VA_END);
+  const end = Math.min(readAddress(cpu, range, MmuNotifierRange.end), USER_VA_END);
   let va = nextPopulated(cpu, pgd, readAddress(cpu, range, MmuNotifierRange.start), end);
   while (va < end) {
     const next = pmdAddrEnd(va, end);
     clearCells(cpu, pteOf(cpu, pgd, va), (next - va) / PAGE_SIZE);
     va = nextPopulated(cpu, pgd, next, end);
   }
+}
+
+/**
+ * Waits until no engine uses a translation of the context that it read before this call. Whoever has
+ * cleared entries calls it before the memory may go. Spins.
+ */
+export function deviceFence(cpu: Cpu, context: SvmContext): void {
+  tlbShootdown(cpu, member(context, SvmContext.tlb), WAIT_DEVICE_FENCE);
 }
 
 /** The device's entry for a page, or NO_PTE. */

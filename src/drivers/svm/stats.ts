@@ -46,7 +46,7 @@ export function svmTotals(cpu: Cpu): SvmTotals {
   const cpus = read(cpu, MACHINE, Machine.cpus) + 1;
   const all = Array.from({ length: cpus }, (_, id) => perCpuPtr<'svm_stats'>(cpu, offset, id));
   const sum = (field: Field<'svm_stats'>): number =>
-    all.reduce((total, stats) => total + read(cpu, stats, field), 0);
+    all.reduce((total, stats) => total + (read(cpu, stats, field) >>> 0), 0); // counts wrap at 2^32
   const byEvent = Array.from({ length: EVENTS }, (_, event) =>
     sum(element(SvmStats.invalidations, event)),
   );

@@ -31,13 +31,14 @@ export const FaultBuffer = struct('svm_fault_buffer', {
   put: word, // entries ever put; under lock
   got: word, // entries ever taken out; under lock
   dropped: word, // faults that found the ring full; under lock
+  line1: cacheline, // FaultEntry holds an address: entries must begin at an even index
   entries: words(FAULT_BUFFER_ENTRIES * FaultEntry.words),
-  line1: cacheline,
-  arrived: WaitQueue, // service threads wait for entries
   line2: cacheline,
+  arrived: WaitQueue, // service threads wait for entries
+  line3: cacheline,
   replays: word, // batches serviced; atomic
   replayed: WaitQueue, // engines whose fault was dropped wait for the next replay
-  line3: cacheline,
+  line4: cacheline,
 });
 export type FaultBuffer = Ptr<'svm_fault_buffer'>;
 
