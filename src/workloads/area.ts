@@ -19,6 +19,7 @@ export interface Area {
 }
 
 const ROAM_SCALE = 1 << 15;
+const ROAM_SHIFT = 17;
 
 /** The area of one of `threads` threads. */
 export function areaOf(config: PointConfig, thread: number, threads: number): Area {
@@ -34,7 +35,8 @@ export function areaOf(config: PointConfig, thread: number, threads: number): Ar
 
 /** The first page of the range that a random state chooses. */
 export function choosePage(area: Area, state: number): number {
-  if (((state >>> 8) & (ROAM_SCALE - 1)) < area.roam) {
+  // the top bits say whether to roam, so that they do not say where to as well
+  if (state >>> ROAM_SHIFT < area.roam) {
     return pick(state, area.arenaSpots) * area.rangePages;
   }
   return area.sliceFirst + pick(state, area.sliceSpots) * area.rangePages;

@@ -18,13 +18,7 @@ import { clockMs, read, write, writeAddress } from '#memory';
 import { bug } from '../base/bug.js';
 import { errnoName } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
-import {
-  closeContext,
-  createSvmDevice,
-  destroySvmDevice,
-  driverOf,
-  openContext,
-} from '../drivers/svm/device.js';
+import { driverOf } from '../drivers/svm/device.js';
 import { type SvmDriver } from '../drivers/svm/driver.js';
 import { svmStats, type SvmTotals, svmTotals } from '../drivers/svm/stats.js';
 import { SvmContext, type SvmDevice, SvmRequest, SvmStats } from '../drivers/svm/types.js';
@@ -41,6 +35,7 @@ import { MMU_NOTIFY_PROTECTION_VMA, mmuNotifierRangeInit } from '../notifier/mmu
 import { MmuNotifierRange } from '../notifier/types.js';
 import { type Area, areaOf, choosePage } from './area.js';
 import { ARENA_BASE, populatedArena } from './arena.js';
+import { closeDevices, openDevices } from './devices.js';
 import { histogramRecord, NS_PER_MS } from './histogram.js';
 import {
   awaitRound,
@@ -58,6 +53,9 @@ import {
   type WorkloadMember,
 } from './workload.js';
 import { seedFor, xorshift } from './xorshift.js';
+
+/** The end of the round is looked for at every eighth operation. */
+const STOP_CHECK_MASK = 7;
 
 interface MemberArgs {
   readonly rounds: Rounds;
@@ -96,7 +94,7 @@ function faultRound(cpu: Cpu, args: FaulterArgs, seed: number): number {
   let state = seed;
   let operations = 0;
   const started = clockMs(cpu);
-  while (roundGoesOn(cpu, rounds)) {
+  while ((operations & STOP_CHECK_MASK) !== 0 || roundGoesOn(cpu, rounds)) {
     state = xorshift(state);
     const start = ARENA_BASE + choosePage(area, state) * PAGE_SIZE;
     writeAddress(cpu, range, HmmRange.start, start);
@@ -140,7 +138,7 @@ function invalidateRound(
   let state = seed;
   let operations = 0;
   const started = clockMs(cpu);
-  while (roundGoesOn(cpu, rounds)) {
+  while ((operations & STOP_CHECK_MASK) !== 0 || roundGoesOn(cpu, rounds)) {
     state = xorshift(state);
     const start = ARENA_BASE + choosePage(area, state) * PAGE_SIZE;
     writeAddress(cpu, range, MmuNotifierRange.start, start);
@@ -179,10 +177,7 @@ function prepare(boot: Cpu, config: PointConfig, driver: SvmDriver): PreparedWor
   const memory = new SetupMemory();
   const mm = populatedArena(boot, config.arenaPages);
   const rounds = memory.make(boot, Rounds);
-  const devices = Array.from({ length: config.devices }, (_, id) => {
-    const device = createSvmDevice(boot, id, driver, config.rangePages);
-    return { device, context: openContext(boot, device, mm) };
-  });
+  const devices = openDevices(boot, config, driver, mm);
   const members: WorkloadMember[] = [];
   const threads = config.faultThreads + config.invalidators;
   const shared = (thread: number): MemberArgs => ({
@@ -217,10 +212,7 @@ function prepare(boot: Cpu, config: PointConfig, driver: SvmDriver): PreparedWor
   }
   const finish = (): SvmTotals => {
     const totals = svmTotals(boot);
-    for (const { device, context } of devices) {
-      closeContext(boot, context);
-      destroySvmDevice(boot, device);
-    }
+    closeDevices(boot, devices);
     mmput(boot, mm);
     memory.free(boot);
     return totals;

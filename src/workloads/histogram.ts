@@ -60,11 +60,14 @@ export function histogramReset(cpu: Cpu, histogram: Histogram): void {
 
 /** Latencies as results state them. Unit: nanoseconds. All 0 if nothing was measured. */
 export interface Latencies {
+  /** How many operations were timed; if 0, the other figures are 0 and mean nothing. */
   readonly samples: number;
+  /** Percentiles, to within 1/32. Unit: nanoseconds. */
   readonly p50Ns: number;
   readonly p90Ns: number;
   readonly p99Ns: number;
   readonly p999Ns: number;
+  /** The longest of all, exactly. Unit: nanoseconds. */
   readonly maxNs: number;
 }
 

@@ -14,16 +14,13 @@ import { Bench } from 'tinybench';
 
 import { EXIT_INTERNAL, FaultlineError } from '../base/bug.js';
 import { type SvmDriver, svmDriver } from '../drivers/svm/driver.js';
-import { bootSvmStats, type SvmTotals } from '../drivers/svm/stats.js';
+import { type SvmTotals, svmTotals } from '../drivers/svm/stats.js';
 import { type Build, Crew } from '../host/crew.js';
-import { loadModules } from '../host/modules.js';
-import { type BootedMachine, bootMachine } from '../machine/boot.js';
-import { registerOps } from '../machine/ops-table.js';
+import { type BootedMachine } from '../machine/boot.js';
 import { type AtomicsForm } from '../memory/native.js';
-import { bootMm } from '../mm/boot.js';
-import { BUILT_INS, SVM_DRIVER_MODULE } from './built-ins.js';
+import { bootWorkloadMachine } from './boot.js';
 import { histogramReset, type Latencies, latenciesOf } from './histogram.js';
-import { assertNoLeak, framesAccountedFor } from './leak.js';
+import { assertNoLeak, assertNoWarning } from './leak.js';
 import {
   finishedCount,
   memberCounts,
@@ -40,13 +37,19 @@ import {
   type WorkloadMember,
 } from './workload.js';
 
+/** How a configuration is measured. */
 export interface MeasureOptions {
-  /** Unit: milliseconds. */
+  /** Measured in rounds of 100 ms, three at least. Unit: milliseconds. */
   readonly durationMs: number;
+  /** Run before, and not counted. Unit: milliseconds. */
   readonly warmupMs: number;
   readonly atomics: AtomicsForm;
+  /** Which build the workers run; by default `parallel`. */
   readonly build?: Build;
+  /** By default the device's own driver. */
   readonly driver?: LoadedDriver;
+  /** A CPU that gets nowhere for so long ends the run as a failure. Unit: milliseconds. */
+  readonly stallMs?: number;
   /** Ends the measurement; what has been measured is kept. */
   readonly signal?: AbortSignal;
   /** Called after each round with the share that is done, 0 to 1. */
@@ -55,16 +58,22 @@ export interface MeasureOptions {
 
 /** A driver module of the user's. */
 export interface LoadedDriver {
+  /** URL of the module, for the workers. */
   readonly url: string;
+  /** What it exports as `driver`. */
   readonly driver: SvmDriver;
 }
 
 /** What one role did, all its members together. */
 export interface RoleResult {
   readonly operations: number;
+  /** Operations per second, of all members together. */
   readonly perSecond: number;
+  /** Rounds of the collision-retry loop beyond the first. */
   readonly retries: number;
+  /** Accesses of programs and engines per second; 0 in workloads that make none. */
   readonly accessesPerSecond: number;
+  /** Of the operations that were timed. */
   readonly latencies: Latencies;
 }
 
@@ -75,10 +84,16 @@ export interface PointResult {
   readonly invalidate: RoleResult;
   /** What the devices' drivers counted from boot to end; `staleAccesses` must be 0. */
   readonly totals: SvmTotals;
+  /** Rounds measured, those of the warm-up not counted. */
   readonly rounds: number;
   /** Half the 95 % confidence interval of the mean time of an operation, over the rounds. Unit: percent. */
   readonly marginOfErrorPercent: number;
+  /** Rounds of the collision-retry loop beyond the first, by whoever served a fault. */
+  readonly retries: number;
+  /** How long the busiest member worked. Unit: seconds. */
   readonly seconds: number;
+  /** From the making of the machine until every worker was ready. Unit: milliseconds. */
+  readonly bootMs: number;
   /** The measurement was ended before its time. */
   readonly interrupted: boolean;
 }
@@ -86,23 +101,25 @@ export interface PointResult {
 const ROUND_MS = 100;
 const ROUNDS_MIN = 3;
 
-/** Boots, runs and takes down. @throws MachineFailure, FaultlineError */
+/**
+ * Measures one configuration: boots a machine, runs a crew on it, takes both down.
+ * @throws MachineFailure if a CPU dies or gets nowhere; FaultlineError if memory is too small or leaks
+ */
 export async function measurePoint(
   workload: Workload,
   config: PointConfig,
   options: MeasureOptions,
 ): Promise<PointResult> {
-  const machine = bootMachine({
-    cpus: workload.cpus(config),
-    ramBytes: workload.ramBytes(config),
-    atomics: options.atomics,
-  });
+  const startedAt = performance.now();
+  const { machine, opsModules, framesBefore } = await bootWorkloadMachine(
+    {
+      cpus: workload.cpus(config),
+      ramBytes: workload.ramBytes(config),
+      atomics: options.atomics,
+    },
+    options.driver?.url,
+  );
   const boot = machine.cpu;
-  bootMm(boot);
-  bootSvmStats(boot);
-  const opsModules = [SVM_DRIVER_MODULE, ...(options.driver ? [options.driver.url] : [])];
-  registerOps(boot, await loadModules(BUILT_INS, opsModules));
-  const framesBefore = framesAccountedFor(boot);
   const prepared = workload.prepare(boot, config, options.driver?.driver ?? svmDriver);
   const crew = new Crew(
     machine,
@@ -110,20 +127,47 @@ export async function measurePoint(
     {
       opsModules,
       ...(options.build && { build: options.build }),
-      watchdog: { countsProgress: config.sampleEvery !== 0 },
+      ...(options.signal && { signal: options.signal }),
+      // a round is short, and a CPU waits between two of them: so all can be expected to move
+      watchdog: { countsProgress: true, ...stallOption(options) },
     },
   );
+  try {
+    const result = await measureWith(crew, machine, prepared, config, options, startedAt);
+    if (crew.isHalted) return { ...result, totals: svmTotals(boot) }; // interrupted in the middle of something
+    const totals = prepared.finish();
+    assertNoLeak(boot, framesBefore);
+    return { ...result, totals };
+  } catch (error) {
+    await crew.abandon();
+    throw error;
+  }
+}
+
+async function measureWith(
+  crew: Crew,
+  machine: BootedMachine,
+  prepared: PreparedWorkload,
+  config: PointConfig,
+  options: MeasureOptions,
+  startedAt: number,
+): Promise<Omit<PointResult, 'totals'>> {
   await crew.ready();
+  const bootMs = performance.now() - startedAt;
   crew.start();
   const sampler = new RoundSampler(machine, crew, prepared, options);
   const statistics = await sampler.run();
   const result = sampler.result(config, statistics);
-  openRound(boot, prepared.rounds, true);
+  openRound(machine.cpu, prepared.rounds, true);
   prepared.stop();
   await crew.results();
-  const totals = prepared.finish();
-  assertNoLeak(boot, framesBefore);
-  return { ...result, totals };
+  assertNoWarning(machine.cpu);
+  return { ...result, bootMs };
+}
+
+/** The watchdog's patience, where the options say something about it. */
+export function stallOption(options: { readonly stallMs?: number }): { stallMs?: number } {
+  return options.stallMs === undefined ? {} : { stallMs: options.stallMs };
 }
 
 interface Statistics {
@@ -148,6 +192,7 @@ class RoundSampler {
   readonly #tallies = new Map<WorkloadMember, Tally>();
   #finishedBefore = 0;
   #rounds = 0;
+  #retriesBefore = 0;
   #roundsDone = 0;
 
   constructor(
@@ -169,6 +214,8 @@ class RoundSampler {
     const { durationMs, warmupMs, signal } = this.#options;
     const measured = Math.max(ROUNDS_MIN, Math.ceil(durationMs / ROUND_MS));
     const warmup = Math.ceil(warmupMs / ROUND_MS);
+    // tinybench never takes its listeners off: they go to a signal that ends with this measurement
+    const own = signal && AbortSignal.any([signal]);
     const bench = new Bench({
       time: 0,
       iterations: measured,
@@ -176,7 +223,7 @@ class RoundSampler {
       warmupTime: 0,
       warmupIterations: warmup,
       throws: true,
-      ...(signal && { signal }),
+      ...(own && { signal: own }),
     });
     const task = async (): Promise<{ overriddenDuration: number }> => {
       const duration = await this.#round();
@@ -199,12 +246,13 @@ class RoundSampler {
   }
 
   /** Adds up what the members did since warming up. */
-  result(config: PointConfig, statistics: Statistics): Omit<PointResult, 'totals'> {
+  result(config: PointConfig, statistics: Statistics): Omit<PointResult, 'totals' | 'bootMs'> {
     const longest = Math.max(0, ...[...this.#tallies.values()].map((tally) => tally.elapsedMs));
     return {
       config,
       fault: this.#roleResult('fault'),
       invalidate: this.#roleResult('invalidate'),
+      retries: svmTotals(this.#machine.cpu).retries - this.#retriesBefore,
       rounds: this.#rounds,
       seconds: longest / 1000,
       ...statistics,
@@ -236,6 +284,7 @@ class RoundSampler {
 
   #reset(): void {
     this.#rounds = 0;
+    this.#retriesBefore = svmTotals(this.#machine.cpu).retries;
     for (const one of this.#working) {
       this.#tallies.set(one, { operations: 0, retries: 0, accesses: 0, elapsedMs: 0 });
       histogramReset(this.#machine.cpu, memberLatencies(one.result));
@@ -254,7 +303,7 @@ class RoundSampler {
       this.#crew.halted,
     ]);
     stopRound(boot, rounds);
-    await this.#waitForAll(members.length);
+    if (!(await this.#waitForAll(members.length))) return 0;
     let operations = 0;
     let elapsedMs = 0;
     for (const one of members) {
@@ -272,8 +321,11 @@ class RoundSampler {
     return elapsedMs / members.length / Math.max(1, operations);
   }
 
-  /** Waits until every member has finished the round. @throws MachineFailure if the machine has stopped */
-  async #waitForAll(members: number): Promise<void> {
+  /**
+   * Waits until every member has finished the round; false if the crew was halted instead.
+   * @throws MachineFailure if the machine has stopped of itself
+   */
+  async #waitForAll(members: number): Promise<boolean> {
     const boot = this.#machine.cpu;
     const { rounds } = this.#prepared;
     const target = (this.#finishedBefore + members) | 0;
@@ -282,9 +334,12 @@ class RoundSampler {
       if (finished === target) break;
       const woken = parkAsync(boot, rounds, Rounds.finished, finished, ROUND_MS);
       await Promise.race([woken, this.#crew.halted]);
-      if (this.#crew.isHalted) await this.#crew.results(); // throws what happened
+      if (!this.#crew.isHalted) continue;
+      await this.#crew.results(); // throws what happened, if nobody asked for it
+      return false;
     }
     this.#finishedBefore = target;
+    return true;
   }
 }
 

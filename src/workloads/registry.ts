@@ -8,9 +8,10 @@ import { faultInvalidate } from './fault-invalidate.js';
 import { svm } from './svm.js';
 import { type Workload } from './workload.js';
 
+/** All workloads, as the command line lists them. */
 export const WORKLOADS: readonly Workload[] = [faultInvalidate, svm];
 
-/** @throws FaultlineError naming the workloads there are */
+/** The workload of that name. @throws FaultlineError naming those there are */
 export function findWorkload(name: string): Workload {
   const found = WORKLOADS.find((workload) => workload.name === name);
   if (found === undefined) {

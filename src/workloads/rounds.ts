@@ -15,6 +15,7 @@
 import { fetchAdd, park, readAddress, readOnce, unpark, writeAddress, writeOnce } from '#memory';
 
 import { type Cpu } from '../machine/cpu.js';
+import { EVERYBODY, HALT_SLICE_MS } from '../machine/limits.js';
 import { beginWait, checkHalted, endWait } from '../machine/sched.js';
 import { WAIT_ROUND } from '../machine/wait-kind.js';
 import { address, cacheline, member, type Ptr, struct, word } from '../memory/layout.js';
@@ -42,14 +43,11 @@ export const MemberResult = struct('member_result', {
 });
 export type MemberResult = Ptr<'member_result'>;
 
-const EVERYBODY = 0x7fffffff;
-const SLICE_MS = 100;
-
 /** Waits for the next round; false if there is none. Sleeps. */
 export function awaitRound(cpu: Cpu, rounds: Rounds, last: number): boolean {
   beginWait(cpu, WAIT_ROUND, rounds);
   while (readOnce(cpu, rounds, Rounds.round) === last) {
-    park(cpu, rounds, Rounds.round, last, SLICE_MS);
+    park(cpu, rounds, Rounds.round, last, HALT_SLICE_MS);
     checkHalted(cpu);
   }
   endWait(cpu);

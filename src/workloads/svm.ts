@@ -12,15 +12,9 @@
  *
  * @module
  */
-import { clockMs, read, writeOnce } from '#memory';
+import { clockMs, writeOnce } from '#memory';
 
 import { PAGE_SIZE } from '../base/units.js';
-import {
-  closeContext,
-  createSvmDevice,
-  destroySvmDevice,
-  openContext,
-} from '../drivers/svm/device.js';
 import { type SvmDriver } from '../drivers/svm/driver.js';
 import {
   attachEngine,
@@ -37,8 +31,8 @@ import {
   destroyFaultService,
   serveFaults,
 } from '../drivers/svm/fault-service.js';
-import { svmStats, type SvmTotals, svmTotals } from '../drivers/svm/stats.js';
-import { type SvmContext, SvmDevice, SvmEngine, SvmStats } from '../drivers/svm/types.js';
+import { type SvmTotals, svmTotals } from '../drivers/svm/stats.js';
+import { type SvmContext, SvmDevice, SvmEngine } from '../drivers/svm/types.js';
 import { type Cpu } from '../machine/cpu.js';
 import { noteProgress } from '../machine/sched.js';
 import { NULL, type Va } from '../memory/layout.js';
@@ -60,6 +54,7 @@ import {
 } from '../mm/uapi.js';
 import { type Area, areaOf, choosePage } from './area.js';
 import { ARENA_BASE, emptyArena } from './arena.js';
+import { closeDevices, openDevices } from './devices.js';
 import { histogramRecord, NS_PER_MS } from './histogram.js';
 import {
   awaitRound,
@@ -76,7 +71,7 @@ import {
   type Workload,
   type WorkloadMember,
 } from './workload.js';
-import { pick, seedFor, xorshift } from './xorshift.js';
+import { pick, scramble, seedFor, xorshift } from './xorshift.js';
 
 /** Pages a CPU writes to between two changes of its mappings. */
 const TOUCHES_PER_CHANGE = 16;
@@ -101,9 +96,17 @@ interface ServiceArgs {
 }
 
 /** A word in one of the pages of a range that a random state chooses. */
-function chooseAddress(area: Area, state: number): Va {
-  const page = choosePage(area, state) + pick(state >>> 7, area.rangePages);
-  return ARENA_BASE + page * PAGE_SIZE + 4 * pick(state >>> 3, WORDS_TOUCHED);
+export function chooseAddress(area: Area, state: number): Va {
+  const detail = scramble(state); // what chooses the range must not choose the page in it, too
+  const page = choosePage(area, state) + pick(detail, area.rangePages);
+  return ARENA_BASE + page * PAGE_SIZE + 4 * pick(detail >>> 24, WORDS_TOUCHED);
+}
+
+const KINDS = [ENGINE_LOAD, ENGINE_LOAD, ENGINE_STORE, ENGINE_ADD] as const;
+
+/** What an engine does there. */
+export function chooseKind(state: number): number {
+  return KINDS[scramble(state) >>> 30] ?? ENGINE_LOAD;
 }
 
 /** Program of a CPU. */
@@ -164,8 +167,6 @@ export function engine(cpu: Cpu, args: EngineArgs): void {
   }
 }
 
-const KINDS = [ENGINE_LOAD, ENGINE_LOAD, ENGINE_STORE, ENGINE_ADD] as const;
-
 function engineRound(cpu: Cpu, args: EngineArgs, seed: number): number {
   const { rounds, result, area, context } = args;
   const latencies = memberLatencies(result);
@@ -176,7 +177,7 @@ function engineRound(cpu: Cpu, args: EngineArgs, seed: number): number {
   while (roundGoesOn(cpu, rounds)) {
     state = xorshift(state);
     const va = chooseAddress(area, state);
-    const kind = KINDS[(state >>> 4) & 3] ?? ENGINE_LOAD;
+    const kind = chooseKind(state);
     accesses++;
     if (tryEngineAccess(cpu, context, va, kind, 1)) continue;
     const from = clockMs(cpu);
@@ -191,12 +192,11 @@ function engineRound(cpu: Cpu, args: EngineArgs, seed: number): number {
 }
 
 /** Program of a service thread. */
-export function service(cpu: Cpu, args: ServiceArgs): number {
+export function service(cpu: Cpu, args: ServiceArgs): void {
   const faultService = createFaultService(cpu, args.device);
   if (faultService === undefined) throw outOfMemory();
   serveFaults(cpu, faultService);
   destroyFaultService(cpu, faultService);
-  return read(cpu, svmStats(cpu), SvmStats.retries);
 }
 
 // --- setting up, on the boot CPU ---
@@ -205,10 +205,7 @@ function prepare(boot: Cpu, config: PointConfig, driver: SvmDriver): PreparedWor
   const memory = new SetupMemory();
   const mm = emptyArena(boot, config.arenaPages);
   const rounds = memory.make(boot, Rounds);
-  const devices = Array.from({ length: config.devices }, (_, id) => {
-    const device = createSvmDevice(boot, id, driver, config.rangePages);
-    return { device, context: openContext(boot, device, mm) };
-  });
+  const devices = openDevices(boot, config, driver, mm);
   const threads = config.invalidators + config.devices;
   const shared = (thread: number): MemberArgs => ({
     rounds,
@@ -251,10 +248,7 @@ function prepare(boot: Cpu, config: PointConfig, driver: SvmDriver): PreparedWor
   };
   const finish = (): SvmTotals => {
     const totals = svmTotals(boot);
-    for (const { device, context } of devices) {
-      closeContext(boot, context);
-      destroySvmDevice(boot, device);
-    }
+    closeDevices(boot, devices);
     mmput(boot, mm);
     memory.free(boot);
     return totals;

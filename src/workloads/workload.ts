@@ -10,13 +10,19 @@ import { type MemberResult, type Rounds } from './rounds.js';
 
 /** One configuration to be measured. */
 export interface PointConfig {
+  /** Threads that serve device faults. */
   readonly faultThreads: number;
+  /** CPUs that invalidate. */
   readonly invalidators: number;
+  /** Devices on the address space; fault threads are dealt out among them. */
   readonly devices: number;
+  /** Pages of one operation. */
   readonly rangePages: number;
+  /** Pages of the memory that all work on; at least rangePages for each thread. */
   readonly arenaPages: number;
   /** Share of operations that roam the whole arena; the others stay in the thread's own slice. 0 to 1. */
   readonly overlap: number;
+  /** Of all random choices; 1 to 2^31 - 1. */
   readonly seed: number;
   /** Every how many operations one is timed; 0 = none. */
   readonly sampleEvery: number;
@@ -49,8 +55,11 @@ export interface PreparedWorkload {
   readonly finish: () => SvmTotals;
 }
 
+/** Something that can be measured. */
 export interface Workload {
+  /** As the command line calls it. */
   readonly name: string;
+  /** What it does, in a line. */
   readonly description: string;
   /** Name of the module with the programs. */
   readonly module: string;
@@ -58,5 +67,6 @@ export interface Workload {
   readonly ramBytes: (config: PointConfig) => number;
   /** How many CPUs it needs. */
   readonly cpus: (config: PointConfig) => number;
+  /** Sets a booted machine up, on its boot CPU. @throws FaultlineError if its memory is too small */
   readonly prepare: (boot: Cpu, config: PointConfig, driver: SvmDriver) => PreparedWorkload;
 }

@@ -23,3 +23,12 @@ export function seedFor(seed: number, member: number): number {
 export function pick(state: number, bound: number): number {
   return (state & 0x7fffffff) % bound;
 }
+
+/** Another number out of a state: no part of it tells anything of a few bits of the state. */
+export function scramble(state: number): number {
+  let x = state ^ (state >>> 16);
+  x = Math.imul(x, 0x7feb352d);
+  x ^= x >>> 15;
+  x = Math.imul(x, 0x846ca68b);
+  return x ^ (x >>> 16);
+}

@@ -31,12 +31,16 @@ export class CallArguments {
     throw this.error(`${this.#call.name} with ${range} arguments`, `${count}`);
   }
 
-  /** An address, a length or an offset; 0 if there is no such argument. */
+  /**
+   * An address, a length or an offset; 0 if there is no such argument.
+   * @throws FaultlineError if it is no number, or negative: strace prints what the kernel got, unsigned
+   */
   number(index: number): number {
     const word = this.#word(index);
     if (word === '') return 0;
     const value = readNumber(word);
     if (value === undefined) throw this.error(`a number in ${this.#call.name}`, quoted(word));
+    if (value < 0) throw this.error(`no negative number in ${this.#call.name}`, quoted(word));
     return value;
   }
 
@@ -47,6 +51,11 @@ export class CallArguments {
     const value = readNumber(path < 0 ? word : word.slice(0, path));
     if (value === undefined) throw this.error('a file descriptor', quoted(word));
     return value;
+  }
+
+  /** As it is written, without comments. */
+  text(index: number): string {
+    return this.#word(index);
   }
 
   /** Flags joined by `|`, or one value out of a table. */
@@ -77,7 +86,7 @@ export class CallArguments {
 
   #flag(name: string, table: FlagTable): number {
     const value = table.get(name) ?? readNumber(name);
-    if (value !== undefined && name !== 'NULL') return value;
+    if (value !== undefined && value >= 0 && name !== 'NULL') return value;
     const logarithm = HUGE_SIZE.exec(name)?.[1];
     if (logarithm !== undefined) return Number(logarithm) * 2 ** MAP_HUGE_SHIFT;
     throw this.error(`a flag that ${this.#call.name} has`, quoted(name));

@@ -152,6 +152,41 @@ export const MADV_ADVICE = table({
   MADV_GUARD_REMOVE,
 });
 
+const ADVICE_NOT_EMULATED: ReadonlySet<number> = new Set([
+  MADV_REMOVE,
+  MADV_COLLAPSE,
+  MADV_HWPOISON,
+  MADV_SOFT_OFFLINE,
+  MADV_GUARD_INSTALL,
+  MADV_GUARD_REMOVE,
+]);
+
+/** Advice that has the effect it has in Linux, as far as a program or a device can see it. */
+export const EMULATED_ADVICE: ReadonlySet<number> = new Set(
+  [...MADV_ADVICE.values()].filter((advice) => !ADVICE_NOT_EMULATED.has(advice)),
+);
+
+/** Calls on memory that a replay leaves out: what strace -e trace=%memory logs besides, and their like. */
+export const MEMORY_CALLS: ReadonlySet<string> = new Set([
+  'cacheflush',
+  'get_mempolicy',
+  'map_shadow_stack',
+  'mbind',
+  'migrate_pages',
+  'move_pages',
+  'mseal',
+  'pkey_alloc',
+  'pkey_free',
+  'process_madvise',
+  'process_mrelease',
+  'remap_file_pages',
+  'set_mempolicy',
+  'set_mempolicy_home_node',
+  'shmat',
+  'shmdt',
+  'userfaultfd',
+]);
+
 export const MLOCK_FLAGS = table({ MLOCK_ONFAULT });
 
 export const MCL_FLAGS = table({ MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT });

@@ -13,6 +13,7 @@
  *   ROW_EXPECTED     the value it must return, or a negative error number
  *   ROW_FIRST_WAIT   what it waits for: the first entry of `waits`, in pairs
  *   ROW_WAIT_COUNT   and the number of pairs
+ *   ROW_IS_OUTSIDE   1 if it failed for a reason outside the log, else 0
  *
  * The rows of one slot stand together, in the order in which the slot performs them. The other tables:
  *
@@ -39,6 +40,7 @@ export const ROW_ARGS = 6;
 export const ROW_EXPECTED = ROW_ARGS + ARGUMENTS_MAX;
 export const ROW_FIRST_WAIT = ROW_EXPECTED + 1;
 export const ROW_WAIT_COUNT = ROW_EXPECTED + 2;
+export const ROW_IS_OUTSIDE = ROW_EXPECTED + 3;
 export const ROW_STRIDE = 16;
 
 /** What stands in ROW_OPCODE. */
@@ -58,8 +60,9 @@ export const OPCODES = {
   mincore: 12,
   fork: 13,
   thread: 14,
-  exec: 15,
-  exit: 16,
+  vfork: 15,
+  exec: 16,
+  exit: 17,
 } as const satisfies Record<OperationKind, number>;
 
 export interface EncodedPlan {
@@ -120,6 +123,7 @@ function encodeOperation(
   encoded.rows[at + ROW_EXPECTED] = operation.expected;
   encoded.rows[at + ROW_FIRST_WAIT] = firstWait;
   encoded.rows[at + ROW_WAIT_COUNT] = waits.length;
+  encoded.rows[at + ROW_IS_OUTSIDE] = operation.unexplained?.isOutside === true ? 1 : 0;
   waits.forEach(({ task, count }, index) => {
     encoded.waits.set([task, count], (firstWait + index) * 2);
   });

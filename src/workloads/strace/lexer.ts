@@ -227,8 +227,13 @@ function readRemark(
 const DECIMAL = /^-?[0-9]+$/;
 const HEXADECIMAL = /^0x[0-9a-fA-F]+$/;
 
-/** A number as strace prints it, `NULL` included, or undefined. */
+/** No register holds more. */
+const NUMBER_MAX = 2 ** 64;
+
+/** A number as strace prints it, `NULL` included; undefined for anything else, or if it is beyond 64 bits. */
 export function readNumber(word: string): number | undefined {
   if (word === 'NULL') return 0;
-  return HEXADECIMAL.test(word) || DECIMAL.test(word) ? Number(word) : undefined;
+  if (!HEXADECIMAL.test(word) && !DECIMAL.test(word)) return undefined;
+  const value = Number(word);
+  return Math.abs(value) <= NUMBER_MAX ? value : undefined;
 }

@@ -4,8 +4,8 @@
  * This table is the only place that says so; the typed form and the encoded rows both follow from it.
  *
  * Addresses are the log's own. Where the log shows that the kernel chose one, the operation has it:
- *   mmap    `address` is where the mapping came to lie, whatever was asked for (if it failed: what was
- *           asked for). `flags` are the log's, so whether MAP_FIXED was among them can still be seen.
+ *   mmap    `address` is where the mapping came to lie, whatever was asked for (if it failed, or the place
+ *           was fixed: what was asked for). `flags` are the log's.
  *   mremap  `newAddress` is where the mapping came to lie, `address` itself if it did not move (if it
  *           failed: what was asked for, or 0).
  *   brk     `address` 0 asks for the break.
@@ -29,7 +29,8 @@ export const ARGUMENTS = {
   msync: ['address', 'length', 'flags'],
   mincore: ['address', 'length'],
   fork: ['childTask', 'childMm'], // the child gets a copy of the address space
-  thread: ['childTask'], // the child shares the address space; also a vfork until the child's exec
+  thread: ['childTask'], // the child shares the address space
+  vfork: ['childTask'], // … until its exec; posix_spawn does that, too
   exec: ['newMm', 'startBrk'], // leaves the old address space (if any); startBrk 0 = never asked for
   exit: [], // leaves the address space; the last to do so ends it
 } as const;
@@ -56,6 +57,14 @@ export interface Wait {
   readonly count: number;
 }
 
+/** Of a call whose outcome does not follow from the rest of the log. */
+export interface Unexplained {
+  /** Completes the sentence that begins with the call's name. */
+  readonly reason: string;
+  /** What no log shows, such as a limit, can have refused it; otherwise the log contradicts itself. */
+  readonly isOutside: boolean;
+}
+
 /** One step of a task. */
 export interface Operation {
   readonly task: number;
@@ -72,7 +81,7 @@ export interface Operation {
   /** What it must return: a value, or a negative error number. */
   readonly expected: number;
   /** Why that does not follow from the rest of the log, if it does not. */
-  readonly unexplained: string | undefined;
+  readonly unexplained: Unexplained | undefined;
   /** Those not implied by the waits of the task's earlier operations. */
   readonly waits: readonly Wait[];
 }

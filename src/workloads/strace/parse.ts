@@ -17,7 +17,6 @@
 import {
   endOfName,
   endOfTime,
-  isDigit,
   readNumber,
   readResult,
   skipDigits,
@@ -25,7 +24,7 @@ import {
   splitArguments,
 } from './lexer.js';
 import { LinePids, UNNAMED_PID } from './line-pids.js';
-import { badTrace, quoted } from './trace-error.js';
+import { badTrace, quoted, shortened } from './trace-error.js';
 
 /** One call of the log. Lines count from 1; the order of lines is the order of events. */
 export interface StraceCall {
@@ -89,6 +88,16 @@ const BIRTHS: ReadonlySet<string> = new Set(['clone', 'clone3', 'fork', 'vfork']
 const NOTE = 'strace: Process ';
 const NOTE_END = ' attached';
 const FORM = 'a line of strace -f -ttt';
+/** What some editors put before a text's first character. */
+const BYTE_ORDER_MARK = '\ufeff';
+/**
+ * Times lie in between: of 1973 and 2286. Less is the time since the line before or since the start
+ * (strace -r), more has no microseconds any more. Unit: seconds since 1970.
+ */
+const TIME_MIN = 1e8;
+const TIME_MAX = 1e10;
+/** Largest id of a thread that a word can hold; Linux's own limit is lower. */
+const PID_MAX = 2 ** 31 - 1;
 
 /** Reads a whole log. @throws FaultlineError FAULTLINE_BAD_TRACE, naming `file` and the line. */
 export function parseStrace(text: string, file: string): StraceLog {
@@ -115,7 +124,7 @@ class Parser {
   #time = 0;
 
   constructor(text: string, file: string) {
-    this.#text = text;
+    this.#text = text.startsWith(BYTE_ORDER_MARK) ? text.slice(BYTE_ORDER_MARK.length) : text;
     this.#file = file;
   }
 
@@ -161,7 +170,7 @@ class Parser {
     const body = skipSpaces(text, end, this.#to);
     if (end < 0 || body === end)
       throw this.#error('a time as -ttt prints it', this.#rest(afterPid));
-    this.#time = Number(text.slice(afterPid, end));
+    this.#time = this.#readTime(text.slice(afterPid, end));
     if (!this.#hasStarted) {
       this.#startTime = this.#time;
       this.#hasStarted = true;
@@ -171,6 +180,19 @@ class Parser {
     else if (text.startsWith('+++ ', body)) this.#readEnd(body);
     else if (text.startsWith('--- ', body)) this.#readSignal(body);
     else this.#readCall(body);
+  }
+
+  /** A time since 1970, as -ttt prints it and -r does not. */
+  #readTime(word: string): number {
+    const time = Number(word);
+    if (time >= TIME_MIN && time < TIME_MAX) return time;
+    throw this.#error('seconds since 1970 (strace -ttt)', shortened(word));
+  }
+
+  #readPid(word: string): number {
+    const pid = Number(word);
+    if (pid <= PID_MAX) return pid;
+    throw this.#error('the id of a thread', shortened(word));
   }
 
   /** `strace: Process 1235 attached` announces a child before the line of the clone that made it. */
@@ -206,7 +228,7 @@ class Parser {
     const after = skipSpaces(text, isPrefix ? end + 1 : end, this.#to);
     const closed = isPrefix ? text.charAt(end) === ']' : after > end;
     if (end === start || !closed) throw this.#error(FORM, this.#rest(this.#from));
-    this.#pid = Number(text.slice(start, end));
+    this.#pid = this.#readPid(text.slice(start, end));
     return after;
   }
 
@@ -313,11 +335,11 @@ class Parser {
     const last = words.at(-1) ?? '';
     const isExit = kind === 'exited' && words.length === 3 && readNumber(last) !== undefined;
     const isKill = kind === 'killed' && words.length >= 3;
-    const isSuperseded = kind === 'superseded' && isDigit(last.charCodeAt(0));
+    const isSuperseded = kind === 'superseded' && /^[0-9]+$/.test(last);
     if (!isExit && !isKill && !isSuperseded) {
       throw this.#error('+++ exited with N +++ or its like', quoted(text));
     }
-    const successor = isSuperseded ? Number(last) : 0;
+    const successor = isSuperseded ? this.#readPid(last) : 0;
     const end: Mutable<StraceEnd> = {
       pid: this.#pid,
       time: this.#time,

@@ -9,7 +9,7 @@
 
 import { bug } from '../../base/bug.js';
 import { EEXIST, ENOMEM } from '../../base/errno.js';
-import { pageAlignUp } from '../../base/units.js';
+import { isPageAligned, pageAlignUp, TASK_SIZE } from '../../base/units.js';
 import { closeContext, findContext, openContext, putContext } from '../../drivers/svm/device.js';
 import { type SvmDevice } from '../../drivers/svm/types.js';
 import { type Cpu } from '../../machine/cpu.js';
@@ -31,6 +31,7 @@ import {
   MAP_FIXED,
   MAP_FIXED_NOREPLACE,
   MAP_PRIVATE,
+  MREMAP_DONTUNMAP,
   MREMAP_FIXED,
   MREMAP_MAYMOVE,
   PROT_READ,
@@ -74,6 +75,7 @@ export function perform(cpu: Cpu, world: ReplayWorld, row: number): number {
     case OPCODES.fork:
       return performFork(cpu, world, row, mm);
     case OPCODES.thread:
+    case OPCODES.vfork:
       mmget(cpu, mm); // the child's; it leaves by exit or exec
       countTasks(cpu, state, index, 1);
       return field(plan, row, ROW_EXPECTED);
@@ -136,8 +138,7 @@ function performMmap(cpu: Cpu, world: ReplayWorld, row: number, mm: MmStruct): V
   const logged = field(plan, row, ROW_ARGS + 3);
   const file = field(plan, row, ROW_ARGS + 4);
   const offset = field(plan, row, ROW_ARGS + 5);
-  const wasPlaced = field(plan, row, ROW_EXPECTED) >= 0 && (logged & MAP_FIXED) === 0;
-  const flags = wasPlaced ? logged | MAP_FIXED_NOREPLACE : logged;
+  const flags = mmapFlags(logged, address, length, field(plan, row, ROW_EXPECTED));
   return mmap(
     cpu,
     mm,
@@ -148,6 +149,18 @@ function performMmap(cpu: Cpu, world: ReplayWorld, row: number, mm: MmStruct): V
     file < 0 ? NULL : fileAt(cpu, state, file),
     offset,
   );
+}
+
+/**
+ * A mapping that the kernel placed must find its place free. One that failed has replaced nothing, so it is
+ * tried at any other place, unless its place is already wrong by itself.
+ */
+function mmapFlags(logged: number, address: Va, length: number, expected: number): number {
+  const isFixed = (logged & MAP_FIXED) !== 0;
+  if (expected >= 0) return isFixed ? logged : logged | MAP_FIXED_NOREPLACE;
+  const isPlace = isPageAligned(address) && address + pageAlignUp(length) <= TASK_SIZE;
+  const replaces = (logged & (MAP_FIXED | MAP_FIXED_NOREPLACE)) === MAP_FIXED;
+  return replaces && isPlace ? logged & ~MAP_FIXED : logged;
 }
 
 /** A move to where the kernel chose is a move to a fixed place that must be free. */
@@ -207,7 +220,9 @@ function performFork(cpu: Cpu, world: ReplayWorld, row: number, parent: MmStruct
 /** The address space begins, with one task in it, and the devices get to know it. */
 function enterMm(cpu: Cpu, world: ReplayWorld, index: number, mm: MmStruct): void {
   countTasks(cpu, world.state, index, 1);
-  for (const device of world.devices) openContext(cpu, device, mm);
+  for (const device of world.devices) {
+    if (openContext(cpu, device, mm) === NULL) bug("no memory for a device's context");
+  }
   setMm(cpu, world.state, index, mm);
 }
 
@@ -231,14 +246,34 @@ export function leaveMm(cpu: Cpu, world: ReplayWorld, index: number): void {
 }
 
 /**
- * A call ended otherwise than in the log: takes back what it mapped, so that the calls after it find the
- * address space as they found it then.
+ * A call ended otherwise than in the log: takes back what it did, so that the calls after it find the
+ * address space as they found it then. Not taken back: protections, unmappings, and of memory that a call
+ * was to lock, that it was locked before.
  */
 export function undo(cpu: Cpu, world: ReplayWorld, row: number, emulated: number): void {
   const { plan, state } = world;
-  const opcode = field(plan, row, ROW_OPCODE);
   const mm = mmAt(cpu, state, field(plan, row, ROW_MM));
-  if (mm === NULL || emulated < 0) return;
-  if (opcode === OPCODES.mmap) munmap(cpu, mm, emulated, field(plan, row, ROW_ARGS + 1));
-  else if (opcode === OPCODES.brk) brk(cpu, mm, field(plan, row, ROW_EXPECTED));
+  if (mm === NULL) return;
+  const expected = field(plan, row, ROW_EXPECTED);
+  const opcode = field(plan, row, ROW_OPCODE);
+  if (opcode === OPCODES.brk) brk(cpu, mm, expected);
+  if (expected >= 0) return;
+  const address = field(plan, row, ROW_ARGS);
+  const length = field(plan, row, ROW_ARGS + 1);
+  if (opcode === OPCODES.mlock || opcode === OPCODES.mlock2) munlock(cpu, mm, address, length);
+  else if (opcode === OPCODES.mlockall) munlockall(cpu, mm);
+  else if (opcode === OPCODES.mmap && emulated >= 0) munmap(cpu, mm, emulated, length);
+  else if (opcode === OPCODES.mremap && emulated >= 0) undoMremap(cpu, plan, row, mm, emulated);
+}
+
+function undoMremap(cpu: Cpu, plan: EncodedPlan, row: number, mm: MmStruct, emulated: Va): void {
+  const address = field(plan, row, ROW_ARGS);
+  const oldSize = pageAlignUp(field(plan, row, ROW_ARGS + 1));
+  const newSize = pageAlignUp(field(plan, row, ROW_ARGS + 2));
+  const flags = field(plan, row, ROW_ARGS + 3);
+  const isCopy = oldSize === 0 || (flags & MREMAP_DONTUNMAP) !== 0;
+  if (isCopy) munmap(cpu, mm, emulated, newSize);
+  else if (emulated !== address) {
+    mremap(cpu, mm, emulated, newSize, oldSize, MREMAP_MAYMOVE | MREMAP_FIXED, address);
+  } else if (newSize > oldSize) munmap(cpu, mm, address + oldSize, newSize - oldSize);
 }

@@ -4,9 +4,9 @@
  * The plan says for every traced thread (*task*) which operations it performs, on which address space
  * (*mm*), with which outcome, and after which operations of other tasks. What could not be told from
  * the log is not guessed: calls whose arguments say too little are listed in `skipped` with the reason,
- * and calls that do not concern the address space's layout are counted in `unknownCalls`. A call whose
- * logged outcome does not follow from the rest of the log is replayed like any other, and listed in
- * `unexplained`.
+ * calls on memory that are not emulated are counted in `notEmulated`, and calls of any other kind in
+ * `unknownCalls`. A call whose logged outcome does not follow from the rest of the log is replayed like any
+ * other, and listed in `unexplained`.
  *
  * Rule       Every operation of the plan that is explained has the logged outcome in any replay that
  *            keeps the waits, as far as outcomes depend on which pages are mapped and where the break is.
@@ -15,7 +15,7 @@
  */
 import { Learned } from './learned.js';
 import { findLives } from './lives.js';
-import { type Operation } from './operations.js';
+import { type Operation, type Unexplained } from './operations.js';
 import { type Range } from './page-ranges.js';
 import { type StraceLog } from './parse.js';
 import { assignSlots } from './slots.js';
@@ -51,10 +51,18 @@ export interface PlanFile {
   readonly sizeBytes: number;
 }
 
+/** A call whose outcome does not follow from the rest of the log. */
+export interface UnexplainedCall extends Unexplained {
+  readonly line: number;
+  readonly name: string;
+}
+
 export interface PlanTotals {
   /** Calls that a replay knows, by name: all of the log's, also those skipped. */
   readonly calls: Readonly<Record<string, number>>;
-  /** Calls that a replay does not know, by name. */
+  /** Calls on memory that a replay leaves out, by name. */
+  readonly notEmulated: Readonly<Record<string, number>>;
+  /** Calls that are no calls on memory, by name. */
   readonly unknownCalls: Readonly<Record<string, number>>;
   readonly skippedCalls: number;
   readonly operations: number;
@@ -67,6 +75,7 @@ export interface PlanTotals {
   readonly durationMs: number;
 }
 
+/** What a replay of a log will do: which CPU performs which operation, and after which others. */
 export interface StracePlan {
   /** The log, as errors name it. */
   readonly file: string;
@@ -79,7 +88,7 @@ export interface StracePlan {
   /** Calls that are not replayed. */
   readonly skipped: readonly SkippedCall[];
   /** Calls that are replayed although their outcome does not follow from the rest of the log. */
-  readonly unexplained: readonly SkippedCall[];
+  readonly unexplained: readonly UnexplainedCall[];
   readonly totals: PlanTotals;
 }
 
@@ -120,12 +129,12 @@ export function planStrace(log: StraceLog): StracePlan {
   return { file: log.file, tasks, mms, files, slots, skipped, unexplained, totals };
 }
 
-function unexplainedOf(log: StraceLog, tasks: readonly PlanTask[]): SkippedCall[] {
+function unexplainedOf(log: StraceLog, tasks: readonly PlanTask[]): UnexplainedCall[] {
   const names = new Map(log.calls.map(({ startLine, name }) => [startLine, name]));
   return tasks
     .flatMap(({ operations }) => operations)
-    .flatMap(({ line, unexplained: reason }) =>
-      reason === undefined ? [] : [{ line, name: names.get(line) ?? '', reason }],
+    .flatMap(({ line, unexplained }) =>
+      unexplained === undefined ? [] : [{ line, name: names.get(line) ?? '', ...unexplained }],
     )
     .sort((a, b) => a.line - b.line);
 }
@@ -156,14 +165,20 @@ function groupBySlot(tasks: readonly PlanTask[]): number[][] {
 function countCalls(
   log: StraceLog,
   meanings: readonly Meaning[],
-): Pick<PlanTotals, 'calls' | 'unknownCalls'> {
+): Pick<PlanTotals, 'calls' | 'notEmulated' | 'unknownCalls'> {
   const calls: Record<string, number> = {};
+  const notEmulated: Record<string, number> = {};
   const unknownCalls: Record<string, number> = {};
   log.calls.forEach(({ name }, index) => {
-    const counts = meanings[index]?.means === 'unknown' ? unknownCalls : calls;
-    counts[name] = (counts[name] ?? 0) + 1;
+    const meaning = meanings[index];
+    if (meaning?.means === 'notEmulated') countOne(notEmulated, meaning.what);
+    else countOne(meaning?.means === 'unknown' ? unknownCalls : calls, name);
   });
-  return { calls, unknownCalls };
+  return { calls, notEmulated, unknownCalls };
+}
+
+function countOne(counts: Record<string, number>, name: string): void {
+  counts[name] = (counts[name] ?? 0) + 1;
 }
 
 function sum<T>(items: readonly T[], sizeOf: (item: T) => number): number {

@@ -1,6 +1,6 @@
 /**
  * Program of a simulated CPU in a replay: performs the calls of the tasks that ran on it, in their order,
- * and notes those that do not end as in the log.
+ * and notes those that do not end as in the log, unless the reason lies outside it.
  *
  * An operation begins when those it waits for have completed, and not before its time in the log (unless
  * the replay runs as fast as it can).
@@ -10,6 +10,7 @@
 import { clockMs, fetchAdd, park, readAddress, readOnce, unpark, write } from '#memory';
 
 import { type Cpu } from '../../machine/cpu.js';
+import { EVERYBODY, HALT_SLICE_MS } from '../../machine/limits.js';
 import { beginWait, checkHalted, endWait, noteProgress } from '../../machine/sched.js';
 import { WAIT_LOG_TIME } from '../../machine/wait-kind.js';
 import { member } from '../../memory/layout.js';
@@ -19,6 +20,7 @@ import {
   field,
   ROW_EXPECTED,
   ROW_FIRST_WAIT,
+  ROW_IS_OUTSIDE,
   ROW_NUMBER,
   ROW_TASK,
   ROW_TIME_MS,
@@ -42,9 +44,6 @@ export interface ReplayCpuArgs extends ReplayWorld {
   readonly rowCount: number;
 }
 
-const SLICE_MS = 100;
-const EVERYBODY = 0x7fffffff;
-
 /** The program. */
 export function replayCpu(cpu: Cpu, args: ReplayCpuArgs): void {
   const { state, plan, result, firstRow, rowCount } = args;
@@ -57,7 +56,7 @@ export function replayCpu(cpu: Cpu, args: ReplayCpuArgs): void {
       histogramRecord(cpu, latencies, (clockMs(cpu) - before) * NS_PER_MS);
     }
     if (emulated !== field(plan, row, ROW_EXPECTED)) {
-      noteDifference(cpu, state, row, emulated);
+      if (field(plan, row, ROW_IS_OUTSIDE) === 0) noteDifference(cpu, state, row, emulated);
       undo(cpu, args, row, emulated);
     }
     completeOperation(cpu, state, field(plan, row, ROW_TASK), field(plan, row, ROW_NUMBER));
@@ -94,7 +93,7 @@ function waitForTime(cpu: Cpu, { state, plan, pace }: ReplayCpuArgs, row: number
   if (left <= 0) return !isStopped(cpu, state);
   beginWait(cpu, WAIT_LOG_TIME, state);
   while (left > 0 && !isStopped(cpu, state)) {
-    park(cpu, state, ReplayState.stop, 0, Math.min(left, SLICE_MS));
+    park(cpu, state, ReplayState.stop, 0, Math.min(left, HALT_SLICE_MS));
     checkHalted(cpu);
     left = due - clockMs(cpu);
   }

@@ -39,7 +39,9 @@ import { histogramRecord, NS_PER_MS } from '../histogram.js';
 import { pick, seedFor, xorshift } from '../xorshift.js';
 import { ReplayResult, ReplayState } from './replay-state.js';
 
+/** Where devices fault in a replay. */
 export const PATTERNS = ['random', 'sequential', 'zipf'] as const;
+/** One of PATTERNS. */
 export type Pattern = (typeof PATTERNS)[number];
 
 /** Pages that a fault looks at. */

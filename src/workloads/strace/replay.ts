@@ -9,26 +9,23 @@ import { parkAsync, read, readOnce, write, writeAddress, writeOnce } from '#memo
 
 import { EXIT_USAGE, FaultlineError } from '../../base/bug.js';
 import { errnoName } from '../../base/errno.js';
+import { reasonOf } from '../../base/reason.js';
 import { createSvmDevice, destroySvmDevice } from '../../drivers/svm/device.js';
 import { svmDriver } from '../../drivers/svm/driver.js';
-import { bootSvmStats, type SvmTotals, svmTotals } from '../../drivers/svm/stats.js';
+import { svmTotals } from '../../drivers/svm/stats.js';
 import { type SvmDevice, SvmEngine, SvmRequest } from '../../drivers/svm/types.js';
 import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HmmPfn, HmmRange } from '../../hmm/types.js';
 import { Crew, type CrewMember } from '../../host/crew.js';
-import { loadModules } from '../../host/modules.js';
-import { bootMachine } from '../../machine/boot.js';
 import { type Cpu } from '../../machine/cpu.js';
 import { CPUS_MAX } from '../../machine/limits.js';
-import { registerOps } from '../../machine/ops-table.js';
 import { member } from '../../memory/layout.js';
 import { type AtomicsForm } from '../../memory/native.js';
-import { bootMm } from '../../mm/boot.js';
 import { createFile, fput } from '../../mm/file.js';
 import { type File } from '../../mm/types.js';
-import { BUILT_INS, SVM_DRIVER_MODULE } from '../built-ins.js';
+import { bootWorkloadMachine } from '../boot.js';
 import { type Latencies, latenciesOf } from '../histogram.js';
-import { assertNoLeak, framesAccountedFor } from '../leak.js';
-import { type LoadedDriver } from '../measure.js';
+import { assertNoLeak, assertNoWarning } from '../leak.js';
+import { type LoadedDriver, stallOption } from '../measure.js';
 import { outOfMemory, SetupMemory } from '../setup-memory.js';
 import {
   type EncodedPlan,
@@ -55,31 +52,47 @@ import {
   ReplayState,
   setWord,
 } from './replay-state.js';
+import { type SkippedCall } from './sweep.js';
 
+/** How a log is replayed. */
 export interface ReplayOptions {
+  /** Threads that fault for the devices while the programs run; dealt out among the devices. */
   readonly faultThreads: number;
+  /** Devices, each of which knows every address space. */
   readonly devices: number;
   readonly pattern: Pattern;
   /** How many times as fast as in the log; 0 = as fast as it can. */
   readonly speed: number;
+  /** Of the devices' choices; 1 to 2^31 - 1. */
   readonly seed: number;
   readonly atomics: AtomicsForm;
   readonly driver?: LoadedDriver;
+  /** A CPU that gets nowhere for so long ends the run as a failure. Unit: milliseconds. */
+  readonly stallMs?: number;
+  /** Ends the replay; what has been replayed is reported. */
   readonly signal?: AbortSignal;
+  /** Called now and then with the share of operations performed, 0 to 1. */
   readonly onProgress?: (done: number) => void;
 }
 
-/** A call that did not end as in the log. */
+export interface CallCount {
+  readonly name: string;
+  readonly count: number;
+}
+
+/** A call that did not end as in the log, though the log decides how it ends. */
 export interface OutcomeDifference {
+  /** Where the call began in the log, from 1. */
   readonly line: number;
   readonly call: string;
   /** A value, an address in hexadecimal, or an error: `-ENOMEM`. */
   readonly logged: string;
   readonly emulated: string;
-  /** Why the log's outcome does not follow from the rest of the log, if it does not. */
+  /** Why the log's outcome contradicts the rest of the log, if it does. */
   readonly unexplained?: string;
 }
 
+/** What came of a replay. */
 export interface ReplayReport {
   readonly file: string;
   readonly tasks: number;
@@ -88,12 +101,24 @@ export interface ReplayReport {
   readonly cpus: number;
   /** Calls performed. */
   readonly replayed: number;
+  /** … by the call's name. */
   readonly byKind: Readonly<Record<string, number>>;
-  readonly unknownCalls: readonly { readonly name: string; readonly count: number }[];
+  /** Calls on memory that are not emulated: `shmat`, `madvise(MADV_REMOVE)`. */
+  readonly notEmulated: readonly CallCount[];
+  /** Calls in the log that are no calls on memory. */
+  readonly unknownCalls: readonly CallCount[];
+  /** Calls that were left out, and why. */
   readonly skipped: StracePlan['skipped'];
+  /**
+   * Calls that failed for a reason outside the log, such as a limit. They are replayed, and that they can
+   * end otherwise there is no difference.
+   */
+  readonly unexplained: readonly SkippedCall[];
+  /** In the order of lines; the first 4096. */
   readonly outcomeDifferences: readonly OutcomeDifference[];
   /** All of them, those that were not kept included. */
   readonly outcomeDifferenceCount: number;
+  /** Callbacks of the devices' drivers. */
   readonly invalidations: number;
   readonly invalidationsByEvent: Readonly<Record<string, number>>;
   readonly pagesInvalidated: number;
@@ -102,10 +127,14 @@ export interface ReplayReport {
   readonly deviceFaultsRefused: number;
   readonly retries: number;
   readonly deviceAccesses: number;
+  /** Device accesses through a mapping whose invalidation was over; must be 0. */
   readonly staleAccesses: number;
+  /** Of the calls, and of the device faults. */
   readonly call: Latencies;
   readonly fault: Latencies;
+  /** How long the replay took, and how long the log is. */
   readonly seconds: number;
+  readonly recordedSeconds: number;
   readonly interrupted: boolean;
 }
 
@@ -113,41 +142,59 @@ export interface ReplayReport {
 const RAM_BYTES = 1 << 30;
 const POLL_MS = 100;
 
-/** @throws FaultlineError naming file and line if the log cannot be understood; MachineFailure */
-export async function replayStrace(path: string, options: ReplayOptions): Promise<ReplayReport> {
-  const plan = planStrace(parseStrace(readLog(path), path));
+/**
+ * What a replay of the log in a file will do.
+ * @throws FaultlineError naming file and line if it cannot be read or understood
+ */
+export function planReplay(path: string): StracePlan {
+  return planStrace(parseStrace(readLog(path), path));
+}
+
+/** Boots, replays and takes down. @throws MachineFailure, FaultlineError */
+export async function replayStrace(
+  plan: StracePlan,
+  options: ReplayOptions,
+): Promise<ReplayReport> {
   const slots = plan.slots.length;
   const cpus = slots + options.faultThreads;
   if (cpus > CPUS_MAX) {
     throw bad(
-      `${path}: ${slots} threads at once and ${options.faultThreads} device threads are too many`,
+      `${plan.file}: ${slots} threads at once and ${options.faultThreads} device threads are more than ${CPUS_MAX}`,
     );
   }
-  const machine = bootMachine({ cpus, ramBytes: RAM_BYTES, atomics: options.atomics });
+  const { machine, opsModules, framesBefore } = await bootWorkloadMachine(
+    { cpus, ramBytes: RAM_BYTES, atomics: options.atomics },
+    options.driver?.url,
+  );
   const boot = machine.cpu;
-  bootMm(boot);
-  bootSvmStats(boot);
-  const opsModules = [SVM_DRIVER_MODULE, ...(options.driver ? [options.driver.url] : [])];
-  registerOps(boot, await loadModules(BUILT_INS, opsModules));
-  const framesBefore = framesAccountedFor(boot);
   const replay = new Replay(boot, plan, options);
-  const crew = new Crew(machine, replay.members(), { opsModules });
-  await crew.ready();
-  replay.begin();
-  crew.start();
-  await replay.watch(crew);
-  await crew.results();
-  const report = replay.finish();
-  assertNoLeak(boot, framesBefore);
-  return report;
+  const crew = new Crew(machine, replay.members(), {
+    opsModules,
+    watchdog: { countsProgress: true, ...stallOption(options) },
+    ...(options.signal && { signal: options.signal }),
+  });
+  try {
+    await crew.ready();
+    replay.begin();
+    crew.start();
+    await replay.watch(crew);
+    await crew.results();
+    assertNoWarning(boot);
+    if (crew.isHalted) return replay.report(); // interrupted in the middle of something
+    const report = replay.finish();
+    assertNoLeak(boot, framesBefore);
+    return report;
+  } catch (error) {
+    await crew.abandon();
+    throw error;
+  }
 }
 
 function readLog(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
-    const reason = error instanceof Error && 'code' in error ? String(error.code) : String(error);
-    throw bad(`--strace ${path}: cannot be read (${reason})`);
+    throw bad(`${path}: cannot be read: ${reasonOf(error)}`);
   }
 }
 
@@ -292,7 +339,7 @@ class Replay {
     const boot = this.#boot;
     const { devices } = this.#world;
     this.#endAddressSpaces();
-    const report = this.#report(svmTotals(boot));
+    const report = this.report();
     for (const device of devices) destroySvmDevice(boot, device);
     for (const file of this.#files) fput(boot, file);
     this.#memory.free(boot);
@@ -310,8 +357,10 @@ class Replay {
     }
   }
 
-  #report(totals: SvmTotals): ReplayReport {
+  /** What has come of it; nobody may be running. */
+  report(): ReplayReport {
     const boot = this.#boot;
+    const totals = svmTotals(boot);
     const plan = this.#plan;
     const { state } = this.#world;
     const sumOf = (args: readonly { result: ReplayResult }[], counter: Counter): number =>
@@ -330,11 +379,12 @@ class Replay {
       cpus: this.#replayers.length,
       replayed: performed.length,
       byKind: countByKind(performed),
-      unknownCalls: Object.entries(plan.totals.unknownCalls).map(([name, count]) => ({
-        name,
-        count,
-      })),
+      notEmulated: countsOf(plan.totals.notEmulated),
+      unknownCalls: countsOf(plan.totals.unknownCalls),
       skipped: plan.skipped,
+      unexplained: plan.unexplained
+        .filter(({ isOutside }) => isOutside)
+        .map(({ line, name, reason }) => ({ line, name, reason })),
       outcomeDifferences: this.#differences(),
       outcomeDifferenceCount: readOnce(boot, state, ReplayState.differenceCount),
       invalidations: totals.invalidations,
@@ -348,7 +398,10 @@ class Replay {
       call: latencies(this.#replayers),
       fault: latencies(this.#deviceThreads),
       seconds: (this.#endedMs - this.#startedMs) / 1000,
-      interrupted: readOnce(boot, state, ReplayState.stop) !== 0,
+      recordedSeconds: plan.totals.durationMs / 1000,
+      interrupted:
+        readOnce(boot, state, ReplayState.stop) !== 0 ||
+        readOnce(boot, state, ReplayState.finishedCpus) < this.#replayers.length,
     };
   }
 
@@ -394,6 +447,10 @@ function formatOutcome(kind: OperationKind, value: number): string {
   if (value < 0) return errnoName(value);
   const isAddress = kind === 'mmap' || kind === 'mremap' || kind === 'brk';
   return isAddress ? `0x${value.toString(16)}` : String(value);
+}
+
+function countsOf(counts: Readonly<Record<string, number>>): CallCount[] {
+  return Object.entries(counts).map(([name, count]) => ({ name, count }));
 }
 
 function countByKind(kinds: readonly OperationKind[]): Record<string, number> {

@@ -16,13 +16,13 @@
  *
  * @module
  */
-import { EFAULT, errnoName } from '../../base/errno.js';
+import { EFAULT } from '../../base/errno.js';
 import { applyAction, UNKNOWN_BREAK } from './address-space.js';
 import { type Footprint, footprintOf } from './conflicts.js';
 import { Files } from './files.js';
 import { type Learned } from './learned.js';
 import { type Lives } from './lives.js';
-import { type Action, type ActionWith, type Operation } from './operations.js';
+import { type Action, type ActionWith, type Operation, type Unexplained } from './operations.js';
 import {
   agrees,
   birthWaits,
@@ -46,6 +46,7 @@ import {
 } from './state.js';
 import { badTrace } from './trace-error.js';
 import { type AddressSpaceCall, type Birth, type Meaning } from './translate.js';
+import { explain } from './unexplained.js';
 
 /** A call that the replay leaves out. */
 export interface SkippedCall {
@@ -167,9 +168,7 @@ class Sweep {
       return;
     }
     if (this.#outlivesVfork(task, call)) this.#exec(task, call.startLine, call.time);
-    const action: Action = birth.sharesMemory
-      ? { kind: 'thread', childTask: child.index }
-      : { kind: 'fork', childTask: child.index, childMm: -1 };
+    const action = birthAction(birth, child.index);
     const outcome = birth.childTid;
     this.#takeOff(call, task, { action, outcome, descriptor: -1, opensFile: false, birth });
   }
@@ -225,14 +224,16 @@ class Sweep {
 
   /**
    * A call whose answer does not follow from the log as it has been understood: it is replayed, but what
-   * it did is not relied on.
+   * it did is not relied on. If it was refused for a reason outside the log, it did nothing.
    */
   #disagree(flight: InFlight): void {
     const { action, outcome, mm } = flight;
     const { pages } = footprintOf(mm.space, action, outcome);
-    for (const { start, end } of pages) mm.space.lose(start, end);
+    const unexplained = explain(flight);
+    const isHarmless = unexplained.isOutside && action.kind !== 'mremap'; // which unmaps its target first
+    if (!isHarmless) for (const { start, end } of pages) mm.space.lose(start, end);
     this.#disagreements.push({ mm, pages, wantsMapped: wantsMapped(flight) });
-    this.#addOperation(flight, action, whyDisagrees(flight));
+    this.#addOperation(flight, action, unexplained);
   }
 
   /** Looks for forks whose order with another call would explain what disagreed. */
@@ -251,7 +252,7 @@ class Sweep {
     this.#addOperation(flight, action, undefined);
   }
 
-  #addOperation(flight: InFlight, action: Action, unexplained: string | undefined): void {
+  #addOperation(flight: InFlight, action: Action, unexplained: Unexplained | undefined): void {
     const { call, task, mm } = flight;
     flight.operation = {
       task: task.life.index,
@@ -275,13 +276,13 @@ class Sweep {
     if (action.kind === 'mmap' && flight.outcome >= 0) {
       return { ...action, file: this.#files.fileOf(flight, action) };
     }
-    if (action.kind !== 'fork' && action.kind !== 'thread') return action;
+    if (!('childTask' in action)) return action;
     const child = this.#tasks[action.childTask];
     if (child === undefined) return action;
     child.madeBy = flight;
     child.process.alive.add(child);
     if (birth?.sharesProcess === false) this.#files.inherit(child.process, task.process);
-    if (action.kind === 'thread') {
+    if (action.kind !== 'fork') {
       this.#join(child, mm);
       child.bornAfter = flight.seen;
       return action;
@@ -404,6 +405,11 @@ class Sweep {
   }
 }
 
+function birthAction(birth: Birth, childTask: number): Action {
+  if (!birth.sharesMemory) return { kind: 'fork', childTask, childMm: -1 };
+  return { kind: birth.waitsForExec ? 'vfork' : 'thread', childTask };
+}
+
 /** True if another call that is under way explains a break that is not the known one. */
 function isBreakInFlight(mm: MmState, brk: number): boolean {
   for (const { action, outcome } of mm.pending) {
@@ -418,19 +424,4 @@ function wantsMapped({ action, outcome, mm }: InFlight): boolean {
   if (action.kind === 'mmap' || action.kind === 'brk') return !hasSucceeded;
   if (action.kind !== 'mremap') return hasSucceeded;
   return !hasSucceeded || answerOf(mm.space, action, outcome) === -EFAULT;
-}
-
-/** Why the answer of a call does not follow from the log. */
-function whyDisagrees({ call, action, outcome, mm }: InFlight): string {
-  const answer = answerOf(mm.space, action, outcome);
-  if (action.kind === 'brk') {
-    return `answers ${hex(outcome)}, but by the log the break is ${hex(answer)}`;
-  }
-  const logged = outcome >= 0 ? 'succeeds' : `fails with ${call.error}`;
-  if (answer >= 0) return `${logged}, for a reason that is not in the log`;
-  return `${logged}, but by the log it had to fail with ${errnoName(answer).slice(1)}`;
-}
-
-function hex(value: number): string {
-  return `0x${value.toString(16)}`;
 }

@@ -26,5 +26,10 @@ export function badTrace(place: TracePlace, expected: string, found: string): Fa
 
 /** A piece of the log as a message shows it: quoted, on one line, cut to a readable length. */
 export function quoted(text: string): string {
-  return JSON.stringify(text.length <= SHOWN_MAX ? text : `${text.slice(0, SHOWN_MAX)}…`);
+  return JSON.stringify(shortened(text));
+}
+
+/** A piece of the log that is digits and signs only: cut to a readable length. */
+export function shortened(text: string): string {
+  return text.length <= SHOWN_MAX ? text : `${text.slice(0, SHOWN_MAX)}…`;
 }

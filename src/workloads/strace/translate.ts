@@ -4,16 +4,18 @@
  * @module
  */
 import { errnoValue } from '../../base/errno.js';
-import { MAP_ANONYMOUS } from '../../mm/uapi.js';
+import { MAP_ANONYMOUS, MAP_FIXED } from '../../mm/uapi.js';
 import { CallArguments } from './call-arguments.js';
 import {
   CLONE_FLAGS,
   CLONE_THREAD,
   CLONE_VFORK,
   CLONE_VM,
+  EMULATED_ADVICE,
   MADV_ADVICE,
   MAP_FLAGS,
   MCL_FLAGS,
+  MEMORY_CALLS,
   MLOCK_FLAGS,
   MREMAP_FLAGS,
   MS_FLAGS,
@@ -51,7 +53,8 @@ export type Meaning =
   | { readonly means: 'exec' } // one that succeeded
   | { readonly means: 'nothing' } // no operation of its own
   | { readonly means: 'skipped'; readonly reason: string }
-  | { readonly means: 'unknown' }; // no call that a replay knows
+  | { readonly means: 'notEmulated'; readonly what: string } // on memory, with an effect that a replay has not
+  | { readonly means: 'unknown' }; // no call on memory
 
 type Reader = (args: CallArguments, outcome: number) => Action;
 
@@ -124,14 +127,18 @@ function translate(call: StraceCall, file: string): Meaning {
   const reader = READERS.get(name);
   if (reader === undefined && !BIRTHS.has(name)) {
     if (EXECS.has(name)) return call.result === 0 ? { means: 'exec' } : NOTHING;
-    return EXITS.has(name) ? NOTHING : UNKNOWN;
+    if (EXITS.has(name)) return NOTHING;
+    return MEMORY_CALLS.has(name) ? { means: 'notEmulated', what: name } : UNKNOWN;
   }
   if (call.result === undefined) return { means: 'skipped', reason: whyNoResult(call) };
   const outcome = outcomeOf(call.result, call.error);
   const args = new CallArguments(call, file);
-  return reader === undefined
-    ? translateBirth(call, args, outcome)
-    : translateOperation(call, args, outcome, reader(args, outcome));
+  if (reader === undefined) return translateBirth(call, args, outcome);
+  const action = reader(args, outcome);
+  if (action.kind === 'madvise' && !EMULATED_ADVICE.has(action.advice)) {
+    return { means: 'notEmulated', what: `${name}(${args.text(2)})` };
+  }
+  return translateOperation(call, args, outcome, action);
 }
 
 function whyNoResult(call: StraceCall): string {
@@ -140,7 +147,8 @@ function whyNoResult(call: StraceCall): string {
 }
 
 function outcomeOf(result: number, error: string): number {
-  return error === '' ? result : (errnoValue(error) ?? NaN);
+  if (error === '') return result >= 0 ? result : NaN; // `-1 (errno 531)` is an error without a name
+  return errnoValue(error) ?? NaN;
 }
 
 function translateOperation(
@@ -150,12 +158,6 @@ function translateOperation(
   action: Action,
 ): Meaning {
   const isFile = action.kind === 'mmap' && (action.flags & MAP_ANONYMOUS) === 0;
-  if (isFile && !(outcome >= 0)) {
-    return {
-      means: 'skipped',
-      reason: `fails with ${call.error}, and what the file allows is not in the log`,
-    };
-  }
   const descriptor = isFile ? args.descriptor(4) : -1;
   const opensFile = isFile && call.args[0] === 'NULL' && action.offset === 0;
   return { means: 'operation', action, outcome, descriptor, opensFile };
@@ -186,12 +188,14 @@ function birthFlags(call: StraceCall, args: CallArguments): number {
 
 function readMmap(args: CallArguments, outcome: number): Action {
   args.expectCount(6);
+  const flags = args.flags(3, MAP_FLAGS);
+  const wasPlaced = outcome >= 0 && (flags & MAP_FIXED) === 0;
   return {
     kind: 'mmap',
-    address: outcome >= 0 ? outcome : args.number(0),
+    address: wasPlaced ? outcome : args.number(0),
     length: args.number(1),
     protection: args.flags(2, PROT_FLAGS),
-    flags: args.flags(3, MAP_FLAGS),
+    flags,
     file: -1,
     offset: args.number(5),
   };
