@@ -4,10 +4,8 @@
  * @module
  */
 import { InvalidArgumentError } from 'commander';
+import { CPUS_MAX, FaultlineError, type PointConfig } from 'faultline';
 
-import { FaultlineError } from '../base/bug.js';
-import { CPUS_MAX } from '../machine/limits.js';
-import { type PointConfig } from '../workloads/workload.js';
 import { badOptions, integer, real } from './options.js';
 
 /** What can be swept: option name, key in the configuration, reader of one value. */
@@ -32,13 +30,19 @@ export interface SweepOption {
 }
 
 /** Reads `--sweep KEY=A,B,C`; the option can be repeated. */
-export function readSweep(text: string, previous: readonly SweepOption[]): SweepOption[] {
-  const [name = '', list = ''] = text.split('=', 2);
-  if (!isSweepName(name)) {
+export function readSweep(text: string, previous: readonly SweepOption[] = []): SweepOption[] {
+  const [name = '', list, ...rest] = text.split('=');
+  if (!isSweepName(name) || list === undefined || rest.length > 0) {
     const known = Object.keys(SWEEPABLE).join(', ');
     throw new InvalidArgumentError(`It must be KEY=A,B,C with KEY one of ${known}.`);
   }
+  if (previous.some((one) => one.name === name)) {
+    throw new InvalidArgumentError(`There are two sweeps of ${name}.`);
+  }
   const values = list.split(',').map((value) => SWEEPABLE[name].read(value));
+  if (new Set(values).size < values.length) {
+    throw new InvalidArgumentError('It names a value twice.');
+  }
   return [...previous, { name, values }];
 }
 
@@ -46,7 +50,10 @@ function isSweepName(name: string): name is SweepName {
   return Object.hasOwn(SWEEPABLE, name);
 }
 
-/** What each workload measures where no option says otherwise. */
+/**
+ * What each workload measures where no option says otherwise. The fault threads of svm are dealt out among
+ * its devices: it has one for each.
+ */
 const DEFAULTS: Readonly<Record<string, Sweeps>> = {
   'fault-invalidate': {
     faultThreads: [2],
@@ -80,13 +87,26 @@ export function pointsFor(
   if (defaults === undefined) {
     throw new FaultlineError('FAULTLINE_BAD_WORKLOAD', `there is no workload '${workload}'`);
   }
+  for (const { name } of sweeps) {
+    if (given[SWEEPABLE[name].key] !== undefined) {
+      throw badOptions(`--${name} and --sweep ${name}=… contradict each other: give one of them`);
+    }
+  }
   const values = { ...defaults };
   for (const key of Object.keys(defaults) as SweepKey[]) {
     const value = given[key];
     if (value !== undefined) values[key] = [value];
   }
   for (const { name, values: swept } of sweeps) values[SWEEPABLE[name].key] = swept;
-  const points = product(values).map((point) => ({ ...point, ...common }));
+  const isOnePerDevice =
+    workload === 'svm' &&
+    given.faultThreads === undefined &&
+    !sweeps.some(({ name }) => name === 'fault-threads');
+  const points = product(values).map((point) => ({
+    ...point,
+    ...(isOnePerDevice && { faultThreads: point.devices }),
+    ...common,
+  }));
   for (const point of points) checkPoint(workload, point);
   return points;
 }
@@ -115,7 +135,10 @@ function checkPoint(workload: string, point: PointConfig): void {
   const threads = faultThreads + invalidators;
   if (threads === 0)
     throw badOptions('--fault-threads and --invalidators are both 0: there is nothing to do');
-  if (threads + devices > CPUS_MAX) throw badOptions(`a machine has at most ${CPUS_MAX} CPUs`);
+  const cpus = workload === 'svm' ? threads + devices : threads; // an engine is a CPU, too
+  if (cpus > CPUS_MAX) {
+    throw badOptions(`a machine has at most ${CPUS_MAX} CPUs, and this takes ${cpus}`);
+  }
   if (workload === 'svm' && faultThreads < devices) {
     throw badOptions(
       `svm needs a fault thread for each device: --fault-threads is less than ${devices}`,
@@ -125,7 +148,7 @@ function checkPoint(workload: string, point: PointConfig): void {
   const slice = Math.floor(arenaPages / slices);
   if (slice < rangePages) {
     throw badOptions(
-      `--range-pages ${rangePages} does not fit: --arena-pages ${arenaPages} leaves each of ${slices} threads ${slice}`,
+      `--range-pages ${rangePages} does not fit: --arena-pages ${arenaPages} leaves each of ${slices} threads ${slice} pages`,
     );
   }
 }

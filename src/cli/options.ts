@@ -4,8 +4,7 @@
  * @module
  */
 import { InvalidArgumentError } from 'commander';
-
-import { EXIT_USAGE, FaultlineError } from '../base/bug.js';
+import { EXIT_USAGE, FaultlineError } from 'faultline';
 
 /** An integer between two bounds. */
 export function integer(min: number, max: number): (text: string) => number {
@@ -37,6 +36,12 @@ export function oneOf<const T extends string>(...words: readonly T[]): (text: st
       throw new InvalidArgumentError(`It must be one of ${words.join(', ')}.`);
     return found;
   };
+}
+
+/** The name of a file. */
+export function fileName(text: string): string {
+  if (text === '') throw new InvalidArgumentError('It must be the name of a file.');
+  return text;
 }
 
 /** Options that do not go together, or make no sense. */

@@ -32,6 +32,8 @@ export interface BenchPoint {
   readonly invalidate: JsonLatencies;
   readonly staleAccesses: number;
   readonly seconds: number;
+  /** How long the machine and its workers took to get ready. Unit: milliseconds. */
+  readonly bootMs: number;
   readonly rounds: number;
   readonly marginOfErrorPercent: number;
   readonly interrupted: boolean;
@@ -52,8 +54,7 @@ export interface BenchResult {
 /** A point as the result file states it. */
 export function benchPoint(workload: string, result: PointResult): BenchPoint {
   const { fault, invalidate, totals } = result;
-  // where service threads work for engines, it is they who retry
-  const retries = fault.retries > 0 ? fault.retries : totals.retries;
+  const { retries } = result;
   const tries = fault.operations + retries;
   return {
     workload,
@@ -69,6 +70,7 @@ export function benchPoint(workload: string, result: PointResult): BenchPoint {
     invalidate: invalidate.latencies,
     staleAccesses: totals.staleAccesses,
     seconds: result.seconds,
+    bootMs: result.bootMs,
     rounds: result.rounds,
     marginOfErrorPercent: result.marginOfErrorPercent,
     interrupted: result.interrupted,

@@ -9,6 +9,7 @@ import { arch, availableParallelism, cpus, platform, release, totalmem } from 'n
 import { fileURLToPath } from 'node:url';
 
 import { type AtomicsForm } from '../memory/native.js';
+import { countOf } from './format.js';
 
 export interface Environment {
   readonly faultline: string;
@@ -16,6 +17,10 @@ export interface Environment {
   readonly commit: string | null;
   readonly cpu: string;
   readonly cores: number;
+  /** Worker threads of the largest machine of the run. */
+  readonly threads: number;
+  /** There are more of them than cores, so what was measured includes waiting for a core. */
+  readonly oversubscribed: boolean;
   readonly memoryBytes: number;
   readonly os: string;
   readonly node: string;
@@ -32,13 +37,18 @@ export function packageVersion(): string {
   return (JSON.parse(text) as { version: string }).version;
 }
 
-/** Describes this machine and this run. */
-export function describeEnvironment(atomics: AtomicsForm): Environment {
+/**
+ * Describes this machine and this run.
+ * @param threads worker threads of the largest machine of the run
+ */
+export function describeEnvironment(atomics: AtomicsForm, threads: number): Environment {
   return {
     faultline: packageVersion(),
     commit: commitOf(PACKAGE_ROOT),
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
     cores: availableParallelism(),
+    threads,
+    oversubscribed: threads > availableParallelism(),
     memoryBytes: totalmem(),
     os: `${platform()} ${release()} ${arch()}`,
     node: process.versions.node,
@@ -63,5 +73,12 @@ function commitOf(root: string): string | null {
 export function environmentLine(environment: Environment): string {
   const { cpu, cores, os, node, v8, atomics, faultline, commit } = environment;
   const version = commit === null ? faultline : `${faultline} (${commit})`;
-  return `faultline ${version} · ${cpu}, ${cores} cores · ${os} · Node ${node}, V8 ${v8} · ${atomics} atomics`;
+  return `faultline ${version} · ${cpu}, ${countOf(cores, 'core')} · ${os} · Node ${node}, V8 ${v8} · ${atomics} atomics`;
+}
+
+/** What a reader must know if there are more threads than cores; one line or none. */
+export function oversubscriptionNote({ threads, cores, oversubscribed }: Environment): string[] {
+  if (!oversubscribed) return [];
+  const counts = `${countOf(threads, 'thread')} on ${countOf(cores, 'core')}`;
+  return [`note: ${counts}: latencies and shares include waiting for a core`];
 }

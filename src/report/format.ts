@@ -25,11 +25,14 @@ export function formatShare(share: number): string {
   return `${(100 * share).toFixed(share < 0.1 ? 2 : 1)} %`;
 }
 
-/** `1:05`, `42 s`. */
-export function formatSeconds(seconds: number): string {
-  const whole = Math.max(0, Math.round(seconds));
-  if (whole < 60) return `${whole} s`;
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')} min`;
+/** `±`: `2.3 %`, of percents; a margin that says nothing is `> 100 %`. */
+export function formatMargin(percent: number): string {
+  return percent > 100 ? '> 100 %' : `${percent.toFixed(1)} %`;
+}
+
+/** `1 page`, `16 pages`; `plural` for words that do not just take an s. */
+export function countOf(count: number, word: string, plural = `${word}s`): string {
+  return `${count} ${count === 1 ? word : plural}`;
 }
 
 function significant(value: number): string {

@@ -13,6 +13,8 @@ export interface Progress {
 }
 
 const STEPS = 1000;
+/** Short, so that the line fits on a terminal of 80 characters. */
+const BAR_WIDTH = 20;
 
 /** Starts a bar if stderr is a terminal. */
 export function startProgress(): Progress {
@@ -20,6 +22,7 @@ export function startProgress(): Progress {
   const bar = new SingleBar(
     {
       format: '{bar} {percentage} % · {eta_formatted} left · {label}',
+      barsize: BAR_WIDTH,
       hideCursor: true,
       clearOnComplete: true,
       stream: process.stderr,

@@ -5,8 +5,9 @@
  */
 import Table from 'cli-table3';
 
+import { type Latencies } from '../workloads/histogram.js';
 import { type ReplayReport } from '../workloads/strace/replay.js';
-import { formatCount, formatNs, formatSeconds } from './format.js';
+import { countOf, formatCount, formatNs } from './format.js';
 
 /** Differences and skipped calls shown; all are in the JSON. */
 const SHOWN_MAX = 20;
@@ -18,23 +19,26 @@ export function straceReport(report: ReplayReport, color: boolean): string {
     callTable(report, color),
     eventTable(report, color),
     deviceLines(report),
-    ...listed(
-      'calls that are no calls on memory',
-      report.unknownCalls.map(({ name, count }) => `${name} ${count}`),
-    ),
+    ...counted('not emulated', report.notEmulated),
+    ...counted('no calls on memory', report.unknownCalls),
     ...listed(
       'left out',
       report.skipped.map(({ line, name, reason }) => `line ${line}: ${name} ${reason}`),
+    ),
+    ...listed(
+      'replayed, but how they ended is unexplained',
+      report.unexplained.map(({ line, name, reason }) => `line ${line}: ${name} ${reason}`),
     ),
     ...differences(report),
   ].join('\n');
 }
 
 function summary(report: ReplayReport): string {
-  const { file, processes, tasks, addressSpaces, cpus, replayed, seconds } = report;
+  const { file, processes, tasks, addressSpaces, cpus, replayed } = report;
   return (
-    `${file}: ${processes} processes, ${tasks} threads, ${addressSpaces} address spaces on ${cpus} CPUs; ` +
-    `${replayed} calls in ${formatSeconds(seconds)}`
+    `${file}: ${countOf(processes, 'process', 'processes')}, ${countOf(tasks, 'thread')}, ` +
+    `${countOf(addressSpaces, 'address space')} on ${countOf(cpus, 'CPU')}; ` +
+    `${countOf(replayed, 'call')} in ${report.seconds.toFixed(2)} s (recorded: ${report.recordedSeconds.toFixed(2)} s)`
   );
 }
 
@@ -55,7 +59,7 @@ function callTable({ byKind }: ReplayReport, color: boolean): string {
 }
 
 function eventTable({ invalidationsByEvent }: ReplayReport, color: boolean): string {
-  const table = newTable(['invalidation', 'count'], color);
+  const table = newTable(['invalidation, as the devices saw them', 'count'], color);
   for (const [event, count] of Object.entries(invalidationsByEvent)) {
     if (count > 0) table.push([event, String(count)]);
   }
@@ -68,9 +72,22 @@ function deviceLines(report: ReplayReport): string {
     `pages invalidated   ${formatCount(report.pagesInvalidated)}`,
     `device faults       ${formatCount(report.deviceFaults)} (${formatCount(report.deviceFaultsRefused)} refused, ${formatCount(report.retries)} retries)`,
     `device accesses     ${formatCount(report.deviceAccesses)}, of which stale: ${report.staleAccesses}`,
-    `a call took         ${formatNs(call.p50Ns)} (p50), ${formatNs(call.p99Ns)} (p99), ${formatNs(call.maxNs)} (max)`,
-    `a device fault took ${formatNs(fault.p50Ns)} (p50), ${formatNs(fault.p99Ns)} (p99), ${formatNs(fault.maxNs)} (max)`,
+    `a call took         ${latencies(call)}`,
+    `a device fault took ${latencies(fault)}`,
   ].join('\n');
+}
+
+function latencies({ samples, p50Ns, p99Ns, maxNs }: Latencies): string {
+  if (samples === 0) return '-';
+  return `${formatNs(p50Ns)} (p50), ${formatNs(p99Ns)} (p99), ${formatNs(maxNs)} (max)`;
+}
+
+/** One line: `not emulated: shmat 1, mbind 2`. */
+function counted(title: string, calls: ReplayReport['notEmulated']): string[] {
+  if (calls.length === 0) return [];
+  const shown = calls.slice(0, SHOWN_MAX).map(({ name, count }) => `${name} ${count}`);
+  const more = calls.length - SHOWN_MAX;
+  return [`${title}: ${shown.join(', ')}${more > 0 ? `, … and ${more} more` : ''}`];
 }
 
 function listed(title: string, lines: readonly string[]): string[] {
@@ -81,10 +98,14 @@ function listed(title: string, lines: readonly string[]): string[] {
 }
 
 function differences(report: ReplayReport): string[] {
-  if (report.outcomeDifferenceCount === 0) return ['every call ended as in the log'];
+  if (report.outcomeDifferenceCount === 0) {
+    const which = report.unexplained.length === 0 ? 'every call' : 'every other call';
+    return [`${which} ended as in the log`];
+  }
   const lines = report.outcomeDifferences.map(({ line, call, logged, emulated, unexplained }) => {
     const why = unexplained === undefined ? '' : ` (the log: ${unexplained})`;
     return `${report.file}:${line}: ${call} gave ${emulated}, in the log ${logged}${why}`;
   });
-  return listed(`${report.outcomeDifferenceCount} calls ended otherwise than in the log`, lines);
+  const calls = countOf(report.outcomeDifferenceCount, 'call');
+  return listed(`${calls} ended otherwise than in the log`, lines);
 }
