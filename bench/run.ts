@@ -1,0 +1,56 @@
+/**
+ * `npm run bench`: what faultline costs, beside what it is compared with.
+ *
+ *   npm run bench                          all of it, about four minutes
+ *   npm run bench -- locks boot            these parts only
+ *   npm run bench -- yardstick --rounds 3  with other numbers
+ *
+ * @module
+ */
+import { Argument, Command, InvalidArgumentError } from 'commander';
+import { tuneEngine } from 'faultline';
+
+import { describeEnvironment, environmentLine } from '../src/report/environment.js';
+import { allocationReport } from './allocation.js';
+import { bootReport } from './boot.js';
+import { lockTable } from './locks.js';
+import { buildYardstick } from './native.js';
+import { endProgress, showProgress } from './progress.js';
+import { type YardstickOptions, yardstickTable } from './yardstick.js';
+
+const PARTS: Readonly<Record<string, (options: YardstickOptions) => Promise<string>>> = {
+  locks: lockTable,
+  boot: bootReport,
+  allocation: allocationReport,
+  yardstick: async (options) => (buildYardstick() ? yardstickTable(options) : ''),
+};
+
+function positive(text: string): number {
+  const value = Number(text);
+  if (!(value > 0)) throw new InvalidArgumentError('It must be a positive number.');
+  return value;
+}
+
+async function measure(names: readonly string[], options: YardstickOptions): Promise<void> {
+  console.log(environmentLine(describeEnvironment('wasm', 1)));
+  for (const name of names) {
+    const part = PARTS[name];
+    if (part === undefined) continue;
+    showProgress(name);
+    const text = await part(options);
+    endProgress();
+    if (text !== '') console.log(`\n${text}`);
+  }
+}
+
+tuneEngine();
+await new Command('bench')
+  .addArgument(
+    new Argument('[parts...]', 'what to measure')
+      .choices(Object.keys(PARTS))
+      .default(Object.keys(PARTS), 'all'),
+  )
+  .option('--rounds <n>', 'pairs of runs with the yardstick', positive, 5)
+  .option('--seconds <s>', 'length of each of these runs', positive, 2)
+  .action(measure)
+  .parseAsync();
