@@ -7,6 +7,9 @@ import { Crew, type CrewOptions, type MemberResult } from '../../src/host/crew.j
 import { type BootedMachine, bootMachine, type MachineConfig } from '../../src/machine/boot.js';
 import { type Cpu } from '../../src/machine/cpu.js';
 
+/** URL of the worker file of crews that run programs under test/programs. */
+export const TEST_WORKER = new URL('./crew-worker.js', import.meta.url).href;
+
 export interface ProgramRun extends CrewOptions {
   readonly cpus: number;
   readonly ramBytes?: number;
@@ -44,7 +47,7 @@ export async function runProgram(run: ProgramRun): Promise<ProgramResult> {
     entry: typeof entry === 'string' ? entry : (entry[index] ?? ''),
     args,
   }));
-  const crew = new Crew(machine, members, run);
+  const crew = new Crew(machine, members, { worker: TEST_WORKER, ...run });
   await crew.ready();
   crew.start();
   return { machine, results: await crew.results() };

@@ -4,6 +4,7 @@
  * @module
  */
 import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 
 import { parseStrace, type StraceLog } from '../../src/workloads/strace/parse.js';
 import { planStrace, type StracePlan } from '../../src/workloads/strace/plan.js';
@@ -11,6 +12,10 @@ import { planStrace, type StracePlan } from '../../src/workloads/strace/plan.js'
 /** Logs of real programs in test/data/traces. */
 export const RECORDED = ['fork', 'gcc', 'py', 'stress-brk', 'xz'] as const;
 
+/** Where they are. */
+export const RECORDED_FOLDER = fileURLToPath(
+  new URL('../../../test/data/traces/', import.meta.url),
+);
 const TRACES = new URL('../../../test/data/traces/', import.meta.url);
 
 export function recordedText(name: string): string {

@@ -99,7 +99,7 @@ export class NaiveReplay {
     if (action.kind === 'exit') return 0;
     const pages = this.#pages.get(mm);
     assert.ok(pages !== undefined, `mm ${mm} does not exist yet`);
-    if (action.kind === 'thread') this.#mmOf.set(action.childTask, mm);
+    if (action.kind === 'thread' || action.kind === 'vfork') this.#mmOf.set(action.childTask, mm);
     if (action.kind === 'fork') {
       this.#pages.set(action.childMm, { ...pages, mapped: pages.mapped.slice() });
       this.#mmOf.set(action.childTask, action.childMm);

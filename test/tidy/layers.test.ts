@@ -15,7 +15,7 @@ const SRC = join(ROOT, 'src');
 /** Layers in the order of the table, leftmost first. */
 function layersOfArchitecture(): string[] {
   const text = readFileSync(join(ROOT, 'ARCHITECTURE.md'), 'utf8');
-  return [...text.matchAll(/^\| `(\w+)` \|/gm)].map(([, name]) => name ?? '');
+  return [...text.matchAll(/^\| `(\w+)` *\|/gm)].map(([, name]) => name ?? '');
 }
 
 function sourceFiles(folder: string): string[] {
@@ -34,7 +34,9 @@ interface Edge {
 /** Files of src and the files of src they import. `#memory` and `#debug` are imports of those layers. */
 function edgesOf(file: string): Edge[] {
   const text = readFileSync(file, 'utf8');
-  const specifiers = [...text.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map(([, name]) => name ?? '');
+  const specifiers = [...text.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map(
+    ([, name]) => name ?? '',
+  );
   return specifiers.flatMap((name) => {
     if (name === '#memory') return [{ from: file, to: join(SRC, 'memory/memory.ts') }];
     if (name === '#debug') return [{ from: file, to: join(SRC, 'debug/hooks.ts') }];
@@ -51,12 +53,14 @@ function isAllowed({ from, to }: Edge, order: readonly string[]): boolean {
   return order.indexOf(layerOf(to)) <= order.indexOf(layerOf(from));
 }
 
-const describeEdge = ({ from, to }: Edge): string => `${relative(SRC, from)} -> ${relative(SRC, to)}`;
+const describeEdge = ({ from, to }: Edge): string =>
+  `${relative(SRC, from)} -> ${relative(SRC, to)}`;
 
 describe('the layers of ARCHITECTURE.md', () => {
   const order = layersOfArchitecture();
   const files = sourceFiles(SRC);
-  const edges = files.filter((file) => layerOf(file) !== 'index.ts').flatMap(edgesOf);
+  const inLayers = files.filter((file) => dirname(file) !== SRC); // the entries of the package see all
+  const edges = inLayers.flatMap(edgesOf);
 
   test('name every folder of src, and no other', () => {
     const folders = readdirSync(SRC).filter((name) => statSync(join(SRC, name)).isDirectory());
@@ -73,10 +77,28 @@ describe('the layers of ARCHITECTURE.md', () => {
     assert.equal(isAllowed(planted, order), false);
   });
 
+  // what runs before the library is loaded takes exit codes, which are numbers, from where they are
+  test('let the command line reach the library by its name only, so that there is one copy of it', () => {
+    const ofCli = edges.filter(({ from }) => layerOf(from) === 'cli').map(({ to }) => to);
+    const wrong = ofCli.filter(
+      (to) => !['cli', 'report'].includes(layerOf(to)) && !/base\/(?:reason|bug)\.ts$/.test(to),
+    );
+    assert.deepEqual(wrong, []);
+    for (const file of files.filter((file) => layerOf(file) === 'cli')) {
+      const text = readFileSync(file, 'utf8');
+      const [, names = ''] = /import \{([^}]*)\} from '\.\.\/base\/bug\.js'/.exec(text) ?? [];
+      assert.match(names, /^(?:\s*EXIT_[A-Z]+,?)*\s*$/, `${file}: nothing but exit codes`);
+    }
+    const library = files.find((file) => file.endsWith('cli/program.ts'))!;
+    assert.match(readFileSync(library, 'utf8'), /from 'faultline'/);
+  });
+
   test('let files of layouts import layouts only', () => {
     const wrong = edges.filter(({ from, to }) => {
       if (!from.endsWith('/types.ts')) return false;
-      return !/(\/types|\/layout|\/list|\/tlb|\/seqcount|\/rwsem|\/mutex|\/refcount|\/wait-queue|\/interval-tree)\.ts$/.test(to);
+      return !/(\/types|\/layout|\/list|\/tlb|\/seqcount|\/rwsem|\/mutex|\/refcount|\/wait-queue|\/interval-tree)\.ts$/.test(
+        to,
+      );
     });
     assert.deepEqual(wrong.map(describeEdge), []);
   });

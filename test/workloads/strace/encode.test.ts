@@ -9,6 +9,7 @@ import {
   ROW_ARGS,
   ROW_EXPECTED,
   ROW_FIRST_WAIT,
+  ROW_IS_OUTSIDE,
   ROW_LINE,
   ROW_MM,
   ROW_NUMBER,
@@ -27,7 +28,7 @@ test('every kind of operation has an opcode of its own and arguments that fit a 
   assert.deepEqual(Object.keys(OPCODES).sort(), kinds);
   assert.equal(new Set(Object.values(OPCODES)).size, kinds.length);
   for (const names of Object.values(ARGUMENTS)) assert.ok(names.length <= ARGUMENTS_MAX);
-  assert.ok(ROW_WAIT_COUNT < ROW_STRIDE);
+  assert.ok(ROW_IS_OUTSIDE < ROW_STRIDE);
 });
 
 test('arguments stand in a row in the order of the table', () => {

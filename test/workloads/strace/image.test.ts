@@ -106,7 +106,7 @@ describe('an exec', () => {
       ['exec', 1, 0x5000],
       ['exec', 3, 0x9000],
     ]);
-    assert.deepEqual(kindsOf(plan, 0), ['exec', 'brk', 'thread', 'brk', 'exit']);
+    assert.deepEqual(kindsOf(plan, 0), ['exec', 'brk', 'vfork', 'brk', 'exit']);
     assert.deepEqual(
       plan.tasks[1]!.operations.map(({ mm }) => mm),
       [0, 1, 1],

@@ -67,6 +67,11 @@ describe('a line of strace', () => {
     );
   });
 
+  test('may be the first of a text with a byte order mark', () => {
+    const { calls } = parseStrace(`\ufeff1 ${AT} brk(NULL) = 0x10\n`, 'x');
+    assert.deepEqual([calls[0]!.pid, calls[0]!.result], [1, 0x10]);
+  });
+
   test('may have its equals sign in a column', () => {
     assert.equal(callOf('brk(NULL)       = 0x55c46a624000').result, 0x55c46a624000);
   });
@@ -385,6 +390,26 @@ describe('what is no log is an error that names file and line', () => {
       'no time',
       '1 brk(NULL) = 0x1\n',
       '1: expected a time as -ttt prints it, found "brk(NULL) = 0x1"',
+    ],
+    [
+      'times since the line before (strace -r)',
+      '1 0.000000 brk(NULL) = 0x1\n1 0.000100 brk(NULL) = 0x1\n',
+      '1: expected seconds since 1970 (strace -ttt), found 0.000000',
+    ],
+    [
+      'a time without end',
+      `1 ${'9'.repeat(400)}.0 brk(NULL) = 0x1\n`,
+      `1: expected seconds since 1970 (strace -ttt), found ${'9'.repeat(60)}…`,
+    ],
+    [
+      'an id without end',
+      `${'9'.repeat(400)} ${AT} brk(NULL) = 0x1\n`,
+      `1: expected the id of a thread, found ${'9'.repeat(60)}…`,
+    ],
+    [
+      'an id that no thread can have',
+      `1 ${AT} +++ superseded by execve in pid 2147483648 +++\n`,
+      '1: expected the id of a thread, found 2147483648',
     ],
     ['nothing after the time', `1 ${AT}\n`, `1: expected a time as -ttt prints it, found "${AT}"`],
     ['no call', `1 ${AT} brk\n`, `1: expected ${FORM}, found "1 ${AT} brk"`],

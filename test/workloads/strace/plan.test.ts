@@ -169,13 +169,6 @@ describe('a call becomes an operation', () => {
 describe('a call is skipped, with line and reason', () => {
   const map = `mmap(NULL, 8192, ${ANONYMOUS}) = 0x70000`;
 
-  test('if a file refused it', () => {
-    assert.deepEqual(
-      skippedOf('mmap(NULL, 4096, PROT_READ, MAP_SHARED, 3, 0) = -1 ENODEV (No such device)'),
-      ['2 mmap fails with ENODEV, and what the file allows is not in the log'],
-    );
-  });
-
   test('if it was interrupted', () => {
     const interrupted = 'msync(0x70000, 4096, MS_SYNC) = ? ERESTARTSYS (To be restarted)';
     assert.deepEqual(skippedOf(map, interrupted, 'munmap(0x70000, 4096 <unfinished ...>'), [
@@ -221,6 +214,63 @@ describe('a call is replayed although its outcome does not follow from the log',
     );
   });
 
+  test('if a file refused it', () => {
+    assert.deepEqual(
+      unexplainedOf(
+        'mmap(NULL, 4096, PROT_READ, MAP_SHARED, 3, 0) = -1 ENODEV (No such device)',
+        'mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, -1, 0) = -1 EBADF (Bad file descriptor)',
+      ),
+      [
+        '2 mmap fails with ENODEV, and what the file allows is not in the log',
+        '3 mmap fails with EBADF, and what the file allows is not in the log',
+      ],
+    );
+  });
+
+  test('if a privilege was missing, or the error has no name', () => {
+    assert.deepEqual(
+      unexplainedOf(
+        'mlock(0x70000, 4096) = -1 EPERM (Operation not permitted)',
+        'munlockall() = -1 (errno 531)',
+        'madvise(0x70000, 4096, MADV_DONTNEED) = 0', // the refused call says nothing of the page
+      ),
+      [
+        '2 mlock fails with EPERM, for a reason that is not in the log',
+        '3 munlockall fails with an unknown error, for a reason that is not in the log',
+      ],
+    );
+  });
+
+  const outside: readonly (readonly [string, boolean])[] = [
+    ['mlock(0x70000, 4096) = -1 ENOMEM (x)', true],
+    ['mprotect(0x70000, 4096, PROT_READ|PROT_WRITE) = -1 ENOMEM (x)', true],
+    ['mprotect(0x70000, 4096, PROT_READ) = -1 ENOMEM (x)', false],
+    ['mprotect(0x70000, 4096, PROT_READ) = -1 EACCES (x)', true],
+    ['msync(0x70000, 4096, MS_SYNC) = -1 ENOMEM (x)', false],
+    ['msync(0x70000, 4096, MS_SYNC) = -1 EBUSY (x)', true],
+    ['mincore(0x70000, 4096, NULL) = -1 ENOMEM (x)', false],
+    ['mincore(0x70000, 4096, NULL) = -1 EFAULT (x)', true],
+    ['mremap(0x70000, 4096, 8192, MREMAP_MAYMOVE) = -1 ENOMEM (x)', true],
+    ['mremap(0x70000, 4096, 8192, MREMAP_MAYMOVE) = -1 EFAULT (x)', false],
+    ['madvise(0x70000, 4096, MADV_DONTNEED) = -1 EBADF (x)', true],
+    ['mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 3, 0) = -1 EACCES (x)', true],
+    [`mmap(NULL, 4096, ${ANONYMOUS}) = -1 ENOMEM (x)`, true],
+    [`mmap(NULL, 4096, ${ANONYMOUS}) = -1 EEXIST (x)`, false],
+    [`mmap(NULL, 4096, ${ANONYMOUS}) = 0x70000`, false],
+    ['mprotect(0x70000, 8193, PROT_READ) = 0', false],
+    ['brk(0x7000) = 0x5000', true],
+    ['brk(0x7000) = 0x6000', false],
+  ];
+  for (const [text, isOutside] of outside) {
+    test(`${text} ${isOutside ? 'has a reason outside the log' : 'contradicts the log'}`, () => {
+      const hole = 'munmap(0x72000, 4096) = 0';
+      const lines = ['brk(NULL) = 0x5000', map, hole, text].map((line) => `1 ${line}`);
+      const [unexplained, ...others] = planOf(...lines).unexplained;
+      assert.deepEqual([unexplained?.line, unexplained?.isOutside], [4, isOutside]);
+      assert.deepEqual(others, []);
+    });
+  }
+
   test('if something that is not in the log must have happened before', () => {
     assert.deepEqual(
       unexplainedOf(
@@ -238,21 +288,29 @@ describe('a call is replayed although its outcome does not follow from the log',
 });
 
 describe('calls are counted', () => {
-  test('by name, the unknown ones apart', () => {
+  test('by name, those that are not emulated and those on no memory apart', () => {
     const { totals } = planOf(
       '1 brk(NULL) = 0x5000',
       '1 shmat(3, NULL, 0) = 0x7000',
       '1 shmat(4, NULL, 0) = 0x8000',
+      '1 read(0, "", 1) = 0',
+      '1 madvise(0x9000, 4096, MADV_REMOVE) = -1 EINVAL (Invalid argument)',
+      '1 madvise(0x9000, 4096, 0x66 /* MADV_??? */) = 0',
       '1 brk(NULL) = 0x5000',
       '1 munmap(0x0, 0) = -1 EPERM (Operation not permitted)',
       '1 exit_group(0) = ?',
       '1 +++ exited with 0 +++',
     );
     assert.deepEqual(totals.calls, { brk: 2, munmap: 1, exit_group: 1 });
-    assert.deepEqual(totals.unknownCalls, { shmat: 2 });
+    assert.deepEqual(totals.notEmulated, {
+      shmat: 2,
+      'madvise(MADV_REMOVE)': 1,
+      'madvise(0x66)': 1,
+    });
+    assert.deepEqual(totals.unknownCalls, { read: 1 });
     assert.equal(totals.skippedCalls, 0);
     assert.equal(totals.operations, 5);
-    assert.equal(totals.durationMs, 6);
+    assert.equal(totals.durationMs, 9);
   });
 });
 
@@ -287,6 +345,32 @@ describe('a plan is refused, naming file and line', () => {
       'a broken number',
       '1 munmap(0x70zz, 4096) = 0',
       'expected a number in munmap, found "0x70zz"',
+    ],
+    [
+      'a negative offset',
+      '1 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 3, -4096) = 0x7000',
+      'expected no negative number in mmap, found "-4096"',
+    ],
+    [
+      'a negative length',
+      '1 mmap(NULL, -4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7000',
+      'expected no negative number in mmap, found "-4096"',
+    ],
+    [
+      'a negative address',
+      '1 mmap(-4096, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = -1 ENOMEM (x)',
+      'expected no negative number in mmap, found "-4096"',
+    ],
+    ['a negative break', '1 brk(-5) = 0x5000', 'expected no negative number in brk, found "-5"'],
+    [
+      'a negative flag',
+      '1 mprotect(0x7000, 4096, PROT_READ|-1) = 0',
+      'expected a flag that mprotect has, found "-1"',
+    ],
+    [
+      'a number beyond 64 bits',
+      `1 munmap(0x7000, ${'9'.repeat(400)}) = 0`,
+      `expected a number in munmap, found "${'9'.repeat(60)}…"`,
     ],
     [
       'a broken descriptor',
@@ -388,6 +472,26 @@ describe('tasks', () => {
     );
     assert.deepEqual(kindsOf(plan, 0), ['exec', 'fork', 'fork', 'exit']);
     assert.deepEqual(kindsOf(plan, 2), ['munlockall', 'exit']);
+  });
+
+  test('are made by forks, vforks and threads, which are told apart by what they share', () => {
+    const plan = planOf(
+      '1 fork() = 2',
+      '2 +++ exited with 0 +++',
+      '1 vfork( <unfinished ...>',
+      '3 +++ exited with 0 +++',
+      '1 <... vfork resumed>) = 3',
+      '1 clone(child_stack=0x7ff, flags=CLONE_VM|CLONE_VFORK|SIGCHLD <unfinished ...>', // posix_spawn
+      '4 +++ exited with 0 +++',
+      '1 <... clone resumed>) = 4',
+      '1 clone3({flags=CLONE_VM|CLONE_THREAD}, 88) = 5',
+      '5 +++ exited with 0 +++',
+      '1 clone(child_stack=NULL, flags=CLONE_VFORK|SIGCHLD <unfinished ...>', // a copy all the same
+      '6 +++ exited with 0 +++',
+      '1 <... clone resumed>) = 6',
+    );
+    const births = ['fork', 'vfork', 'vfork', 'thread', 'fork'];
+    assert.deepEqual(kindsOf(plan, 0), ['exec', ...births, 'exit']);
   });
 
   test('whose id two calls return are told apart by which returns first', () => {

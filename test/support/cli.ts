@@ -1,0 +1,151 @@
+/**
+ * The command line as its users have it: a process of its own, from which nothing is known but what it
+ * prints, what it writes, and how it ends.
+ *
+ * @module
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { type BenchResult } from '../../src/report/bench-result.js';
+
+export const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+export const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+const FAKE_TERMINAL = new URL('./fake-terminal.js', import.meta.url).href;
+
+/** A process that is not done by then is killed, and its test fails. */
+const TIMEOUT_MS = 60_000;
+
+/** Options of the shortest useful measurement: one point of three rounds. */
+export const ONE_POINT = [
+  '--duration',
+  '0.1',
+  '--warmup',
+  '0',
+  '--range-pages',
+  '1',
+  '--overlap',
+  '1',
+];
+/** The same, without saying which points. */
+export const SHORT = ['--duration', '0.1', '--warmup', '0'];
+
+export interface RunOptions {
+  readonly cwd?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  /** What it sees as a terminal of that many characters: stdout and stderr. */
+  readonly terminal?: number;
+}
+
+export interface Finished {
+  /** null if a signal ended it. */
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface Running {
+  readonly child: ChildProcess;
+  readonly done: Promise<Finished>;
+  /** Resolves when stdout and stderr together have text that matches. */
+  readonly said: (text: RegExp) => Promise<void>;
+}
+
+/** Starts a program. */
+export function start(command: string, args: readonly string[], options: RunOptions = {}): Running {
+  const inherited = { ...process.env };
+  delete inherited['NO_COLOR'];
+  const child = spawn(command, args, {
+    cwd: options.cwd ?? ROOT,
+    env: { ...inherited, ...options.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+  const timer = setTimeout(() => child.kill('SIGKILL'), TIMEOUT_MS);
+  const done = new Promise<Finished>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (code, signal) => {
+      clearTimeout(timer);
+      if (signal === 'SIGKILL') {
+        reject(new Error(`${args.join(' ')} did not end:\n${stdout}${stderr}`));
+      } else {
+        resolve({ code, signal, stdout, stderr });
+      }
+    });
+  });
+  const said = async (text: RegExp): Promise<void> => {
+    const heard = new Promise<void>((resolve) => {
+      const listen = (): void => {
+        if (text.test(stdout + stderr)) resolve();
+      };
+      child.stdout.on('data', listen);
+      child.stderr.on('data', listen);
+      listen();
+    });
+    const ended = done.then(({ stdout, stderr }) => {
+      assert.match(stdout + stderr, text);
+    });
+    await Promise.race([heard, ended]);
+  };
+  return { child, done, said };
+}
+
+/** Starts `faultline …`. */
+export function startFaultline(args: readonly string[], options: RunOptions = {}): Running {
+  const { terminal } = options;
+  const fake = terminal === undefined ? [] : ['--import', FAKE_TERMINAL];
+  const env = { ...options.env, ...(terminal && { FAKE_COLUMNS: String(terminal) }) };
+  return start(process.execPath, [...fake, MAIN, ...args], { ...options, env });
+}
+
+/** Runs `faultline …` to its end. */
+export function faultline(args: readonly string[], options: RunOptions = {}): Promise<Finished> {
+  return startFaultline(args, options).done;
+}
+
+/** Runs it with `--json -`, which must end well, and returns the result. */
+export async function resultOf(
+  args: readonly string[],
+  options: RunOptions = {},
+): Promise<BenchResult> {
+  const { code, stdout, stderr } = await faultline([...args, '--json', '-'], options);
+  assert.equal(code, 0, stderr);
+  return JSON.parse(stdout) as BenchResult;
+}
+
+/** Runs it; it must refuse with that exit code and one line on stderr, which is returned. */
+export async function refusalOf(
+  args: readonly string[],
+  options: RunOptions & { readonly code?: number } = {},
+): Promise<string> {
+  const { code, stdout, stderr } = await faultline(args, options);
+  assert.equal(code, options.code ?? 2, stderr);
+  assert.equal(stdout, '');
+  assert.match(stderr, /^faultline: [^\n]+\n$/, 'one line');
+  return stderr.trimEnd();
+}
+
+/** A folder of this test file's own, gone when its tests are done. */
+export function scratchFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'faultline-test-'));
+  after(() => {
+    rmSync(folder, { recursive: true, force: true });
+  });
+  return folder;
+}
+
+/** Writes a file into a folder; its path. */
+export function fileIn(folder: string, name: string, text: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, text);
+  return path;
+}

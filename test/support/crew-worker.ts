@@ -1,0 +1,12 @@
+/**
+ * The worker file of crews whose programs are modules under test/programs: they import the kernel module
+ * by module, and so must the worker, for both to share one instance of each.
+ *
+ * @module
+ */
+import { type Outcome, runWorker, type WorkerTask } from '../../src/host/worker.js';
+import { BUILT_INS } from '../../src/workloads/built-ins.js';
+
+export default function runTestCrewMember(task: WorkerTask): Promise<Outcome> {
+  return runWorker(task, BUILT_INS);
+}
