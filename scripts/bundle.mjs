@@ -78,11 +78,11 @@ function exportSecondNames(text, node) {
 }
 
 /** Bundles `input` as a build has it. */
-export async function bundle(input, condition, file) {
+export async function bundle(input, condition, file, plugins = []) {
   const built = await rollup({
     input,
     external: (id) => !id.startsWith('.') && !id.startsWith('/') && !(id in imports),
-    plugins: [resolveImports(condition), constantBindings()],
+    plugins: [resolveImports(condition), ...plugins, constantBindings()],
     treeshake: { moduleSideEffects: true },
     onwarn: (warning) => {
       throw new Error(`bundling ${file}: ${warning.message}`);
@@ -97,9 +97,36 @@ export async function bundle(input, condition, file) {
   await built.close();
 }
 
+/** Rewrites the whole module for the virtual engine; every line stays where it is. */
+async function virtualTasks() {
+  const { primitivesOfBundle, rewrite } = await import('../dist/src/explore/rewrite.js');
+  return {
+    name: 'virtual-tasks',
+    renderChunk(code) {
+      const { code: rewritten } = rewrite(code, { primitives: primitivesOfBundle(code) });
+      const lines = code.split('\n').length;
+      if (rewritten.split('\n').length !== lines) throw new Error('rewriting has moved lines');
+      return { code: rewritten, map: sameLines(this.getCombinedSourcemap?.() ?? null, lines) };
+    },
+  };
+}
+
+/** A source map from each line to itself. */
+function sameLines(_map, lines) {
+  return {
+    version: 3,
+    sources: ['chunk'],
+    names: [],
+    mappings: `AAAA${';AACA'.repeat(lines - 1)}`,
+  };
+}
+
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   for (const [condition, file] of Object.entries(BUNDLES)) {
     const input = fileURLToPath(new URL('dist/src/kernel.js', root));
     await bundle(input, condition, fileURLToPath(new URL(`dist/${file}`, root)));
   }
+  const file = fileURLToPath(new URL('dist/kernel.virtual.js', root));
+  const input = fileURLToPath(new URL('dist/src/virtual.js', root));
+  await bundle(input, 'faultline-turnstile', file, [await virtualTasks()]);
 }

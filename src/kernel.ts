@@ -15,3 +15,5 @@ export * from './index.js';
 export function runCrewMember(task: WorkerTask): Promise<Outcome> {
   return runWorker(task, BUILT_INS);
 }
+
+export * as exploration from './explore/exploration.js';

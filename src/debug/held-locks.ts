@@ -9,7 +9,7 @@
  *
  * @module
  */
-import { read, write } from '#memory';
+import { readOwn, writeOwn } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { type Cpu } from '../machine/cpu.js';
@@ -20,15 +20,15 @@ import { element } from '../memory/layout.js';
 export function pushHeld(cpu: Cpu, lock: number): void {
   const depth = cpu.heldDepth;
   if (depth >= HELD_LOCKS_MAX - 1) bug(`cpu ${cpu.id} holds too many locks`);
-  write(cpu, cpu.area, element(CpuArea.held, depth), lock);
+  writeOwn(cpu, cpu.area, element(CpuArea.held, depth), lock);
   cpu.heldDepth = depth + 1;
 }
 
 /** This CPU no longer holds the lock, which need not be the last one it took. */
 export function popHeld(cpu: Cpu, lock: number): void {
   const last = cpu.heldDepth - 1;
-  if (last >= 0 && read(cpu, cpu.area, element(CpuArea.held, last)) === lock) {
-    write(cpu, cpu.area, element(CpuArea.held, last), 0);
+  if (last >= 0 && readOwn(cpu, cpu.area, element(CpuArea.held, last)) === lock) {
+    writeOwn(cpu, cpu.area, element(CpuArea.held, last), 0);
     cpu.heldDepth = last;
   } else {
     popHeldSlow(cpu, lock);
@@ -40,17 +40,17 @@ function popHeldSlow(cpu: Cpu, lock: number): void {
   if (at < 0) bug(`cpu ${cpu.id} releases lock ${lock}, which it does not hold`);
   const last = cpu.heldDepth - 1;
   for (let i = at; i < last; i++) {
-    const above = read(cpu, cpu.area, element(CpuArea.held, i + 1));
-    write(cpu, cpu.area, element(CpuArea.held, i), above);
+    const above = readOwn(cpu, cpu.area, element(CpuArea.held, i + 1));
+    writeOwn(cpu, cpu.area, element(CpuArea.held, i), above);
   }
-  write(cpu, cpu.area, element(CpuArea.held, last), 0);
+  writeOwn(cpu, cpu.area, element(CpuArea.held, last), 0);
   cpu.heldDepth = last;
 }
 
 /** Where in this CPU's stack the lock is, or -1. */
 export function heldIndex(cpu: Cpu, lock: number): number {
   for (let i = cpu.heldDepth - 1; i >= 0; i--) {
-    if (read(cpu, cpu.area, element(CpuArea.held, i)) === lock) return i;
+    if (readOwn(cpu, cpu.area, element(CpuArea.held, i)) === lock) return i;
   }
   return -1;
 }

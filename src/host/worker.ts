@@ -11,7 +11,6 @@ import { fetchAdd, park, readOnce, unpark, writeOnce } from '#memory';
 import { KernelBug } from '../base/bug.js';
 import { attachCpu } from '../machine/boot.js';
 import { type Cpu } from '../machine/cpu.js';
-import { HALT_SLICE_MS } from '../machine/limits.js';
 import { registerOps } from '../machine/ops-table.js';
 import {
   beginWait,
@@ -82,7 +81,7 @@ function waitForStart(cpu: Cpu): void {
   unpark(cpu, MACHINE, Machine.arrived, 1);
   beginWait(cpu, WAIT_START, MACHINE);
   while (readOnce(cpu, MACHINE, Machine.started) === 0) {
-    park(cpu, MACHINE, Machine.started, 0, HALT_SLICE_MS);
+    park(cpu, MACHINE, Machine.started, 0, Infinity);
     checkHalted(cpu);
   }
   checkHalted(cpu); // it may have been halted first and started then

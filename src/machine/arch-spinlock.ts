@@ -18,18 +18,17 @@
  *
  * @module
  */
-import { cmpxchg, exchange, park, readOnce, unpark, write } from '#memory';
+import { awaitFree, cmpxchg, exchange, park, readOnce, spinLimit, unpark, write } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { type Cpu } from './cpu.js';
-import { HALT_SLICE_MS } from './limits.js';
 import { type LockClass } from './lock-class.js';
 import { beginWait, checkHalted, cpuRelax, endWait } from './sched.js';
 import { Spinlock } from './types.js';
 import { WAIT_SPINLOCK } from './wait-kind.js';
 
 /** Spins before a waiter halts; about 2 µs. */
-const SPINS_MAX = 400;
+const SPINS_MAX = spinLimit(400);
 
 /** Makes a free lock of the class. */
 export function initSpinlock(cpu: Cpu, lock: Spinlock, name: LockClass): void {
@@ -40,6 +39,7 @@ export function initSpinlock(cpu: Cpu, lock: Spinlock, name: LockClass): void {
 /** Takes the lock; spins, then halts. No sleeping until archSpinUnlock. */
 export function archSpinLock(cpu: Cpu, lock: Spinlock): void {
   cpu.preemptCount++;
+  awaitFree(cpu, lock, Spinlock.value);
   if (cmpxchg(cpu, lock, Spinlock.value, 0, 1) !== 0) archSpinLockSlow(cpu, lock); // pairs with archSpinUnlock
 }
 
@@ -69,7 +69,7 @@ function archSpinLockSlow(cpu: Cpu, lock: Spinlock): void {
   }
   beginWait(cpu, WAIT_SPINLOCK, lock);
   while (exchange(cpu, lock, Spinlock.value, 2) !== 0) {
-    park(cpu, lock, Spinlock.value, 2, HALT_SLICE_MS);
+    park(cpu, lock, Spinlock.value, 2, Infinity);
     checkHalted(cpu);
   }
   endWait(cpu);

@@ -13,8 +13,8 @@
  *            I3  Every wait is recorded in the CPU's area before it blocks, so that the watchdog sees
  *                what each CPU waits for. No wait outlives the machine for long.
  * Ordering   The store of the state is sequentially consistent and so is the waker's exchange.
- * Deviation  A CPU runs one task, so nothing else runs here while it sleeps. Sleeps are cut into slices
- *            of HALT_SLICE_MS, after which the machine's halted word is read: no wake-up depends on it.
+ * Deviation  A CPU runs one task, so nothing else runs here while it sleeps. Every park
+ *            returns now and then, and the machine's halted word is read: no wake-up depends on it.
  *
  * @module
  */
@@ -32,7 +32,6 @@ import {
 
 import { bug } from '../base/bug.js';
 import { type Cpu } from './cpu.js';
-import { HALT_SLICE_MS } from './limits.js';
 import { CpuArea, MACHINE, Machine } from './types.js';
 import { WAIT_KINDS, WAIT_NONE } from './wait-kind.js';
 
@@ -43,7 +42,6 @@ export const TASK_WAKEKILL = 0x100;
 /** Sleeps until woken or fatally signalled. */
 export const TASK_KILLABLE = TASK_WAKEKILL | TASK_UNINTERRUPTIBLE;
 
-/** Longest sleep before the halted word is looked at. Unit: milliseconds. */
 /** Spins between two looks at the halted word. */
 const HALT_CHECK_SPINS = 1024;
 
@@ -127,7 +125,7 @@ export function schedule(cpu: Cpu): void {
   for (;;) {
     const state = readOnce(cpu, cpu.area, CpuArea.state); // pairs with wakeUpProcess
     if (state === TASK_RUNNING) return;
-    park(cpu, cpu.area, CpuArea.state, state, HALT_SLICE_MS);
+    park(cpu, cpu.area, CpuArea.state, state, Infinity);
     checkHalted(cpu);
   }
 }
@@ -141,7 +139,7 @@ export function scheduleTimeout(cpu: Cpu, timeoutMs: number): void {
     if (state === TASK_RUNNING) return;
     const left = deadline - clockMs(cpu);
     if (left <= 0) break;
-    park(cpu, cpu.area, CpuArea.state, state, Math.min(left, HALT_SLICE_MS));
+    park(cpu, cpu.area, CpuArea.state, state, left);
     checkHalted(cpu);
   }
   setCurrentRunning(cpu);

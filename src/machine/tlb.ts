@@ -23,7 +23,17 @@
  *
  * @module
  */
-import { fetchAdd, fetchOr, loadAcquire, park, read, readOnce, storeRelease, write } from '#memory';
+import {
+  fetchAdd,
+  fetchOr,
+  loadAcquire,
+  park,
+  read,
+  readOnce,
+  spinLimit,
+  storeRelease,
+  write,
+} from '#memory';
 
 import { element, type Ptr, struct, word, words } from '../memory/layout.js';
 import { type Cpu, cpuArea } from './cpu.js';
@@ -52,7 +62,7 @@ export const TlbEntry = struct('tlb_entry', {
 export type TlbEntry = Ptr<'tlb_entry'>;
 
 const ENTRIES = 64;
-const SPINS_MAX = 2000;
+const SPINS_MAX = spinLimit(2000);
 const YIELD_MS = 0.05;
 const ENTRY_STRIDE = 8;
 

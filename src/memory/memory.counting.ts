@@ -48,6 +48,25 @@ export function writeAddress<S extends string>(
   parallel.writeAddress(cpu, p, field, value);
 }
 
+export function readOwn<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+): V {
+  cpu.operations++;
+  return parallel.readOwn(cpu, p, field);
+}
+
+export function writeOwn<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+): void {
+  cpu.operations++;
+  parallel.writeOwn(cpu, p, field, value);
+}
+
 export function readOnce<S extends string, V extends number>(
   cpu: MemoryPort,
   p: Ptr<S>,
@@ -246,3 +265,5 @@ export function clearCells(cpu: MemoryPort, to: number, count: number): void {
   cpu.operations++;
   parallel.clearCells(cpu, to, count);
 }
+
+export { awaitFree, noteAlloc, noteFree, spinLimit } from './memory.js';

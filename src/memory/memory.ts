@@ -68,6 +68,28 @@ export function writeAddress<S extends string>(
   cpu.addresses[(p + field) >> 1] = value;
 }
 
+/**
+ * Plain load of a word that only this CPU stores to; others look at it when this CPU is blocked or dead, or
+ * do not mind what they see. No scheduling point of the turnstile build.
+ */
+export function readOwn<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+): V {
+  return cpu.words[p + field] as V;
+}
+
+/** Plain store of such a word. */
+export function writeOwn<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+): void {
+  cpu.words[p + field] = value;
+}
+
 /** Marked load. @kernel READ_ONCE */
 export function readOnce<S extends string, V extends number>(
   cpu: MemoryPort,
@@ -158,8 +180,15 @@ export function cmpxchg<S extends string, V extends number>(
 }
 
 /**
- * Sleeps while the word equals `expected`; at most `timeoutMs`. True if it was woken, false if the word
- * differed at once or time ran out. May wake for no reason: test the condition again. Sleeps.
+ * A park is cut into slices, so that the caller looks at what may have happened meanwhile (a machine that was
+ * halted): no wake-up depends on it.
+ */
+const PARK_SLICE_MS = 100;
+
+/**
+ * Sleeps while the word equals `expected`; at most `timeoutMs`, which may be Infinity. True if it was woken,
+ * false if the word differed at once or time ran out. May return for no reason, and does within 100 ms:
+ * test the condition again. Sleeps.
  */
 export function park<S extends string>(
   cpu: MemoryPort,
@@ -168,7 +197,7 @@ export function park<S extends string>(
   expected: number,
   timeoutMs: number,
 ): boolean {
-  return Atomics.wait(cpu.words, p + field, expected, timeoutMs) === 'ok';
+  return Atomics.wait(cpu.words, p + field, expected, Math.min(timeoutMs, PARK_SLICE_MS)) === 'ok';
 }
 
 /** Wakes at most `count` that are parked on the word; returns how many. */
@@ -199,6 +228,27 @@ export async function parkAsync<S extends string>(
 ): Promise<boolean> {
   const { value } = Atomics.waitAsync(cpu.words, p + field, expected, timeoutMs);
   return (await value) === 'ok';
+}
+
+/**
+ * How many turns a spin loop makes that gives up: `count`. The turnstile build makes one, so that exploring
+ * sees both the loop and what comes after it.
+ */
+export function spinLimit(count: number): number {
+  return count;
+}
+
+/**
+ * The caller is about to take the lock whose word is 0 when it is free. Nothing here; where locks are modelled
+ * the turnstile build lets the task wait for its turn until that is so, and the lock is then taken at the
+ * first try.
+ */
+export function awaitFree<S extends string>(
+  _cpu: MemoryPort,
+  _p: Ptr<S>,
+  _field: Field<NoInfer<S>>,
+): void {
+  // the lock itself waits
 }
 
 const pause: (() => void) | undefined = (Atomics as { pause?: () => void }).pause;
@@ -291,4 +341,14 @@ export function fillWords(cpu: MemoryPort, to: number, value: number, count: num
 /** Plain: copies `count` words; the two places may overlap. */
 export function copyWords(cpu: MemoryPort, to: number, from: number, count: number): void {
   cpu.copy(to, from, count);
+}
+
+/** The turnstile build is told that a struct is given back to its allocator. */
+export function noteFree(_cpu: MemoryPort, _at: number, _count: number): void {
+  // nobody looks at full speed
+}
+
+/** … and that one is handed out. */
+export function noteAlloc(_cpu: MemoryPort, _at: number, _count: number): void {
+  // nobody looks at full speed
 }

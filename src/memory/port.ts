@@ -15,6 +15,7 @@ import {
   type SharedMemory,
   wasmOps,
 } from './native.js';
+import type { Turnstile } from './turnstile.js';
 
 /** What a worker needs to reach a machine's memory; survives `postMessage`. */
 export interface MemoryHandle {
@@ -54,6 +55,8 @@ export class MemoryPort {
   readonly copy: NativeOps['copy'];
   /** Operations performed through a counting build of `#memory`; stays 0 in the parallel build. */
   operations = 0;
+  /** Who may go next, in the turnstile build; null in any other, and where nobody controls. */
+  turnstile: Turnstile | null = null;
 
   constructor(handle: MemoryHandle) {
     const { buffer } = handle.memory;

@@ -20,7 +20,7 @@
  * @module
  */
 import { lockAcquire, lockAcquired, lockRelease } from '#debug';
-import { cmpxchg, fetchAnd, fetchOr, read, readOnce, write } from '#memory';
+import { cmpxchg, fetchAnd, fetchOr, read, readOnce, spinLimit, write } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { EINTR } from '../base/errno.js';
@@ -72,7 +72,7 @@ const PICKUP = 4;
 const FLAGS = WAITERS | HANDOFF | PICKUP;
 
 /** Looks at a running owner before a spinner gives up; about 10 µs. */
-const SPINS_MAX = 2000;
+const SPINS_MAX = spinLimit(2000);
 const MUTEX_WAIT_LOCK = lockClass('mutex->wait_lock');
 
 /** Makes a free mutex of the class. @kernel mutex_init */

@@ -18,7 +18,15 @@
  *
  * @module
  */
-import { cmpxchg, exchange, loadAcquire, readOnce, storeRelease, writeOnce } from '#memory';
+import {
+  cmpxchg,
+  exchange,
+  loadAcquire,
+  readOnce,
+  spinLimit,
+  storeRelease,
+  writeOnce,
+} from '#memory';
 
 import { type Cpu } from '../machine/cpu.js';
 import { cpuRelax } from '../machine/sched.js';
@@ -30,7 +38,7 @@ export const OptimisticSpinQueue = struct('optimistic_spin_queue', {
 });
 export type OptimisticSpinQueue = Ptr<'optimistic_spin_queue'>;
 
-const SPINS_MAX = 1000;
+const SPINS_MAX = spinLimit(1000);
 const NOBODY = 0 as CpuArea;
 
 /** Joins the queue and waits for the turn; false if it gave up. Spins. @kernel osq_lock */

@@ -45,6 +45,7 @@ import {
   read,
   readAddress,
   readOnce,
+  spinLimit,
   storeRelease,
   write,
   writeOnce,
@@ -109,12 +110,12 @@ const WAIT_TIMEOUT_MS = 4;
 /** Readers granted by one wake-up at most. @kernel MAX_READERS_WAKEUP */
 const READERS_WOKEN_MAX = 256;
 /** Looks at a writing owner before a spinner gives up; about 10 µs. */
-const WRITER_SPINS_MAX = 2000;
+const WRITER_SPINS_MAX = spinLimit(2000);
 /** Spinning on readers ends after 10 µs and 0.5 µs for each, 25 µs at most. @kernel rwsem_rspin_threshold */
 const READER_SPIN_BASE_MS = 0.01;
 const READER_SPIN_EACH_MS = 0.0005;
 const READER_SPIN_READERS_MAX = 30;
-const CLOCK_EVERY_SPINS = 16;
+const CLOCK_EVERY_SPINS = spinLimit(16);
 
 const RWSEM_WAIT_LOCK = lockClass('rwsem->wait_lock');
 

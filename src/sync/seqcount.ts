@@ -16,7 +16,7 @@
  *
  * @module
  */
-import { fetchAdd, park, readOnce, write } from '#memory';
+import { fetchAdd, park, readOnce, spinLimit, write } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { type Cpu } from '../machine/cpu.js';
@@ -33,7 +33,7 @@ export type Seqcount = Ptr<'seqcount'>;
 /** What a reader saw at begin; only readSeqcountRetry reads it. */
 export type SeqcountSnapshot = number & { readonly seqcount: unique symbol };
 
-const SPINS_BEFORE_YIELD = 1000;
+const SPINS_BEFORE_YIELD = spinLimit(1000);
 const YIELD_MS = 0.05;
 
 /** Makes it even: no writer. @kernel seqcount_init */

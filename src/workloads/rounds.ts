@@ -15,7 +15,7 @@
 import { fetchAdd, park, readAddress, readOnce, unpark, writeAddress, writeOnce } from '#memory';
 
 import { type Cpu } from '../machine/cpu.js';
-import { EVERYBODY, HALT_SLICE_MS } from '../machine/limits.js';
+import { EVERYBODY } from '../machine/limits.js';
 import { beginWait, checkHalted, endWait } from '../machine/sched.js';
 import { WAIT_ROUND } from '../machine/wait-kind.js';
 import { address, cacheline, member, type Ptr, struct, word } from '../memory/layout.js';
@@ -47,7 +47,7 @@ export type MemberResult = Ptr<'member_result'>;
 export function awaitRound(cpu: Cpu, rounds: Rounds, last: number): boolean {
   beginWait(cpu, WAIT_ROUND, rounds);
   while (readOnce(cpu, rounds, Rounds.round) === last) {
-    park(cpu, rounds, Rounds.round, last, HALT_SLICE_MS);
+    park(cpu, rounds, Rounds.round, last, Infinity);
     checkHalted(cpu);
   }
   endWait(cpu);

@@ -10,9 +10,15 @@ import { programUrl, runProgram } from '../support/crew.js';
 import { place } from '../support/machine.js';
 
 type Door = typeof parallel;
+/** What `park` of the turnstile build is made of. */
+type Extra = 'parkCheck' | 'parkResume';
+const EXTRA: ReadonlySet<string> = new Set<Extra>(['parkCheck', 'parkResume']);
 /** Fails to compile unless a build has the parallel build's names, and no others, with its types. */
 const doors: Record<'checked' | 'turnstile', Door> = { checked, turnstile };
-const same: [keyof typeof checked, keyof typeof turnstile] extends [keyof Door, keyof Door]
+const same: [keyof typeof checked, Exclude<keyof typeof turnstile, Extra>] extends [
+  keyof Door,
+  keyof Door,
+]
   ? true
   : false = true;
 
@@ -22,7 +28,9 @@ for (const [name, door] of Object.entries(doors)) {
   test(`the ${name} build exports what the parallel build does`, () => {
     assert.ok(same);
     const kinds = (exports: object): [string, string][] =>
-      Object.entries(exports).map(([key, value]) => [key, typeof value]);
+      Object.entries(exports).flatMap(([key, value]) =>
+        EXTRA.has(key) ? [] : [[key, typeof value]],
+      );
     assert.deepEqual(kinds(door), kinds(parallel));
     assert.equal(door.BUILD, name);
     for (const [key, value] of Object.entries(parallel)) {

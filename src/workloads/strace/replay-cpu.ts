@@ -10,7 +10,7 @@
 import { clockMs, fetchAdd, park, readAddress, readOnce, unpark, write } from '#memory';
 
 import { type Cpu } from '../../machine/cpu.js';
-import { EVERYBODY, HALT_SLICE_MS } from '../../machine/limits.js';
+import { EVERYBODY } from '../../machine/limits.js';
 import { beginWait, checkHalted, endWait, noteProgress } from '../../machine/sched.js';
 import { WAIT_LOG_TIME } from '../../machine/wait-kind.js';
 import { member } from '../../memory/layout.js';
@@ -93,7 +93,7 @@ function waitForTime(cpu: Cpu, { state, plan, pace }: ReplayCpuArgs, row: number
   if (left <= 0) return !isStopped(cpu, state);
   beginWait(cpu, WAIT_LOG_TIME, state);
   while (left > 0 && !isStopped(cpu, state)) {
-    park(cpu, state, ReplayState.stop, 0, Math.min(left, HALT_SLICE_MS));
+    park(cpu, state, ReplayState.stop, 0, left);
     checkHalted(cpu);
     left = due - clockMs(cpu);
   }

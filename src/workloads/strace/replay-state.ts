@@ -17,7 +17,7 @@ import {
 } from '#memory';
 
 import { type Cpu } from '../../machine/cpu.js';
-import { EVERYBODY, HALT_SLICE_MS } from '../../machine/limits.js';
+import { EVERYBODY } from '../../machine/limits.js';
 import { beginWait, checkHalted, endWait } from '../../machine/sched.js';
 import { WAIT_TURN } from '../../machine/wait-kind.js';
 import { address, cacheline, type Field, type Ptr, struct, word } from '../../memory/layout.js';
@@ -101,7 +101,7 @@ export function waitForTask(cpu: Cpu, state: ReplayState, task: number, count: n
   if (seen >= count) return true;
   beginWait(cpu, WAIT_TURN, done + task);
   while (seen < count && readOnce(cpu, state, ReplayState.stop) === 0) {
-    park(cpu, done, at(task), seen, HALT_SLICE_MS);
+    park(cpu, done, at(task), seen, Infinity);
     checkHalted(cpu);
     seen = readOnce(cpu, done, at(task));
   }

@@ -1,0 +1,93 @@
+/**
+ * What the engines share: a small machine with the program's world, and its way back to the start.
+ *
+ * Protocol   The machine boots once and `setup` makes the world once; a copy of the memory is kept. Every
+ *            store of a schedule is noted, and afterwards those words are copied back. What a CPU keeps
+ *            outside of the memory is set back too.
+ *
+ * @module
+ */
+import { type BootedMachine, bootMachine } from '../machine/boot.js';
+import { type Cpu } from '../machine/cpu.js';
+import { registerOps } from '../machine/ops-table.js';
+import { SCRATCH_WORDS, STACK_WORDS } from '../machine/stack.js';
+import { CpuArea, HELD_LOCKS_MAX } from '../machine/types.js';
+import { restoreRuns, takeSnapshot } from '../memory/snapshot.js';
+import { OP_WRITE } from '../memory/turnstile.js';
+import { bootMm } from '../mm/boot.js';
+import { C_LOG, LOG_AT } from './control.js';
+import { type ExploreProgram } from './program.js';
+
+/** Frames of a program's machine, if it does not say. */
+const DEFAULT_RAM_BYTES = 256 * 1024;
+
+/** A program's world, ready to be run many times. */
+export interface World {
+  readonly machine: BootedMachine;
+  /** What setup returned. */
+  readonly pointer: number;
+  /** The memory as setup left it. */
+  readonly snapshot: Int32Array;
+}
+
+/** Runs schedules of one program, one at a time. */
+export interface Engine {
+  /** The plan goes in here, and the trace comes out. */
+  readonly control: Int32Array;
+  readonly world: World;
+  /** Runs one schedule of the plan in the control block. */
+  run(): void;
+  /** Sets everything back to what it was before the schedule. */
+  restore(): void;
+  /** What ended the task that died, if END_DIED. */
+  readonly error: unknown;
+}
+
+/** Boots the program's machine and makes its world. Modules with ops tables come in this order everywhere. */
+export function buildWorld(program: ExploreProgram): World {
+  const machine = bootMachine({
+    cpus: program.tasks.length,
+    ramBytes: program.ramBytes ?? DEFAULT_RAM_BYTES,
+  });
+  const { cpu } = machine;
+  mutant;
+  bootMm(cpu);
+  registerOps(cpu, [program.ops ?? {}]);
+  const pointer = program.setup(cpu);
+  return { machine, pointer, snapshot: takeSnapshot(cpu) };
+}
+
+/** Copies back what a schedule has changed. */
+export function restoreWorld(memory: Int32Array, snapshot: Int32Array, control: Int32Array): void {
+  restoreRuns(memory, snapshot, control, LOG_AT, LOG_AT + 2 * control[C_LOG]!);
+  control[C_LOG] = 0;
+}
+
+/** Sets back what a CPU keeps for itself. */
+export function resetCpu(cpu: Cpu, slabs: Cpu['slabs']): void {
+  cpu.preemptCount = 0;
+  cpu.nonBlockCount = 0;
+  cpu.heldDepth = 0;
+  cpu.waitDepth = 0;
+  cpu.outerWaits.length = 0;
+  cpu.stackTop = cpu.stack;
+  cpu.loaded = 0;
+  if (cpu.slabs.size === slabs.size) return;
+  cpu.slabs.clear();
+  for (const [name, cache] of slabs) cpu.slabs.set(name, cache);
+}
+
+/** First word after those of a CPU's area that only it uses: records for reports. */
+const OWN_START = CpuArea.waitKind;
+const OWN_END = CpuArea.held + HELD_LOCKS_MAX;
+
+/** True for a word that only this CPU uses: no scheduling point. */
+export function isOwnWord(cpu: Cpu, kind: number, at: number): boolean {
+  const inArea = at - cpu.area;
+  if (inArea >= OWN_START && inArea < OWN_END) return true;
+  const inPercpu = at - cpu.percpu;
+  if (inPercpu < 0) return false;
+  return inPercpu < STACK_WORDS + SCRATCH_WORDS || (kind <= OP_WRITE && inPercpu < PERCPU_OWN);
+}
+/** Plain accesses to a CPU's part of the per-CPU region are its own, by design. Unit: words. */
+const PERCPU_OWN = 8192;

@@ -1,0 +1,3 @@
+export * as control from './control.js';
+export { PROGRAMS } from './programs/registry.js';
+export { VirtualEngine } from './virtual-engine.js';

@@ -1,0 +1,70 @@
+/**
+ * What is explored: a small concurrent program over a machine, with what must be true of it.
+ *
+ * A program is one file: a world in shared memory that `setup` makes, tasks that run on a CPU each, and what
+ * is checked at the end. Tasks are lists of operations, so that a failing program can be made smaller.
+ * Setup and checks run alone, on the boot CPU; tasks are explored, down to single accesses.
+ *
+ * @module
+ */
+import { type Cpu } from '../machine/cpu.js';
+import { type OpsTable } from '../machine/ops-table.js';
+
+/** One operation of a task: runs on the task's CPU; `world` is what setup returned. */
+export interface Operation {
+  /** As diagrams show it: `invalidate [0, 4)`. */
+  readonly name: string;
+  readonly run: (cpu: Cpu, world: number) => void;
+}
+
+/** What one CPU does. */
+export interface ProgramTask {
+  /** As diagrams head its column: `invalidator`. */
+  readonly name: string;
+  readonly operations: readonly Operation[];
+}
+
+/** What an outcome is, as jcstress has it. */
+export type Grade = 'ACCEPTABLE' | 'INTERESTING' | 'FORBIDDEN';
+
+/** One way the program may end. */
+export interface Outcome {
+  /** What `observe` returns for it. */
+  readonly name: string;
+  readonly grade: Grade;
+  readonly description: string;
+}
+
+/** A program to explore. */
+export interface ExploreProgram {
+  /** `lt-5`: what the command line calls it. */
+  readonly name: string;
+  /** In a line: what it asks. */
+  readonly title: string;
+  readonly tasks: readonly ProgramTask[];
+  /** Memory of its machine; by default 256 KiB. Unit: bytes. */
+  readonly ramBytes?: number;
+  /** Ops tables its structs refer to. */
+  readonly ops?: Readonly<Record<string, OpsTable>>;
+  /** How far a CPU's clock moves at each look at it; by default 1. Unit: milliseconds. */
+  readonly tickMs?: number;
+  /** False to explore spinlocks and mutexes from the inside too, instead of taking them in one step. */
+  readonly modelsLocks?: boolean;
+  /** Makes the world; what it returns is given to every operation. Runs once, on the boot CPU. */
+  readonly setup: (cpu: Cpu) => number;
+  /** Invariants at the end of every schedule: undefined, or what is violated (`INV-16: S is odd at rest`). */
+  readonly check?: (cpu: Cpu, world: number) => string | undefined;
+  /** How it ended: the name of an outcome. */
+  readonly observe?: (cpu: Cpu, world: number) => string;
+  readonly outcomes?: readonly Outcome[];
+}
+
+/** Declares a program. */
+export function defineProgram(program: ExploreProgram): ExploreProgram {
+  return Object.freeze(program);
+}
+
+/** A task of one operation. */
+export function task(name: string, run: Operation['run']): ProgramTask {
+  return { name, operations: [{ name, run }] };
+}
