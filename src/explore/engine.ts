@@ -50,7 +50,6 @@ export function buildWorld(program: ExploreProgram): World {
     ramBytes: program.ramBytes ?? DEFAULT_RAM_BYTES,
   });
   const { cpu } = machine;
-  mutant;
   bootMm(cpu);
   registerOps(cpu, [program.ops ?? {}]);
   const pointer = program.setup(cpu);

@@ -232,7 +232,6 @@ export function parkCheck<S extends string>(
   expected: number,
   timeoutMs: number,
 ): boolean {
-  cpu.operations++;
   const { turnstile } = cpu;
   if (turnstile === null) return false;
   turnstile.pass(cpu, OP_PARK, p + field, 1);
@@ -416,6 +415,7 @@ export function park<S extends string>(
   expected: number,
   timeoutMs: number,
 ): boolean {
+  cpu.operations++;
   if (cpu.turnstile === null) return parallel.park(cpu, p, field, expected, timeoutMs);
   if (!parkCheck(cpu, p, field, expected, timeoutMs)) return false;
   return parkResume(cpu, p, field);
@@ -431,6 +431,7 @@ export function readOnceLinks(
   second: number,
   third: number,
 ): number {
+  cpu.operations++;
   if (cpu.turnstile === null) return parallel.readOnceLinks(cpu, table, first, second, third);
   let next = followLink(cpu, table, first);
   if (next !== 0) next = followLink(cpu, next, second);

@@ -22,6 +22,9 @@ const same: [keyof typeof checked, Exclude<keyof typeof turnstile, Extra>] exten
   ? true
   : false = true;
 
+/** What only one build does something for. */
+const HINTS: ReadonlySet<string> = new Set(['awaitFree', 'noteAlloc', 'noteFree', 'spinLimit']);
+
 const module = programUrl('memory');
 
 for (const [name, door] of Object.entries(doors)) {
@@ -34,7 +37,7 @@ for (const [name, door] of Object.entries(doors)) {
     assert.deepEqual(kinds(door), kinds(parallel));
     assert.equal(door.BUILD, name);
     for (const [key, value] of Object.entries(parallel)) {
-      if (typeof value !== 'function') continue;
+      if (typeof value !== 'function' || HINTS.has(key)) continue;
       const other = (door as unknown as Record<string, unknown>)[key];
       assert.notEqual(other, value, `${key} goes through the build`);
       assert.ok((other as { length: number }).length >= value.length, `${key} takes what it must`);
@@ -50,6 +53,10 @@ for (const [name, door] of Object.entries(doors)) {
           d.write(port, at, 0 as never, 5);
         },
         (d) => d.read(port, at, 0 as never),
+        (d) => {
+          d.writeOwn(port, at, 6 as never, 5);
+        },
+        (d) => d.readOwn(port, at, 6 as never),
         (d) => {
           d.writeOnce(port, at, 1 as never, 6);
         },
@@ -105,7 +112,8 @@ for (const [name, door] of Object.entries(doors)) {
         counts.push(port.operations - before);
         return answer;
       });
-      assert.equal(calls.length, Object.keys(which).length - 1, 'all but BUILD');
+      const operations = Object.keys(which).filter((key) => !HINTS.has(key) && !EXTRA.has(key));
+      assert.equal(calls.length, operations.length - 1, 'all but BUILD');
       assert.deepEqual(
         counts,
         calls.map(() => (which.BUILD === 'parallel' ? 0 : 1)),
