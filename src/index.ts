@@ -43,6 +43,15 @@ export * as svmEngine from './drivers/svm/engine.js';
 export { deviceClearRange, deviceFence, deviceMapRange } from './drivers/svm/page-table.js';
 export { type SvmTotals, svmTotals } from './drivers/svm/stats.js';
 export { SvmContext, SvmDevice, SvmEngine, SvmRequest } from './drivers/svm/types.js';
+export {
+  defineProgram,
+  type ExploreProgram,
+  type Grade,
+  type Operation,
+  type Outcome,
+  type ProgramTask,
+  task,
+} from './explore/program.js';
 export { hmmRangeFault } from './hmm/range-fault.js';
 export * as hmm from './hmm/types.js';
 export {
