@@ -54,15 +54,10 @@ export {
 } from './explore/program.js';
 export { hmmRangeFault } from './hmm/range-fault.js';
 export * as hmm from './hmm/types.js';
-export {
-  type Build,
-  Crew,
-  type CrewMember,
-  type CrewOptions,
-  type MemberResult,
-} from './host/crew.js';
+export { Crew, type CrewMember, type CrewOptions, type MemberResult } from './host/crew.js';
 export { tuneEngine } from './host/engine.js';
 export { type FailureKind, MachineFailure } from './host/failure.js';
+export { type Build } from './host/pool.js';
 export { attachCpu, type BootedMachine, bootMachine, type MachineConfig } from './machine/boot.js';
 export { type Cpu } from './machine/cpu.js';
 export { CPUS_MAX } from './machine/limits.js';
