@@ -12,6 +12,7 @@ import {
   EXIT_VIOLATION,
   type ExploreReport,
   exploreProgram,
+  type ProgramRef,
   PROGRAMS,
   STRATEGIES,
   type StrategyName,
@@ -120,9 +121,9 @@ async function runExplore(
     );
   }
   checkJsonTarget(json, { '--program': options.program });
-  const program =
+  const program: ProgramRef =
     options.program === undefined
-      ? { name: name! }
+      ? { name: name ?? '' }
       : { url: await checkProgramModule(options.program, options.watchdog * 1000) };
   const environment = describeEnvironment('wasm', 1);
   say(`${environmentLine(environment)}\n`, json);
@@ -134,7 +135,7 @@ async function runExplore(
 }
 
 async function withProgress(
-  program: { readonly name?: string; readonly url?: string },
+  program: ProgramRef,
   options: ExploreCommandOptions,
 ): Promise<ExploreReport> {
   const progress = startProgress();

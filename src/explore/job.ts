@@ -3,13 +3,8 @@
  *
  * @module
  */
+import { type ProgramRef } from './program-ref.js';
 import { type EngineName, type FailureReport, type OutcomeCount, type StrategyName, type StrategyReport } from './report.js';
-
-/** A program by its name, or by the URL of the module that exports it as `program`. */
-export interface ProgramReference {
-  readonly name?: string;
-  readonly url?: string;
-}
 
 /** How long to explore. */
 export interface Limits {
@@ -31,13 +26,15 @@ export interface StrategyOptions {
 
 /** What one thread explores. Survives `postMessage`. */
 export interface ExploreJob extends StrategyOptions, Limits {
-  readonly program: ProgramReference;
+  readonly program: ProgramRef;
   readonly mutant: string | null;
   readonly engine: EngineName;
   /** Lay a failure open: minimise it, name what decides, draw it. */
   readonly explain: boolean;
-  /** Words that both sides look at: J_*. */
-  readonly shared: SharedArrayBuffer;
+  /** Shared by all jobs of an exploration: J_STOP. */
+  readonly stop: Int32Array;
+  /** Of this job: J_SCHEDULES, J_PHASE. */
+  readonly progress: Int32Array;
 }
 
 /** 1: come to an end. */
