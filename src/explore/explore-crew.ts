@@ -1,7 +1,7 @@
 /**
- * The main thread's side of an exploration on the workers engine: starts the workers, watches, ends them.
+ * The main thread's side of an exploration: starts the workers, watches, ends them.
  *
- * Protocol   One Piscina worker for each task of the program. The worker of task 0 explores, and sends the
+ * Protocol   One Piscina worker for each task of the program; one for all on the virtual engine. The worker of task 0 explores, and sends the
  *            others what they need to know of its machine; no schedule comes by here. Every POLL_MS the
  *            watchdog compares how far the running schedule is; a task that has the token and makes no
  *            operation for stallMs, or whose thread ends, ends the exploration, by name. Nothing is left
@@ -16,16 +16,27 @@ import { MachineFailure } from '../host/failure.js';
 import { endPool, newPool, WORKER } from '../host/pool.js';
 import { sharedIntegers } from '../memory/shared-tables.js';
 import { glance } from '../memory/turn-token.js';
-import { C_STEP, CONTROL_WORDS, TASKS_MAX } from './control.js';
+import {
+  C_END,
+  C_LAST,
+  C_STEP,
+  C_TASKS,
+  CONTROL_WORDS,
+  END_NONE,
+  TASKS_MAX,
+} from './control.js';
 import { CREW_HOLDER, CREW_RUNNING, CREW_RUNS, CREW_WORDS } from './crew-block.js';
 import { type ExploreOutcome, type ExplorerRef, type ExploreWorkerTask } from './explore-worker.js';
 import { type ExploreProgram } from './program.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
+import { type EngineName } from './report.js';
 import { type CrewBlocks } from './workers-engine.js';
 
 export interface CrewExploration {
   readonly program: ProgramRef;
   readonly explorer: ExplorerRef;
+  /** By default the workers engine. */
+  readonly engine?: EngineName;
   /** A task that makes no operation for so long is stuck; by default 4 s. Unit: milliseconds. */
   readonly stallMs?: number;
   /** When aborted, ends all workers at once; what was found is lost. */
@@ -43,9 +54,10 @@ const POLL_MS = 200;
  */
 export async function exploreWithCrew(exploration: CrewExploration): Promise<unknown> {
   const program = await findProgram(exploration.program);
-  const members = program.tasks.length;
-  if (members < 1 || members > TASKS_MAX) {
-    const message = `${program.name} has ${members} tasks; there may be 1 to ${TASKS_MAX}`;
+  const tasks = program.tasks.length;
+  const members = exploration.engine === 'virtual' ? 1 : tasks;
+  if (tasks < 1 || tasks > TASKS_MAX) {
+    const message = `${program.name} has ${tasks} tasks; there may be 1 to ${TASKS_MAX}`;
     throw new FaultlineError('FAULTLINE_BAD_PROGRAM', message);
   }
   exploration.signal?.throwIfAborted();
@@ -78,14 +90,14 @@ interface Assignment {
 
 /** What each worker gets: task 0 one end of a channel for each other, which has the other end. */
 function tasksOf(
-  { program, explorer }: CrewExploration,
+  { program, explorer, engine = 'workers' }: CrewExploration,
   members: number,
   blocks: CrewBlocks,
 ): Assignment[] {
   const channels = Array.from({ length: members - 1 }, () => new MessageChannel());
   return Array.from({ length: members }, (_, task) => {
     const ports = task === 0 ? channels.map(({ port1 }) => port1) : [channels[task - 1]!.port2];
-    return { task: { program, task, blocks, ports, explorer }, transferList: ports };
+    return { task: { program, engine, task, blocks, ports, explorer }, transferList: ports };
   });
 }
 
@@ -120,6 +132,7 @@ class CrewWatch {
   readonly #program: ExploreProgram;
   readonly #blocks: CrewBlocks;
   readonly #stallMs: number;
+  readonly #isVirtual: boolean;
   readonly #timer: NodeJS.Timeout;
   readonly #stopListening: () => void;
   #seen = '';
@@ -130,6 +143,7 @@ class CrewWatch {
     this.#program = program;
     this.#blocks = blocks;
     this.#stallMs = exploration.stallMs ?? DEFAULT_STALL_MS;
+    this.#isVirtual = exploration.engine === 'virtual';
     this.failed = new Promise((_, reject) => (this.#reject = reject));
     this.failed.catch(() => undefined); // it may come when nobody waits any more
     this.#timer = setInterval(() => {
@@ -153,8 +167,9 @@ class CrewWatch {
 
   #poll(): void {
     const { control, crew } = this.#blocks;
-    const running = glance(crew, CREW_RUNNING) !== 0;
-    const holder = glance(crew, CREW_HOLDER);
+    const [running, holder] = this.#isVirtual
+      ? [glance(control, C_END) === END_NONE && glance(control, C_TASKS) > 0, glance(control, C_LAST)]
+      : [glance(crew, CREW_RUNNING) !== 0, glance(crew, CREW_HOLDER)];
     const now = `${glance(crew, CREW_RUNS)} ${glance(control, C_STEP)} ${holder}`;
     if (!running || now !== this.#seen) {
       this.#seen = now;

@@ -1,5 +1,6 @@
 /**
- * The worker's side of an exploration on the workers engine: task 0 explores, the others serve.
+ * The worker's side of an exploration: that of task 0 explores. On the workers engine the others serve; the
+ * virtual engine needs no others.
  *
  * @module
  */
@@ -10,6 +11,8 @@ import { FaultlineError } from '../base/bug.js';
 import { type BuiltIns, loadModule } from '../host/modules.js';
 import { type Engine } from './engine.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
+import { type EngineName } from './report.js';
+import { VirtualPrograms } from './virtual-program.js';
 import {
   type CrewBlocks,
   type CrewStart,
@@ -32,6 +35,7 @@ export type Explorer = (engine: Engine, args: unknown) => unknown;
 /** What one worker is asked to do. */
 export interface ExploreWorkerTask {
   readonly program: ProgramRef;
+  readonly engine: EngineName;
   readonly task: number;
   readonly blocks: CrewBlocks;
   /** Task 0: to each of the others. The others: from task 0. */
@@ -72,6 +76,10 @@ async function explore(task: ExploreWorkerTask, builtIns: BuiltIns): Promise<unk
   const { module, entry, args } = task.explorer;
   const explorer = (await loadModule(builtIns, module))[entry] as Explorer | undefined;
   if (explorer === undefined) throw new Error(`${module} exports no ${entry}`);
+  if (task.engine === 'virtual') {
+    const programs = await VirtualPrograms.load(task.program);
+    return explorer(programs.engine(task.blocks.control), args);
+  }
   const engine = new WorkersEngine(await findProgram(task.program), task.blocks);
   for (const port of task.ports) port.postMessage(engine.start);
   engine.awaitOthers();

@@ -96,10 +96,14 @@ export class VirtualEngine implements Engine {
   error: unknown;
 
   /** `program` as it is, and its copy in the rewritten kernel. */
-  constructor(program: ExploreProgram, rewritten: ExploreProgram, kernel: VirtualKernel) {
+  constructor(
+    program: ExploreProgram,
+    rewritten: ExploreProgram,
+    kernel: VirtualKernel,
+    control: Int32Array = new Int32Array(CONTROL_WORDS),
+  ) {
     this.world = buildWorld(program);
     const { machine, snapshot } = this.world;
-    const control = new Int32Array(CONTROL_WORDS);
     control[C_MODELS_LOCKS] = program.modelsLocks === false ? 0 : 1;
     control[C_TICK] = program.tickMs ?? 1;
     this.control = control;

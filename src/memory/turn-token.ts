@@ -72,3 +72,8 @@ export function textLeftAt(words: Int32Array, at: number): string {
   for (let i = 0; i < words[at]!; i++) text += String.fromCharCode(words[at + 1 + i]!);
   return text;
 }
+
+/** Sets a word that others glance at. */
+export function leaveWord(words: Int32Array, at: number, value: number): void {
+  Atomics.store(words, at, value);
+}
