@@ -139,7 +139,7 @@ export class VirtualEngine implements Engine {
       this.#turnstile.starting = true;
       for (task = 0; task < tasks; task++) {
         const frames = this.#frames[task]!;
-        frames.length = 0;
+        if (frames.length !== 0) frames.length = 0; // of a schedule that ended before its tasks did
         frames.push(runAll(this.#cpus[task]!, this.#tasks[task]!, this.world.pointer));
         if (this.#resume(frames)) controller.finish(task);
       }
