@@ -149,8 +149,7 @@ export class Controller {
     c[t + T_AT] = at;
     c[t + T_COUNT] = count;
     c[t + T_WATCHING] = kind === OP_SPIN || kind === OP_RESUME ? this.#watches(t) : 0;
-    if (c[C_RULE] === RULE_POS && this.words[C_STEP] !== 0)
-      c[t + T_PRIORITY] = this.#random() >>> 1;
+    if (c[C_RULE] === RULE_POS && c[C_STEP] !== 0) c[t + T_PRIORITY] = this.#random() >>> 1;
   }
 
   /** The task has nothing more to do. */
@@ -171,19 +170,25 @@ export class Controller {
 
   /** True if the task can make its operation now. */
   canGo(task: number): boolean {
-    const c = this.words;
     const t = TASKS_AT + task * TASK_WORDS;
-    if (c[t + T_STATE] !== STATE_READY) return false;
-    const kind = c[t + T_KIND]!;
-    if (kind < OP_RESUME) return true;
-    if (kind === OP_LOCK) return this.memory[c[t + T_AT]!] === 0;
-    if (kind === OP_RESUME) {
-      if (c[t + T_WOKEN] !== 0) return true;
-      if (c[t + T_TIMEOUT]! < 0) return false;
-      return c[t + T_WATCHING] === 0 || this.#watchedChanged(t);
+    return this.words[t + T_STATE] === STATE_READY && this.#isOpen(t);
+  }
+
+  /** True if the operation need not wait. */
+  #isOpen(t: number): boolean {
+    const c = this.words;
+    switch (c[t + T_KIND]) {
+      case OP_LOCK:
+        return this.memory[c[t + T_AT]!] === 0;
+      case OP_RESUME:
+        if (c[t + T_WOKEN] !== 0) return true;
+        if (c[t + T_TIMEOUT]! < 0) return false;
+        return c[t + T_WATCHING] === 0 || this.#watchedChanged(t);
+      case OP_SPIN:
+        return c[t + T_WATCHING] === 0 || this.#watchedChanged(t);
+      default:
+        return true;
     }
-    if (kind === OP_SPIN) return c[t + T_WATCHING] === 0 || this.#watchedChanged(t);
-    return true;
   }
 
   #watchedChanged(t: number): boolean {
@@ -197,9 +202,15 @@ export class Controller {
 
   /** Mask of the tasks that can go. */
   enabled(): number {
-    const tasks = this.words[C_TASKS]!;
+    const c = this.words;
+    const end = TASKS_AT + c[C_TASKS]! * TASK_WORDS;
     let mask = 0;
-    for (let task = 0; task < tasks; task++) if (this.canGo(task)) mask |= 1 << task;
+    let bit = 1;
+    for (let t = TASKS_AT; t < end; t += TASK_WORDS) {
+      if (c[t + T_STATE] === STATE_READY && (c[t + T_KIND]! < OP_RESUME || this.#isOpen(t)))
+        mask |= bit;
+      bit <<= 1;
+    }
     return mask;
   }
 
@@ -302,10 +313,9 @@ export class Controller {
   }
 
   #anyOf(mask: number): number {
-    const only = mask & (mask - 1);
-    if (only === 0) return lowestBit(mask);
-    let skip = (this.#random() >>> 0) % bitCount(mask);
+    if ((mask & (mask - 1)) === 0) return lowestBit(mask);
     let rest = mask;
+    let skip = Math.floor(((this.#random() >>> 0) * bitCount(mask)) / 2 ** 32);
     while (skip-- > 0) rest &= rest - 1;
     return lowestBit(rest);
   }

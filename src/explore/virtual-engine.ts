@@ -138,10 +138,7 @@ export class VirtualEngine implements Engine {
     try {
       this.#turnstile.starting = true;
       for (task = 0; task < tasks; task++) {
-        const frames = this.#frames[task]!;
-        frames.length = 0;
-        frames.push(runAll(this.#cpus[task]!, this.#tasks[task]!, this.world.pointer));
-        if (this.#resume(frames)) controller.finish(task);
+        if (this.#begin(task)) controller.finish(task);
       }
       this.#turnstile.starting = false;
       task = controller.choose();
@@ -160,6 +157,21 @@ export class VirtualEngine implements Engine {
       this.error = error;
       this.#pending.length = 0;
     }
+  }
+
+  /** Runs a task up to its first operation; true if it has none. */
+  #begin(task: number): boolean {
+    const frames = this.#frames[task]!;
+    const operations = this.#tasks[task]!;
+    const cpu = this.#cpus[task]!;
+    if (frames.length !== 0) frames.length = 0; // of a schedule that ended before its tasks did
+    const made =
+      operations.length === 1
+        ? operations[0]!(cpu, this.world.pointer)
+        : runAll(cpu, operations, this.world.pointer);
+    if (made === undefined) return true;
+    frames.push(made);
+    return this.#resume(frames);
   }
 
   /** Runs a task until another one's turn comes; true if it is done. */
