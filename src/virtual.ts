@@ -6,4 +6,5 @@
  */
 export * from './index.js';
 export { PROGRAMS } from './explore/programs/registry.js';
+export { randomToy, toyProgram } from './explore/programs/toy.js';
 export { Cpu as VirtualCpu } from './machine/cpu.js';

@@ -1,3 +1,6 @@
 export * as control from './control.js';
+export * as plan from './plan.js';
 export { PROGRAMS } from './programs/registry.js';
+export { randomToy, toyProgram } from './programs/toy.js';
+export { makeStrategy, STRATEGY_NAMES } from './strategies/strategies.js';
 export { VirtualEngine } from './virtual-engine.js';
