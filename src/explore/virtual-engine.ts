@@ -11,7 +11,7 @@
 import { type Cpu } from '../machine/cpu.js';
 import { type MemoryPort } from '../memory/port.js';
 import { memoryWords } from '../memory/snapshot.js';
-import { type Turnstile } from '../memory/turnstile.js';
+import { OP_LOCK, type Turnstile } from '../memory/turnstile.js';
 import {
   C_END,
   C_MODELS_LOCKS,
@@ -67,6 +67,7 @@ class VirtualTurnstile implements Turnstile {
   }
 
   mustYield(port: MemoryPort, kind: number, at: number, count: number): boolean {
+    if (kind === OP_LOCK && !this.modelsLocks) return false; // the operations inside are announced
     const cpu = port as Cpu;
     const skip = TASKS_AT + cpu.id * TASK_WORDS + T_SKIP;
     if (this.#control[skip] !== 0) {
@@ -118,9 +119,14 @@ export class VirtualEngine implements Engine {
   /** What ended a task that died. */
   error: unknown;
 
-  /** `program` as it is, and its copy in the rewritten kernel. */
-  constructor(program: ExploreProgram, rewritten: ExploreProgram, kernel: VirtualKernel) {
-    this.world = buildWorld(program);
+  /** `program` as it is, its copy in the rewritten kernel, and the mistake to plant (base/mutants.ts). */
+  constructor(
+    program: ExploreProgram,
+    rewritten: ExploreProgram,
+    kernel: VirtualKernel,
+    mutant = 0,
+  ) {
+    this.world = buildWorld(program, mutant);
     const { machine, snapshot } = this.world;
     const control = new Int32Array(CONTROL_WORDS);
     control[C_MODELS_LOCKS] = program.modelsLocks === false ? 0 : 1;
