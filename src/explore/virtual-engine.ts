@@ -11,6 +11,7 @@
 import { type Cpu } from '../machine/cpu.js';
 import { type MemoryPort } from '../memory/port.js';
 import { memoryWords } from '../memory/snapshot.js';
+import { OP_LOCK } from '../memory/turnstile.js';
 import {
   C_END,
   C_MODELS_LOCKS,
@@ -32,6 +33,7 @@ import {
   restoreWorld,
   type World,
 } from './engine.js';
+import { Recorder, type Recording,RecordingTurnstile } from './explain/recorder.js';
 import { type ExploreProgram } from './program.js';
 import { ControllerTurnstile } from './turnstile.js';
 
@@ -64,6 +66,7 @@ class VirtualTurnstile extends ControllerTurnstile {
   }
 
   override mustYield(port: MemoryPort, kind: number, at: number, count: number): boolean {
+    if (kind === OP_LOCK && !this.modelsLocks) return false; // the operations inside are announced
     const cpu = port as Cpu;
     const skip = TASKS_AT + cpu.id * TASK_WORDS + T_SKIP;
     if (this.#control[skip] !== 0) {
@@ -86,7 +89,7 @@ export class VirtualEngine implements Engine {
   readonly world: World;
   readonly #turnstile: VirtualTurnstile;
   readonly #cpus: readonly Cpu[];
-  readonly #tasks: readonly (readonly VirtualRun[])[];
+  #tasks: readonly (readonly VirtualRun[])[];
   readonly #slabs: Cpu['slabs'];
   /** Each task's calls that have yielded, the innermost last. */
   readonly #frames: Frame[][];
@@ -95,14 +98,19 @@ export class VirtualEngine implements Engine {
   /** What ended a task that died. */
   error: unknown;
 
-  /** `program` as it is, and its copy in the rewritten kernel. */
+  /**
+   * `program` as it is, and its copy in the rewritten kernel.
+   * @param mutant the mistake to plant (base/mutants.ts)
+   * @param control where plans come from and traces go
+   */
   constructor(
     program: ExploreProgram,
     rewritten: ExploreProgram,
     kernel: VirtualKernel,
+    mutant = 0,
     control: Int32Array = new Int32Array(CONTROL_WORDS),
   ) {
-    this.world = buildWorld(program);
+    this.world = buildWorld(program, mutant);
     const { machine, snapshot } = this.world;
     control[C_MODELS_LOCKS] = program.modelsLocks === false ? 0 : 1;
     control[C_TICK] = program.tickMs ?? 1;
@@ -172,6 +180,30 @@ export class VirtualEngine implements Engine {
     if (made === undefined) return true;
     frames.push(made);
     return this.#resume(frames);
+  }
+
+  /** Runs as `run` does, and notes where in the code each operation is made. Slow. */
+  record(): Recording {
+    const plain = this.#tasks;
+    const recorder = new Recorder(plain.length);
+    const turnstile = new RecordingTurnstile(
+      this.#turnstile,
+      recorder,
+      this.control,
+      isOwnWord,
+      (task) => this.#frames[task]!.length,
+    );
+    this.#tasks = plain.map((operations, task) =>
+      operations.map((operation, index) => (cpu: Cpu, world: number) => {
+        recorder.begin(task, index);
+        return operation(cpu, world);
+      }),
+    );
+    for (const cpu of this.#cpus) cpu.turnstile = turnstile;
+    this.run();
+    for (const cpu of this.#cpus) cpu.turnstile = this.#turnstile;
+    this.#tasks = plain;
+    return recorder.recording;
   }
 
   /** Runs a task until another one's turn comes; true if it is done. */
