@@ -16,18 +16,10 @@ import { MachineFailure } from '../host/failure.js';
 import { endPool, newPool, WORKER } from '../host/pool.js';
 import { sharedIntegers } from '../memory/shared-tables.js';
 import { glance } from '../memory/turn-token.js';
-import {
-  C_END,
-  C_LAST,
-  C_STEP,
-  C_TASKS,
-  CONTROL_WORDS,
-  END_NONE,
-  TASKS_MAX,
-} from './control.js';
+import { C_END, C_LAST, C_STEP, C_TASKS, CONTROL_WORDS, END_NONE, TASKS_MAX } from './control.js';
 import { CREW_HOLDER, CREW_RUNNING, CREW_RUNS, CREW_WORDS } from './crew-block.js';
-import { type ExploreOutcome, type ExplorerRef, type ExploreWorkerTask } from './explore-worker.js';
 import { type Operations } from './explain/subject.js';
+import { type ExploreOutcome, type ExplorerRef, type ExploreWorkerTask } from './explore-worker.js';
 import { findMutant } from './mutants.js';
 import { type ExploreProgram } from './program.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
@@ -104,7 +96,19 @@ function tasksOf(
   const channels = Array.from({ length: members - 1 }, () => new MessageChannel());
   return Array.from({ length: members }, (_, task) => {
     const ports = task === 0 ? channels.map(({ port1 }) => port1) : [channels[task - 1]!.port2];
-    return { task: { program, engine, mutant, operations: operations ?? null, task, blocks, ports, explorer }, transferList: ports };
+    return {
+      task: {
+        program,
+        engine,
+        mutant,
+        operations: operations ?? null,
+        task,
+        blocks,
+        ports,
+        explorer,
+      },
+      transferList: ports,
+    };
   });
 }
 
@@ -175,7 +179,10 @@ class CrewWatch {
   #poll(): void {
     const { control, crew } = this.#blocks;
     const [running, holder] = this.#isVirtual
-      ? [glance(control, C_END) === END_NONE && glance(control, C_TASKS) > 0, glance(control, C_LAST)]
+      ? [
+          glance(control, C_END) === END_NONE && glance(control, C_TASKS) > 0,
+          glance(control, C_LAST),
+        ]
       : [glance(crew, CREW_RUNNING) !== 0, glance(crew, CREW_HOLDER)];
     const now = `${glance(crew, CREW_RUNS)} ${glance(control, C_STEP)} ${holder}`;
     if (!running || now !== this.#seen) {

@@ -4,7 +4,13 @@
  * @module
  */
 import { type ProgramRef } from './program-ref.js';
-import { type EngineName, type FailureReport, type OutcomeCount, type StrategyName, type StrategyReport } from './report.js';
+import {
+  type EngineName,
+  type FailureReport,
+  type OutcomeCount,
+  type StrategyName,
+  type StrategyReport,
+} from './report.js';
 
 /** How long to explore. */
 export interface Limits {

@@ -18,7 +18,8 @@ export async function findProgram(ref: ProgramRef): Promise<ExploreProgram> {
     return module.program;
   }
   const found = programNamed(ref.name);
-  if (found === undefined) throw noProgram(`there is no program ${ref.name}; --list shows those there are`);
+  if (found === undefined)
+    throw noProgram(`there is no program ${ref.name}; --list shows those there are`);
   return found;
 }
 

@@ -98,16 +98,23 @@ function checkFits(
   }
   if (schedule.operations === undefined) return;
   if (schedule.operations.length !== tasks.length) {
-    throw badSchedule(`ops= is for ${schedule.operations.length} tasks; ${name} has ${tasks.length}`);
+    throw badSchedule(
+      `ops= is for ${schedule.operations.length} tasks; ${name} has ${tasks.length}`,
+    );
   }
   schedule.operations.forEach((left, task) => {
     const beyond = left.find((operation) => operation >= tasks[task]!.operations.length);
-    if (beyond !== undefined) throw badSchedule(`task ${task} of ${name} has no operation ${beyond}`);
+    if (beyond !== undefined)
+      throw badSchedule(`task ${task} of ${name} has no operation ${beyond}`);
   });
 }
 
 function badSchedule(message: string): FaultlineError {
-  return new FaultlineError('FAULTLINE_BAD_SCHEDULE', `the schedule does not fit: ${message}`, EXIT_USAGE);
+  return new FaultlineError(
+    'FAULTLINE_BAD_SCHEDULE',
+    `the schedule does not fit: ${message}`,
+    EXIT_USAGE,
+  );
 }
 
 /** The worker's side. */

@@ -100,9 +100,7 @@ export function parseSchedule(text: string): Schedule {
 }
 
 type Options = {
-  -readonly [
-    K in 'operations' | 'stepLimit'
-  ]?: Schedule[K];
+  -readonly [K in 'operations' | 'stepLimit']?: Schedule[K];
 };
 
 class Parser {

@@ -33,7 +33,7 @@ import {
   restoreWorld,
   type World,
 } from './engine.js';
-import { Recorder, type Recording,RecordingTurnstile } from './explain/recorder.js';
+import { Recorder, type Recording, RecordingTurnstile } from './explain/recorder.js';
 import { type ExploreProgram } from './program.js';
 import { ControllerTurnstile } from './turnstile.js';
 

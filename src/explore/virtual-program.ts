@@ -23,11 +23,7 @@ export class VirtualPrograms {
   readonly #rewritten: ExploreProgram;
   readonly #kernel: VirtualKernel;
 
-  private constructor(
-    program: ExploreProgram,
-    rewritten: ExploreProgram,
-    kernel: VirtualKernel,
-  ) {
+  private constructor(program: ExploreProgram, rewritten: ExploreProgram, kernel: VirtualKernel) {
     this.program = program;
     this.#rewritten = rewritten;
     this.#kernel = kernel;
