@@ -75,6 +75,7 @@ import {
   END_STEPS,
   LOG_AT,
   LOG_END,
+  RULE_ASK,
   RULE_POS,
   RULE_PRIORITY,
   RULE_RANDOM,
@@ -118,6 +119,8 @@ export class Controller {
   readonly words: Int32Array;
   /** The machine's memory. */
   readonly memory: Int32Array;
+  /** RULE_ASK: which task goes, out of the mask of those that can. */
+  ask: (enabled: number) => number = (enabled) => lowestBit(enabled);
 
   constructor(words: Int32Array, memory: Int32Array) {
     this.words = words;
@@ -166,8 +169,7 @@ export class Controller {
     c[t + T_COUNT] = count;
     const mayWatch = kind === OP_SPIN || (kind === OP_RESUME && c[t + T_TIMEOUT]! >= 0);
     c[t + T_WATCHING] = mayWatch ? this.#watches(t) : 0;
-    if (c[C_RULE] === RULE_POS && this.words[C_STEP] !== 0)
-      c[t + T_PRIORITY] = this.#random() >>> 1;
+    if (c[C_RULE] === RULE_POS && c[C_STEP] !== 0) c[t + T_PRIORITY] = this.#random() >>> 1;
   }
 
   /** The task has nothing more to do. */
@@ -188,19 +190,25 @@ export class Controller {
 
   /** True if the task can make its operation now. */
   canGo(task: number): boolean {
-    const c = this.words;
     const t = TASKS_AT + task * TASK_WORDS;
-    if (c[t + T_STATE] !== STATE_READY) return false;
-    const kind = c[t + T_KIND]!;
-    if (kind < OP_RESUME) return true;
-    if (kind === OP_LOCK) return this.memory[c[t + T_AT]!] === 0;
-    if (kind === OP_RESUME) {
-      if (c[t + T_WOKEN] !== 0) return true;
-      if (c[t + T_TIMEOUT]! < 0) return false;
-      return c[t + T_WATCHING] === 0 || this.#watchedChanged(t);
+    return this.words[t + T_STATE] === STATE_READY && this.#isOpen(t);
+  }
+
+  /** True if the operation need not wait. */
+  #isOpen(t: number): boolean {
+    const c = this.words;
+    switch (c[t + T_KIND]) {
+      case OP_LOCK:
+        return this.memory[c[t + T_AT]!] === 0;
+      case OP_RESUME:
+        if (c[t + T_WOKEN] !== 0) return true;
+        if (c[t + T_TIMEOUT]! < 0) return false;
+        return c[t + T_WATCHING] === 0 || this.#watchedChanged(t);
+      case OP_SPIN:
+        return c[t + T_WATCHING] === 0 || this.#watchedChanged(t);
+      default:
+        return true;
     }
-    if (kind === OP_SPIN) return c[t + T_WATCHING] === 0 || this.#watchedChanged(t);
-    return true;
   }
 
   #watchedChanged(t: number): boolean {
@@ -214,9 +222,15 @@ export class Controller {
 
   /** Mask of the tasks that can go. */
   enabled(): number {
-    const tasks = this.words[C_TASKS]!;
+    const c = this.words;
+    const end = TASKS_AT + c[C_TASKS]! * TASK_WORDS;
     let mask = 0;
-    for (let task = 0; task < tasks; task++) if (this.canGo(task)) mask |= 1 << task;
+    let bit = 1;
+    for (let t = TASKS_AT; t < end; t += TASK_WORDS) {
+      if (c[t + T_STATE] === STATE_READY && (c[t + T_KIND]! < OP_RESUME || this.#isOpen(t)))
+        mask |= bit;
+      bit <<= 1;
+    }
     return mask;
   }
 
@@ -295,6 +309,8 @@ export class Controller {
         return this.#highestOf(mask);
       case RULE_SLEEP_SETS:
         return this.#awakeOf(mask, step);
+      case RULE_ASK:
+        return (mask & (mask - 1)) === 0 ? lowestBit(mask) : this.ask(mask);
       default:
         return this.#firstOf(mask);
     }
@@ -328,10 +344,9 @@ export class Controller {
   }
 
   #anyOf(mask: number): number {
-    const only = mask & (mask - 1);
-    if (only === 0) return lowestBit(mask);
-    let skip = (this.#random() >>> 0) % bitCount(mask);
+    if ((mask & (mask - 1)) === 0) return lowestBit(mask);
     let rest = mask;
+    let skip = Math.floor(((this.#random() >>> 0) * bitCount(mask)) / 2 ** 32);
     while (skip-- > 0) rest &= rest - 1;
     return lowestBit(rest);
   }
@@ -370,7 +385,8 @@ export class Controller {
     const trace = TRACE_AT + step * TRACE_WORDS;
     let what = c[trace]! | task | (kind << 4);
     if (c[t + T_WATCHING] !== 0) what |= TRACE_WATCHED;
-    if (c[C_RULE]! >= RULE_POS) this.#afterStep(task, kind, at, c[t + T_COUNT]!, step);
+    if (c[C_RULE] === RULE_POS || c[C_RULE] === RULE_SLEEP_SETS)
+      this.#afterStep(task, kind, at, c[t + T_COUNT]!, step);
     if (kind >= OP_PARK) what |= this.#commitSpecial(t, kind);
     else if (isWriteOp(kind)) this.#stored(t, step);
     else if (kind === OP_READ_ONCE || kind === OP_ACQUIRE) this.#watch(t, at);

@@ -1,10 +1,11 @@
 export * as control from './control.js';
+export { exploreWithCrew } from './explore-crew.js';
 export { explore } from './explorer.js';
 export { Judge } from './judge.js';
 export * as plan from './plan.js';
-export { PLANTED_BUGS, SOUND_COUNTER } from './programs/planted.js';
+export { PLANTED_BUGS } from './programs/planted.js';
 export { PROGRAMS } from './programs/registry.js';
-export { randomToy, toyProgram } from './programs/toy.js';
 export { RaceDetector } from './races.js';
 export { makeStrategy, STRATEGY_NAMES } from './strategies/strategies.js';
 export { VirtualEngine } from './virtual-engine.js';
+export { VirtualPrograms } from './virtual-program.js';

@@ -174,13 +174,16 @@ function freeThing(cpu: Cpu, at: number): void {
 
 function publishThing(cpu: Cpu, at: number): void {
   const world = at as World;
+  kfree(cpu, Thing, kzalloc(cpu, Thing));
   const thing = kzalloc(cpu, Thing);
   if (readOnce(cpu, world, World.flag) !== 0) kfree(cpu, Thing, thing);
   else exchange(cpu, world, World.slot, thing);
 }
 
+/** The allocation is there so that both are equally far. */
 function closeSlot(cpu: Cpu, at: number): void {
   const world = at as World;
+  kfree(cpu, Thing, kzalloc(cpu, Thing));
   exchange(cpu, world, World.flag, 1);
   const thing: Thing = exchange(cpu, world, World.slot, 0 as Thing);
   if (thing !== 0) kfree(cpu, Thing, thing);
