@@ -5,5 +5,4 @@
  * @module
  */
 export * from './index.js';
-export { randomToy, toyProgram } from './explore/programs/toy.js';
 export { Cpu as VirtualCpu } from './machine/cpu.js';

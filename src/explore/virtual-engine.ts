@@ -11,6 +11,7 @@
 import { type Cpu } from '../machine/cpu.js';
 import { type MemoryPort } from '../memory/port.js';
 import { memoryWords } from '../memory/snapshot.js';
+import { OP_LOCK } from '../memory/turnstile.js';
 import {
   C_END,
   C_MODELS_LOCKS,
@@ -64,6 +65,7 @@ class VirtualTurnstile extends ControllerTurnstile {
   }
 
   override mustYield(port: MemoryPort, kind: number, at: number, count: number): boolean {
+    if (kind === OP_LOCK && !this.modelsLocks) return false; // the operations inside are announced
     const cpu = port as Cpu;
     const skip = TASKS_AT + cpu.id * TASK_WORDS + T_SKIP;
     if (this.#control[skip] !== 0) {
@@ -95,14 +97,19 @@ export class VirtualEngine implements Engine {
   /** What ended a task that died. */
   error: unknown;
 
-  /** `program` as it is, and its copy in the rewritten kernel. */
+  /**
+   * `program` as it is, and its copy in the rewritten kernel.
+   * @param mutant the mistake to plant (base/mutants.ts)
+   * @param control where plans come from and traces go
+   */
   constructor(
     program: ExploreProgram,
     rewritten: ExploreProgram,
     kernel: VirtualKernel,
+    mutant = 0,
     control: Int32Array = new Int32Array(CONTROL_WORDS),
   ) {
-    this.world = buildWorld(program);
+    this.world = buildWorld(program, mutant);
     const { machine, snapshot } = this.world;
     control[C_MODELS_LOCKS] = program.modelsLocks === false ? 0 : 1;
     control[C_TICK] = program.tickMs ?? 1;

@@ -45,16 +45,17 @@ export class VirtualPrograms {
   }
 
   /** An engine for the whole program. */
-  engine(control?: Int32Array): VirtualEngine {
-    return new VirtualEngine(this.program, this.#rewritten, this.#kernel, control);
+  engine(mutant: number, control?: Int32Array): VirtualEngine {
+    return new VirtualEngine(this.program, this.#rewritten, this.#kernel, mutant, control);
   }
 
   /** An engine for the program with only these operations of each task, by index. */
-  engineFor(kept: readonly (readonly number[])[]): VirtualEngine {
+  engineFor(kept: readonly (readonly number[])[], mutant: number): VirtualEngine {
     return new VirtualEngine(
       withOperations(this.program, kept),
       withOperations(this.#rewritten, kept),
       this.#kernel,
+      mutant,
     );
   }
 }

@@ -71,6 +71,7 @@ function plant(
     title: `a planted bug: ${kind}`,
     tasks: tasks.map((run, i) => task(`task ${i}`, run)),
     ramBytes: 32 * 4096,
+    isBroken: true,
     setup,
     ...more,
   });
