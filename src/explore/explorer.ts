@@ -9,6 +9,7 @@ import { type Engine } from './engine.js';
 import { type Failure, Judge } from './judge.js';
 import { type Deviation, deviationsOf, preemptionsOf, setPlan } from './plan.js';
 import { type ExploreProgram, type Grade } from './program.js';
+import { checkOf } from './schedule.js';
 import { type Strategy, type StrategyFacts } from './strategies/strategy.js';
 
 /** When to stop; without any of these, when the strategy has no schedule left. */
@@ -41,6 +42,8 @@ export interface FoundFailure extends Failure {
   readonly seconds: number;
   /** The schedule, whatever strategy found it: from RULE_FIRST. */
   readonly deviations: readonly Deviation[];
+  /** Of its trace: schedule.ts. */
+  readonly check: number;
   readonly steps: number;
   readonly preemptions: number;
   /** How many schedules failed so. */
@@ -182,6 +185,7 @@ class Exploration {
       schedule: this.#schedules,
       seconds: this.#seconds(),
       deviations: deviationsOf(this.#engine.control),
+      check: checkOf(this.#engine.control),
       steps,
       preemptions,
       count: 1,

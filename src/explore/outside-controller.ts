@@ -29,10 +29,10 @@ import {
 import { bitCount, lowestBit } from './controller.js';
 import { type Engine } from './engine.js';
 import { exploreWithCrew } from './explore-crew.js';
-import { judge } from './judge.js';
+import { Judge } from './judge.js';
 import { deviationsOf, setPlan } from './plan.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
-import { scheduleText } from './run-job.js';
+import { checkOf, formatSchedule } from './schedule.js';
 import { type VirtualEngine } from './virtual-engine.js';
 
 export const CONTROLLER_SCHEMA = 'faultline.controller/1';
@@ -81,6 +81,7 @@ export function controlFromOutside(
     engine: 'virtual',
     explorer: { module: 'faultline:explore', entry: 'serveController', args },
     stallMs: Number.POSITIVE_INFINITY, // it waits for the other program
+    ...(options.mutant !== undefined && { mutant: options.mutant }),
   }) as Promise<{ failed: boolean }>;
   options.signal.addEventListener('abort', () => {
     reply(CONTROLLER_END, 0);
@@ -100,6 +101,7 @@ export async function serveController(
 ): Promise<{ failed: boolean }> {
   const program = await findProgram(ref);
   const { control } = engine;
+  const judge = new Judge(engine, program);
   let read = 0;
   const nextReply = (): readonly [number, number] => {
     awaitArrivals(replies, R_COUNT, read + 1);
@@ -133,10 +135,15 @@ export async function serveController(
       if (engine.error instanceof SessionEnded || engine.error instanceof FaultlineError) {
         throw engine.error;
       }
-      const verdict = judge(engine, program);
+      const verdict = judge.judge();
       failed ||= verdict.failure !== undefined;
       const steps = control[C_STEP]!;
-      const text = scheduleText(program.name, mutant, control, deviationsOf(control));
+      const text = formatSchedule({
+        program: program.name,
+        mutants: mutant === null ? [] : [mutant],
+        deviations: deviationsOf(control),
+        check: checkOf(control),
+      });
       engine.restore();
       tell({
         type: 'end',

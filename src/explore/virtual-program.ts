@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { type Operations, programWith } from './explain/subject.js';
 import { type ExploreProgram } from './program.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
 import { VirtualEngine, type VirtualKernel } from './virtual-engine.js';
@@ -49,27 +50,13 @@ export class VirtualPrograms {
     return new VirtualEngine(this.program, this.#rewritten, this.#kernel, mutant, control);
   }
 
-  /** An engine for the program with only these operations of each task, by index. */
-  engineFor(kept: readonly (readonly number[])[], mutant: number): VirtualEngine {
-    return new VirtualEngine(
-      withOperations(this.program, kept),
-      withOperations(this.#rewritten, kept),
-      this.#kernel,
-      mutant,
-    );
+  /** The program with only these operations of each task, by index, and an engine for it. */
+  part(
+    operations: Operations,
+    mutant: number,
+  ): { readonly engine: VirtualEngine; readonly program: ExploreProgram } {
+    const program = programWith(this.program, operations);
+    const rewritten = programWith(this.#rewritten, operations);
+    return { program, engine: new VirtualEngine(program, rewritten, this.#kernel, mutant) };
   }
-}
-
-/** The program with only some operations of each task; a task without any does nothing. */
-export function withOperations(
-  program: ExploreProgram,
-  kept: readonly (readonly number[])[],
-): ExploreProgram {
-  return {
-    ...program,
-    tasks: program.tasks.map((task, index) => ({
-      ...task,
-      operations: (kept[index] ?? []).map((at) => task.operations[at]!),
-    })),
-  };
 }
