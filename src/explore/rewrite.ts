@@ -391,8 +391,8 @@ class Rewriter {
 
   /** The source of a node, with what is inside rewritten. */
   #emit(node: AnyNode, owner: FunctionInfo | undefined): string {
-    if (isFunction(node)) return this.#emitFunction(node);
-    if (node.type === 'CallExpression') return this.#emitCall(node, owner);
+    if (isFunction(node)) return this.#asLong(node, this.#emitFunction(node));
+    if (node.type === 'CallExpression') return this.#asLong(node, this.#emitCall(node, owner));
     if (node.type === 'Identifier') return this.#names?.get(node.name) ?? node.name;
     if (node.type === 'Literal' && typeof node.value === 'string') return this.#emitString(node);
     if (node.type === 'Property' && this.#isOperation(node.value, owner)) {
@@ -405,6 +405,12 @@ class Rewriter {
       if (info.yields) return `*${this.#emitChildren(node, owner)}`;
     }
     return this.#emitChildren(node, owner);
+  }
+
+  /** The text over as many lines as the node had: what follows stays where it is. */
+  #asLong(node: AnyNode, text: string): string {
+    const missing = linesIn(this.#code.slice(node.start, node.end)) - linesIn(text);
+    return missing > 0 ? text + '\n'.repeat(missing) : text;
   }
 
   /** An operation of #memory as a value: whoever calls it does not know that it must ask for a turn. */
@@ -532,7 +538,7 @@ class Rewriter {
     if (kind !== 'generator' || node.callee.type !== 'Identifier') {
       return this.#emitChildren(node, owner);
     }
-    return `$outside(${JSON.stringify(node.callee.name)})`.padEnd(0);
+    return `$outside(${JSON.stringify(node.callee.name)})`;
   }
 
   #emitPrimitive(node: Extract<AnyNode, { type: 'CallExpression' }>, owner: FunctionInfo): string {
@@ -587,6 +593,10 @@ export function readImports(code: string): { from: string; names: Map<string, st
     }
   }
   return found;
+}
+
+function linesIn(text: string): number {
+  return text.split('\n').length;
 }
 
 function isFunction(node: AnyNode): node is FunctionNode {

@@ -33,6 +33,7 @@ import {
   restoreWorld,
   type World,
 } from './engine.js';
+import { Recorder, type Recording,RecordingTurnstile } from './explain/recorder.js';
 import { type ExploreProgram } from './program.js';
 import { ControllerTurnstile } from './turnstile.js';
 
@@ -88,7 +89,7 @@ export class VirtualEngine implements Engine {
   readonly world: World;
   readonly #turnstile: VirtualTurnstile;
   readonly #cpus: readonly Cpu[];
-  readonly #tasks: readonly (readonly VirtualRun[])[];
+  #tasks: readonly (readonly VirtualRun[])[];
   readonly #slabs: Cpu['slabs'];
   /** Each task's calls that have yielded, the innermost last. */
   readonly #frames: Frame[][];
@@ -179,6 +180,30 @@ export class VirtualEngine implements Engine {
     if (made === undefined) return true;
     frames.push(made);
     return this.#resume(frames);
+  }
+
+  /** Runs as `run` does, and notes where in the code each operation is made. Slow. */
+  record(): Recording {
+    const plain = this.#tasks;
+    const recorder = new Recorder(plain.length);
+    const turnstile = new RecordingTurnstile(
+      this.#turnstile,
+      recorder,
+      this.control,
+      isOwnWord,
+      (task) => this.#frames[task]!.length,
+    );
+    this.#tasks = plain.map((operations, task) =>
+      operations.map((operation, index) => (cpu: Cpu, world: number) => {
+        recorder.begin(task, index);
+        return operation(cpu, world);
+      }),
+    );
+    for (const cpu of this.#cpus) cpu.turnstile = turnstile;
+    this.run();
+    for (const cpu of this.#cpus) cpu.turnstile = this.#turnstile;
+    this.#tasks = plain;
+    return recorder.recording;
   }
 
   /** Runs a task until another one's turn comes; true if it is done. */
