@@ -175,16 +175,16 @@ function freeThing(cpu: Cpu, at: number): void {
 
 function publishThing(cpu: Cpu, at: number): void {
   const world = at as World;
-  kfree(cpu, Thing, kzalloc(cpu, Thing));
   const thing = kzalloc(cpu, Thing);
+  exchange(cpu, world, World.other, 1);
   if (readOnce(cpu, world, World.flag) !== 0) kfree(cpu, Thing, thing);
   else exchange(cpu, world, World.slot, thing);
 }
 
-/** The allocation is there so that both are equally far. */
+/** Waits until both are about equally far. */
 function closeSlot(cpu: Cpu, at: number): void {
   const world = at as World;
-  kfree(cpu, Thing, kzalloc(cpu, Thing));
+  while (readOnce(cpu, world, World.other) === 0) relax(cpu);
   exchange(cpu, world, World.flag, 1);
   const thing: Thing = exchange(cpu, world, World.slot, 0 as Thing);
   if (thing !== 0) kfree(cpu, Thing, thing);
