@@ -5,5 +5,4 @@
  * @module
  */
 export * from './index.js';
-export { PROGRAMS } from './explore/programs/registry.js';
 export { Cpu as VirtualCpu } from './machine/cpu.js';

@@ -141,6 +141,8 @@ export const RULE_PRIORITY = 2;
 export const RULE_POS = 3;
 /** As RULE_FIRST, but not those that sleep; ends the schedule if nobody else can (DPOR). */
 export const RULE_SLEEP_SETS = 4;
+/** Whoever controls from outside is asked, where there is a choice. */
+export const RULE_ASK = 5;
 
 // --- ends ---
 

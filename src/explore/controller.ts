@@ -58,6 +58,7 @@ import {
   END_STEPS,
   LOG_AT,
   LOG_END,
+  RULE_ASK,
   RULE_POS,
   RULE_PRIORITY,
   RULE_RANDOM,
@@ -99,6 +100,8 @@ export class Controller {
   readonly words: Int32Array;
   /** The machine's memory. */
   readonly memory: Int32Array;
+  /** RULE_ASK: which task goes, out of the mask of those that can. */
+  ask: (enabled: number) => number = (enabled) => lowestBit(enabled);
 
   constructor(words: Int32Array, memory: Int32Array) {
     this.words = words;
@@ -264,6 +267,8 @@ export class Controller {
         return this.#highestOf(mask);
       case RULE_SLEEP_SETS:
         return this.#awakeOf(mask, step);
+      case RULE_ASK:
+        return (mask & (mask - 1)) === 0 ? lowestBit(mask) : this.ask(mask);
       default:
         return this.#firstOf(mask);
     }
@@ -348,7 +353,8 @@ export class Controller {
     c[C_LAST] = task;
     c[C_STEP] = step + 1;
     c[t + T_STEPS]!++;
-    if (c[C_RULE]! >= RULE_POS) this.#afterStep(task, kind, at, c[t + T_COUNT]!, step);
+    if (c[C_RULE] === RULE_POS || c[C_RULE] === RULE_SLEEP_SETS)
+      this.#afterStep(task, kind, at, c[t + T_COUNT]!, step);
   }
 
   #stored(t: number, step: number): void {

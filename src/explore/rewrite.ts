@@ -140,6 +140,10 @@ export interface RewriteOptions {
   readonly generators?: ReadonlySet<string>;
   /** Method names that hold generator functions elsewhere. */
   readonly methods?: ReadonlySet<string>;
+  /** True for code that need not call its CPU `cpu`: any call of a parameter or such a method may yield. */
+  readonly anyFirstArgument?: boolean;
+  /** What an import is to be read from instead. */
+  readonly importFrom?: ReadonlyMap<string, string>;
 }
 
 export interface Rewritten {
@@ -206,12 +210,14 @@ class Rewriter {
   readonly #functions = new Map<AnyNode, FunctionInfo>();
   readonly #topLevel = new Map<string, FunctionInfo | null>();
   readonly #methods: Set<string>;
+  readonly #importSources: ReadonlySet<AnyNode>;
 
   constructor(code: string, options: RewriteOptions) {
     this.#code = code;
     this.#options = options;
     this.#program = parse(code, { ecmaVersion: 'latest', sourceType: 'module' });
     this.#methods = new Set(options.methods);
+    this.#importSources = new Set(importsOf(this.#program));
   }
 
   run(): Rewritten {
@@ -320,6 +326,10 @@ class Rewriter {
     return true;
   }
 
+  #isGlobal(name: string, owner: FunctionInfo | undefined): boolean {
+    return this.#isTopLevelName(name, owner) && !this.#topLevel.has(name);
+  }
+
   // --- who yields ---
 
   #markOnce(): boolean {
@@ -353,12 +363,19 @@ class Rewriter {
         if (this.#options.generators?.has(name) === true) return 'generator';
       }
       const target = this.#resolve(name, owner);
-      if (target === 'parameter') return passesCpu(node) ? 'dynamic' : 'plain';
-      return target?.yields === true ? 'generator' : 'plain';
+      if (target === 'parameter') return this.#mayYield(node) ? 'dynamic' : 'plain';
+      if (target !== null) return target.yields ? 'generator' : 'plain';
+      const isVariable = !this.#isGlobal(name, owner);
+      return isVariable && this.#options.anyFirstArgument === true ? 'dynamic' : 'plain';
     }
     if (callee.type !== 'MemberExpression' || callee.property.type !== 'Identifier') return 'plain';
-    if (callee.computed) return passesCpu(node) ? 'dynamic' : 'plain';
-    return this.#methods.has(callee.property.name) && passesCpu(node) ? 'dynamic' : 'plain';
+    if (callee.computed) return this.#mayYield(node) ? 'dynamic' : 'plain';
+    return this.#methods.has(callee.property.name) && this.#mayYield(node) ? 'dynamic' : 'plain';
+  }
+
+  /** By convention a kernel function's first argument is its CPU. */
+  #mayYield(node: Extract<AnyNode, { type: 'CallExpression' }>): boolean {
+    return this.#options.anyFirstArgument === true || passesCpu(node);
   }
 
   // --- the text ---
@@ -373,11 +390,34 @@ class Rewriter {
   #emit(node: AnyNode, owner: FunctionInfo | undefined): string {
     if (isFunction(node)) return this.#emitFunction(node);
     if (node.type === 'CallExpression') return this.#emitCall(node, owner);
+    if (node.type === 'Literal' && typeof node.value === 'string') return this.#emitString(node);
+    if (node.type === 'Property' && this.#isOperation(node.value, owner)) {
+      const local = (node.value as { name: string }).name;
+      const key = this.#code.slice(node.key.start, node.key.end);
+      return `${key}: ${wrapperOf(this.#options.primitives.get(local)!, local)}`;
+    }
     if (node.type === 'Property' && isFunction(node.value) && node.method) {
       const info = this.#functions.get(node.value)!;
       if (info.yields) return `*${this.#emitChildren(node, owner)}`;
     }
     return this.#emitChildren(node, owner);
+  }
+
+  /** An operation of #memory as a value: whoever calls it does not know that it must ask for a turn. */
+  #isOperation(node: AnyNode, owner: FunctionInfo | undefined): boolean {
+    return (
+      node.type === 'Identifier' &&
+      this.#options.primitives.has(node.name) &&
+      this.#isTopLevelName(node.name, owner)
+    );
+  }
+
+  /** A string, unless it says where to import from. */
+  #emitString(node: AnyNode): string {
+    const text = this.#code.slice(node.start, node.end);
+    if (!this.#importSources.has(node)) return text;
+    const target = this.#options.importFrom?.get((node as { value: string }).value);
+    return target === undefined ? text : JSON.stringify(target);
   }
 
   #emitChildren(node: AnyNode, owner: FunctionInfo | undefined): string {
@@ -454,6 +494,44 @@ class Rewriter {
     const parts = [...before, ...turnsOf(name, args), `${local}(${args.join(', ')})`];
     return `(${parts.join(', ')})`;
   }
+}
+
+/** Where a module imports from: the strings that say so. */
+function importsOf(program: Program): AnyNode[] {
+  return program.body.flatMap((node) => {
+    const isImport =
+      node.type === 'ImportDeclaration' ||
+      node.type === 'ExportNamedDeclaration' ||
+      node.type === 'ExportAllDeclaration';
+    return isImport && node.source != null ? [node.source] : [];
+  });
+}
+
+/** What a module imports: from where, and under which names here (`*` of a whole namespace is left out). */
+export function readImports(code: string): { from: string; names: Map<string, string> }[] {
+  const program = parse(code, { ecmaVersion: 'latest', sourceType: 'module' });
+  const found: { from: string; names: Map<string, string> }[] = [];
+  for (const node of program.body) {
+    if (node.type === 'ImportDeclaration') {
+      const names = new Map<string, string>();
+      for (const specifier of node.specifiers) {
+        if (specifier.type === 'ImportDefaultSpecifier') names.set(specifier.local.name, 'default');
+        if (specifier.type !== 'ImportSpecifier') continue;
+        const { imported } = specifier;
+        names.set(
+          specifier.local.name,
+          imported.type === 'Identifier' ? imported.name : String(imported.value),
+        );
+      }
+      found.push({ from: String(node.source.value), names });
+    } else if (
+      (node.type === 'ExportNamedDeclaration' || node.type === 'ExportAllDeclaration') &&
+      node.source != null
+    ) {
+      found.push({ from: String(node.source.value), names: new Map() });
+    }
+  }
+  return found;
 }
 
 function isFunction(node: AnyNode): node is FunctionNode {

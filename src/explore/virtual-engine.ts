@@ -11,7 +11,6 @@
 import { type Cpu } from '../machine/cpu.js';
 import { type MemoryPort } from '../memory/port.js';
 import { memoryWords } from '../memory/snapshot.js';
-import { type Turnstile } from '../memory/turnstile.js';
 import {
   C_END,
   C_MODELS_LOCKS,
@@ -33,8 +32,9 @@ import {
   restoreWorld,
   type World,
 } from './engine.js';
-import { Recorder, type Recording,RecordingTurnstile } from './explain/recorder.js';
+import { Recorder, type Recording, RecordingTurnstile } from './explain/recorder.js';
 import { type ExploreProgram } from './program.js';
+import { ControllerTurnstile } from './turnstile.js';
 
 /** A call of rewritten code; it is resumed with the value of the call inside that made it yield. */
 type Frame = Generator<undefined, unknown>;
@@ -50,24 +50,21 @@ export interface VirtualKernel {
   readonly registerOps: (cpu: Cpu, modules: readonly object[]) => Generator<undefined, void>;
 }
 
-class VirtualTurnstile implements Turnstile {
-  readonly #controller: Controller;
+class VirtualTurnstile extends ControllerTurnstile {
   readonly #control: Int32Array;
   /** The tasks are being brought to their first operations. */
   starting = false;
-  readonly modelsLocks: boolean;
 
   constructor(controller: Controller, modelsLocks: boolean) {
-    this.#controller = controller;
+    super(controller, modelsLocks);
     this.#control = controller.words;
-    this.modelsLocks = modelsLocks;
   }
 
-  pass(): void {
+  override pass(): void {
     // the rewritten caller has asked
   }
 
-  mustYield(port: MemoryPort, kind: number, at: number, count: number): boolean {
+  override mustYield(port: MemoryPort, kind: number, at: number, count: number): boolean {
     const cpu = port as Cpu;
     const skip = TASKS_AT + cpu.id * TASK_WORDS + T_SKIP;
     if (this.#control[skip] !== 0) {
@@ -75,31 +72,11 @@ class VirtualTurnstile implements Turnstile {
       return false;
     }
     if (isOwnWord(cpu, kind, at)) return false;
-    this.#controller.announce(cpu.id, kind, at, count);
+    this.controller.announce(cpu.id, kind, at, count);
     if (this.starting) return true;
-    if (this.#controller.choose() !== cpu.id) return true;
-    this.#controller.commit(cpu.id);
+    if (this.controller.choose() !== cpu.id) return true;
+    this.controller.commit(cpu.id);
     return false;
-  }
-
-  log(at: number, count: number): void {
-    this.#controller.log(at, count);
-  }
-
-  sleepFor(port: MemoryPort, timeoutMs: number): void {
-    this.#controller.sleepFor((port as Cpu).id, timeoutMs);
-  }
-
-  wasWoken(port: MemoryPort): boolean {
-    return this.#controller.wasWoken((port as Cpu).id);
-  }
-
-  wake(at: number, count: number): number {
-    return this.#controller.wake(at, count);
-  }
-
-  clockMs(port: MemoryPort): number {
-    return this.#controller.clockMs((port as Cpu).id);
   }
 }
 
@@ -120,10 +97,14 @@ export class VirtualEngine implements Engine {
   error: unknown;
 
   /** `program` as it is, and its copy in the rewritten kernel. */
-  constructor(program: ExploreProgram, rewritten: ExploreProgram, kernel: VirtualKernel) {
+  constructor(
+    program: ExploreProgram,
+    rewritten: ExploreProgram,
+    kernel: VirtualKernel,
+    control: Int32Array = new Int32Array(CONTROL_WORDS),
+  ) {
     this.world = buildWorld(program);
     const { machine, snapshot } = this.world;
-    const control = new Int32Array(CONTROL_WORDS);
     control[C_MODELS_LOCKS] = program.modelsLocks === false ? 0 : 1;
     control[C_TICK] = program.tickMs ?? 1;
     this.control = control;

@@ -16,7 +16,7 @@ import { minimise, type MinimiseOptions } from './minimise.js';
 import { Names } from './names.js';
 import { type Recording } from './recorder.js';
 import { actingSites, siteReader } from './sites.js';
-import { statesOf,type StepState } from './states.js';
+import { statesOf, type StepState } from './states.js';
 import {
   allOperations,
   type Failure,

@@ -38,15 +38,6 @@ export function allOperations(program: ExploreProgram): number[][] {
   return program.tasks.map(({ operations }) => operations.map((_, i) => i));
 }
 
-/** The program with only those operations; works on its rewritten copy as well. */
-export function programWith(program: ExploreProgram, operations: Operations): ExploreProgram {
-  const tasks = program.tasks.map((task, id) => ({
-    ...task,
-    operations: (operations[id] ?? []).map((operation) => task.operations[operation]!),
-  }));
-  return { ...program, tasks };
-}
-
 /**
  * Runs `deviations` as `fails` does, and notes where each operation is made. The world stays as the run left
  * it, until `engine.restore()`.
