@@ -53,6 +53,12 @@ export {
   type ProgramTask,
   task,
 } from './explore/program.js';
+export {
+  CONTROLLER_AGAIN,
+  CONTROLLER_END,
+  CONTROLLER_TASK,
+  controlFromOutside,
+} from './explore/outside-controller.js';
 export { findProgram, type ProgramRef } from './explore/program-ref.js';
 export { PROGRAMS } from './explore/programs/registry.js';
 export {

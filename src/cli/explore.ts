@@ -25,6 +25,7 @@ import { startProgress } from '../report/progress.js';
 import { untilInterrupted } from './interrupt.js';
 import { badOptions, fileName, integer, oneOf, real } from './options.js';
 import { checkJsonTarget, outputWidth, say, wantsColor, writeJson } from './output.js';
+import { runController } from './outside-controller.js';
 import { checkProgramModule } from './user-module.js';
 
 interface ExploreCommandOptions {
@@ -40,6 +41,7 @@ interface ExploreCommandOptions {
   readonly jobs: number;
   readonly watchdog: number;
   readonly json?: string;
+  readonly controller?: 'stdio';
   readonly list?: boolean;
 }
 
@@ -89,7 +91,12 @@ function addOptions(command: Command): Command {
     .option('--seed <n>', 'seed of all random choices', integer(1, SEED_MAX), 1)
     .option('--watchdog <s>', 'give up on a schedule that takes so long', real(1, 3600), 20)
     .optionsGroup('Output:')
-    .option('--json <file>', 'write the result as JSON; - for stdout', fileName);
+    .option('--json <file>', 'write the result as JSON; - for stdout', fileName)
+    .option(
+      '--controller <how>',
+      'stdio: another program picks who goes, in lines of JSON',
+      oneOf('stdio'),
+    );
 }
 
 const HELP = `
@@ -125,6 +132,7 @@ async function runExplore(
     options.program === undefined
       ? { name: name ?? '' }
       : { url: await checkProgramModule(options.program, options.watchdog * 1000) };
+  if (options.controller !== undefined) return runController(program, options);
   const environment = describeEnvironment('wasm', 1);
   say(`${environmentLine(environment)}\n`, json);
   const report = await withProgress(program, options);

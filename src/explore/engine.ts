@@ -46,9 +46,10 @@ export interface Engine {
   readonly error: unknown;
 }
 
-/** Boots the program's machine and makes its world. Modules with ops tables come in this order everywhere. */
-export function buildWorld(program: ExploreProgram): World {
+/** Boots the program's machine, with a mistake if one is asked for, and makes its world. Modules with ops tables come in this order everywhere. */
+export function buildWorld(program: ExploreProgram, mutant = 0): World {
   const machine = bootMachine({
+    mutant,
     cpus: program.tasks.length,
     ramBytes: program.ramBytes ?? DEFAULT_RAM_BYTES,
   });
@@ -71,7 +72,7 @@ export function resetCpu(cpu: Cpu, slabs: Cpu['slabs']): void {
   cpu.nonBlockCount = 0;
   cpu.heldDepth = 0;
   cpu.waitDepth = 0;
-  cpu.outerWaits.length = 0;
+  if (cpu.outerWaits.length !== 0) cpu.outerWaits.length = 0;
   cpu.stackTop = cpu.stack;
   cpu.loaded = 0;
   if (cpu.slabs.size === slabs.size) return;

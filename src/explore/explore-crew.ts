@@ -27,6 +27,7 @@ import {
 } from './control.js';
 import { CREW_HOLDER, CREW_RUNNING, CREW_RUNS, CREW_WORDS } from './crew-block.js';
 import { type ExploreOutcome, type ExplorerRef, type ExploreWorkerTask } from './explore-worker.js';
+import { findMutant } from './mutants.js';
 import { type ExploreProgram } from './program.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
 import { type EngineName } from './report.js';
@@ -37,6 +38,8 @@ export interface CrewExploration {
   readonly explorer: ExplorerRef;
   /** By default the workers engine. */
   readonly engine?: EngineName;
+  /** Name of a mistake to plant. */
+  readonly mutant?: string;
   /** A task that makes no operation for so long is stuck; by default 4 s. Unit: milliseconds. */
   readonly stallMs?: number;
   /** When aborted, ends all workers at once; what was found is lost. */
@@ -90,14 +93,15 @@ interface Assignment {
 
 /** What each worker gets: task 0 one end of a channel for each other, which has the other end. */
 function tasksOf(
-  { program, explorer, engine = 'workers' }: CrewExploration,
+  { program, explorer, engine = 'workers', mutant: mutantName }: CrewExploration,
   members: number,
   blocks: CrewBlocks,
 ): Assignment[] {
+  const mutant = mutantName === undefined ? 0 : findMutant(mutantName).number;
   const channels = Array.from({ length: members - 1 }, () => new MessageChannel());
   return Array.from({ length: members }, (_, task) => {
     const ports = task === 0 ? channels.map(({ port1 }) => port1) : [channels[task - 1]!.port2];
-    return { task: { program, engine, task, blocks, ports, explorer }, transferList: ports };
+    return { task: { program, engine, mutant, task, blocks, ports, explorer }, transferList: ports };
   });
 }
 

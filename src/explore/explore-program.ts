@@ -55,6 +55,8 @@ export interface ExploreOptions {
   readonly stallMs?: number;
   /** False leaves a failure as it was found. */
   readonly explain?: boolean;
+  /** How wide a diagram may be; by default 120. Unit: characters. */
+  readonly width?: number;
   /** When aborted, the exploration ends with what it has. */
   readonly signal?: AbortSignal;
   /** How much of the limit is used, 0 to 1, and what is going on. */
@@ -64,6 +66,7 @@ export interface ExploreOptions {
 /** Strategies of a portfolio, the first first; with more threads they come again, with other seeds. */
 const PORTFOLIO: readonly StrategyName[] = ['dpor', 'pct', 'random', 'pos', 'bounded'];
 const DEFAULT_SECONDS = 10;
+const DEFAULT_WIDTH = 120;
 const POLL_MS = 100;
 
 /**
@@ -83,6 +86,7 @@ export async function exploreProgram(
         const result = (await exploreWithCrew({
           program,
           engine: job.engine,
+          ...(job.mutant !== null && { mutant: job.mutant }),
           explorer: { module: 'faultline:explore', entry: 'runJob', args: job },
           stallMs: options.stallMs ?? 20_000,
         })) as JobResult;
@@ -115,6 +119,7 @@ function jobsOf(program: ProgramRef, options: ExploreOptions): ExploreJob[] {
     schedules: options.schedules ?? 0,
     seconds: options.seconds ?? DEFAULT_SECONDS,
     explain: options.explain ?? true,
+    width: options.width ?? DEFAULT_WIDTH,
     stop,
     progress: sharedIntegers(JOB_WORDS),
   }));

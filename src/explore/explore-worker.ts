@@ -36,6 +36,8 @@ export type Explorer = (engine: Engine, args: unknown) => unknown;
 export interface ExploreWorkerTask {
   readonly program: ProgramRef;
   readonly engine: EngineName;
+  /** Number of the planted mistake; 0 for none. */
+  readonly mutant: number;
   readonly task: number;
   readonly blocks: CrewBlocks;
   /** Task 0: to each of the others. The others: from task 0. */
@@ -78,9 +80,9 @@ async function explore(task: ExploreWorkerTask, builtIns: BuiltIns): Promise<unk
   if (explorer === undefined) throw new Error(`${module} exports no ${entry}`);
   if (task.engine === 'virtual') {
     const programs = await VirtualPrograms.load(task.program);
-    return explorer(programs.engine(task.blocks.control), args);
+    return explorer(programs.engine(task.mutant, task.blocks.control), args);
   }
-  const engine = new WorkersEngine(await findProgram(task.program), task.blocks);
+  const engine = new WorkersEngine(await findProgram(task.program), task.blocks, task.mutant);
   for (const port of task.ports) port.postMessage(engine.start);
   engine.awaitOthers();
   try {

@@ -31,6 +31,8 @@ export interface ExploreJob extends StrategyOptions, Limits {
   readonly engine: EngineName;
   /** Lay a failure open: minimise it, name what decides, draw it. */
   readonly explain: boolean;
+  /** How wide the diagram may be. Unit: characters. */
+  readonly width: number;
   /** Shared by all jobs of an exploration: J_STOP. */
   readonly stop: Int32Array;
   /** Of this job: J_SCHEDULES, J_PHASE. */

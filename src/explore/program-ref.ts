@@ -6,7 +6,7 @@
  */
 import { FaultlineError } from '../base/bug.js';
 import { type ExploreProgram } from './program.js';
-import { PROGRAMS } from './programs/registry.js';
+import { programNamed } from './programs/registry.js';
 
 export type ProgramRef = { readonly name: string } | { readonly url: string };
 
@@ -17,8 +17,8 @@ export async function findProgram(ref: ProgramRef): Promise<ExploreProgram> {
     if (module.program === undefined) throw noProgram(`${ref.url} exports no program`);
     return module.program;
   }
-  const found = PROGRAMS.find(({ name }) => name === ref.name);
-  if (found === undefined) throw noProgram(`there is no program ${ref.name}`);
+  const found = programNamed(ref.name);
+  if (found === undefined) throw noProgram(`there is no program ${ref.name}; --list shows those there are`);
   return found;
 }
 

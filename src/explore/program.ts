@@ -51,6 +51,10 @@ export interface ExploreProgram {
   readonly tickMs?: number;
   /** False to explore spinlocks and mutexes from the inside too, instead of taking them in one step. */
   readonly modelsLocks?: boolean;
+  /** True if the program itself is wrong, and is there to show how: its failure must be found. */
+  readonly isBroken?: boolean;
+  /** True if at the end as many structs must be allocated as at the start. */
+  readonly leakFree?: boolean;
   /** Makes the world; what it returns is given to every operation. Runs once, on the boot CPU. */
   readonly setup: (cpu: Cpu) => number;
   /** The struct that `setup` returns, for reports; not needed for one that comes from kzalloc. */

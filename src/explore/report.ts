@@ -27,14 +27,14 @@ export interface StrategyReport {
   readonly seed: number;
   readonly schedules: number;
   readonly seconds: number;
-  /** Steps of the longest schedule. */
+  /** Steps of all schedules together. */
   readonly steps: number;
   /** There is no schedule that was not covered. */
   readonly exhausted: boolean;
   /** All schedules with so many preemptions were covered; null if the strategy does not say. */
   readonly preemptionBound: number | null;
-  /** What the strategy can promise, in words: PCT's bound. */
-  readonly promise: string | null;
+  /** What the strategy can say besides, in words: PCT's bound. */
+  readonly notes: readonly string[];
 }
 
 /** A failing schedule, made small and explained. */

@@ -42,6 +42,7 @@ import {
   OP_WRITE,
   OP_WRITE_ONCE,
 } from '../memory/turnstile.js';
+import { type InlineBody, INLINED, straightBody } from './rewrite-inline.js';
 
 /** What an operation announces: its kind, and from which arguments its words follow. */
 interface Announcement {
@@ -211,6 +212,8 @@ class Rewriter {
   readonly #topLevel = new Map<string, FunctionInfo | null>();
   readonly #methods: Set<string>;
   readonly #importSources: ReadonlySet<AnyNode>;
+  /** What parameters and constants are called while a function's body is put in the place of its call. */
+  #names: ReadonlyMap<string, string> | undefined;
 
   constructor(code: string, options: RewriteOptions) {
     this.#code = code;
@@ -388,8 +391,9 @@ class Rewriter {
 
   /** The source of a node, with what is inside rewritten. */
   #emit(node: AnyNode, owner: FunctionInfo | undefined): string {
-    if (isFunction(node)) return this.#emitFunction(node);
-    if (node.type === 'CallExpression') return this.#emitCall(node, owner);
+    if (isFunction(node)) return this.#asLong(node, this.#emitFunction(node));
+    if (node.type === 'CallExpression') return this.#asLong(node, this.#emitCall(node, owner));
+    if (node.type === 'Identifier') return this.#names?.get(node.name) ?? node.name;
     if (node.type === 'Literal' && typeof node.value === 'string') return this.#emitString(node);
     if (node.type === 'Property' && this.#isOperation(node.value, owner)) {
       const local = (node.value as { name: string }).name;
@@ -401,6 +405,12 @@ class Rewriter {
       if (info.yields) return `*${this.#emitChildren(node, owner)}`;
     }
     return this.#emitChildren(node, owner);
+  }
+
+  /** The text over as many lines as the node had: what follows stays where it is. */
+  #asLong(node: AnyNode, text: string): string {
+    const missing = linesIn(this.#code.slice(node.start, node.end)) - linesIn(text);
+    return missing > 0 ? text + '\n'.repeat(missing) : text;
   }
 
   /** An operation of #memory as a value: whoever calls it does not know that it must ask for a turn. */
@@ -426,6 +436,7 @@ class Rewriter {
     const children = childrenOf(node).sort((a, b) => a.start - b.start);
     for (const child of children) {
       if (child.start < at) continue; // shorthand properties name the same node twice
+      if (node.type === 'MemberExpression' && !node.computed && child === node.property) continue;
       text += this.#code.slice(at, child.start) + this.#emit(child, owner);
       at = child.end;
     }
@@ -461,11 +472,61 @@ class Rewriter {
     if (owner?.yields !== true) return this.#emitOutside(node, owner, kind);
     if (kind === 'primitive') return this.#emitPrimitive(node, owner);
     owner.calls = true;
+    const inlined = kind === 'generator' ? this.#emitInlined(node, owner) : undefined;
+    if (inlined !== undefined) return inlined;
     const made = `$g = ${this.#emitChildren(node, owner)}`;
     const run = `$s = $g.next(), $s.done ? $s.value : ($pending.push($g), yield)`;
     return kind === 'generator'
       ? `(${made}, ${run})`
       : `(${made}, $isGenerator($g) ? (${run}) : $g)`;
+  }
+
+  /** The body of the function that is called, if it is one of those and the caller can have it. */
+  #emitInlined(
+    node: Extract<AnyNode, { type: 'CallExpression' }>,
+    owner: FunctionInfo,
+  ): string | undefined {
+    const body = this.#inlineBody(node, owner);
+    if (body === undefined) return undefined;
+    const texts: string[] = [];
+    const names = new Map<string, string>();
+    const keep = (name: string, value: AnyNode): void => {
+      const temporary = `$${owner.temporaries++}`;
+      texts.push(`${temporary} = ${this.#emit(value, owner)}`);
+      names.set(name, temporary);
+    };
+    body.parameters.forEach((parameter, i) => {
+      const argument = node.arguments[i]!;
+      if (argument.type === 'Identifier') names.set(parameter, this.#emit(argument, owner));
+      else keep(parameter, argument);
+    });
+    const outer = this.#names;
+    this.#names = names;
+    for (const part of body.parts) {
+      if (part.kind === 'constant') keep(part.name, part.value);
+      else if (part.kind === 'if')
+        texts.push(`(${this.#emit(part.test, owner)}) && ${this.#emit(part.value, owner)}`);
+      else texts.push(this.#emit(part.value, owner));
+    }
+    this.#names = outer;
+    if (body.parts.at(-1)?.kind !== 'return') texts.push('undefined');
+    const text = texts.join(', ');
+    return text.includes('//') ? undefined : `(${text.replaceAll('\n', ' ')})`;
+  }
+
+  #inlineBody(
+    node: Extract<AnyNode, { type: 'CallExpression' }>,
+    owner: FunctionInfo,
+  ): InlineBody | undefined {
+    if (node.callee.type !== 'Identifier') return undefined;
+    if (!INLINED.has(node.callee.name.replace(/\$\d+$/, ''))) return undefined;
+    const target = this.#resolve(node.callee.name, owner);
+    if (target === null || target === 'parameter') return undefined;
+    if (target.node.type === 'ArrowFunctionExpression') return undefined;
+    const body = straightBody(target.node);
+    if (body?.parameters.length !== node.arguments.length) return undefined;
+    if (this.#code.slice(node.start, node.end).includes('\n')) return undefined; // lines stay where they are
+    return [...body.free].every((name) => this.#isTopLevelName(name, owner)) ? body : undefined;
   }
 
   /** A call where no generator can be: operations are made at once, what would yield is refused. */
@@ -477,7 +538,7 @@ class Rewriter {
     if (kind !== 'generator' || node.callee.type !== 'Identifier') {
       return this.#emitChildren(node, owner);
     }
-    return `$outside(${JSON.stringify(node.callee.name)})`.padEnd(0);
+    return `$outside(${JSON.stringify(node.callee.name)})`;
   }
 
   #emitPrimitive(node: Extract<AnyNode, { type: 'CallExpression' }>, owner: FunctionInfo): string {
@@ -532,6 +593,10 @@ export function readImports(code: string): { from: string; names: Map<string, st
     }
   }
   return found;
+}
+
+function linesIn(text: string): number {
+  return text.split('\n').length;
 }
 
 function isFunction(node: AnyNode): node is FunctionNode {

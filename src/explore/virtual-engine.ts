@@ -11,6 +11,7 @@
 import { type Cpu } from '../machine/cpu.js';
 import { type MemoryPort } from '../memory/port.js';
 import { memoryWords } from '../memory/snapshot.js';
+import { OP_LOCK } from '../memory/turnstile.js';
 import {
   C_END,
   C_MODELS_LOCKS,
@@ -32,7 +33,7 @@ import {
   restoreWorld,
   type World,
 } from './engine.js';
-import { Recorder, type Recording, RecordingTurnstile } from './explain/recorder.js';
+import { Recorder, type Recording,RecordingTurnstile } from './explain/recorder.js';
 import { type ExploreProgram } from './program.js';
 import { ControllerTurnstile } from './turnstile.js';
 
@@ -65,6 +66,7 @@ class VirtualTurnstile extends ControllerTurnstile {
   }
 
   override mustYield(port: MemoryPort, kind: number, at: number, count: number): boolean {
+    if (kind === OP_LOCK && !this.modelsLocks) return false; // the operations inside are announced
     const cpu = port as Cpu;
     const skip = TASKS_AT + cpu.id * TASK_WORDS + T_SKIP;
     if (this.#control[skip] !== 0) {
@@ -96,14 +98,19 @@ export class VirtualEngine implements Engine {
   /** What ended a task that died. */
   error: unknown;
 
-  /** `program` as it is, and its copy in the rewritten kernel. */
+  /**
+   * `program` as it is, and its copy in the rewritten kernel.
+   * @param mutant the mistake to plant (base/mutants.ts)
+   * @param control where plans come from and traces go
+   */
   constructor(
     program: ExploreProgram,
     rewritten: ExploreProgram,
     kernel: VirtualKernel,
+    mutant = 0,
     control: Int32Array = new Int32Array(CONTROL_WORDS),
   ) {
-    this.world = buildWorld(program);
+    this.world = buildWorld(program, mutant);
     const { machine, snapshot } = this.world;
     control[C_MODELS_LOCKS] = program.modelsLocks === false ? 0 : 1;
     control[C_TICK] = program.tickMs ?? 1;
@@ -139,10 +146,7 @@ export class VirtualEngine implements Engine {
     try {
       this.#turnstile.starting = true;
       for (task = 0; task < tasks; task++) {
-        const frames = this.#frames[task]!;
-        frames.length = 0;
-        frames.push(runAll(this.#cpus[task]!, this.#tasks[task]!, this.world.pointer));
-        if (this.#resume(frames)) controller.finish(task);
+        if (this.#begin(task)) controller.finish(task);
       }
       this.#turnstile.starting = false;
       task = controller.choose();
@@ -163,6 +167,22 @@ export class VirtualEngine implements Engine {
     }
   }
 
+  /** Runs a task up to its first operation; true if it has none. */
+  #begin(task: number): boolean {
+    const frames = this.#frames[task]!;
+    const operations = this.#tasks[task]!;
+    const cpu = this.#cpus[task]!;
+    if (frames.length !== 0) frames.length = 0; // of a schedule that ended before its tasks did
+    const made =
+      operations.length === 1
+        ? operations[0]!(cpu, this.world.pointer)
+        : runAll(cpu, operations, this.world.pointer);
+    if (made === undefined) return true;
+    frames.push(made);
+    return this.#resume(frames);
+  }
+
+  /** Runs as `run` does, and notes where in the code each operation is made. Slow. */
   record(): Recording {
     const plain = this.#tasks;
     const recorder = new Recorder(plain.length);

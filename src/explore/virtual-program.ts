@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { type Operations, programWith } from './explain/subject.js';
 import { type ExploreProgram } from './program.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
 import { VirtualEngine, type VirtualKernel } from './virtual-engine.js';
@@ -45,30 +46,17 @@ export class VirtualPrograms {
   }
 
   /** An engine for the whole program. */
-  engine(control?: Int32Array): VirtualEngine {
-    return new VirtualEngine(this.program, this.#rewritten, this.#kernel, control);
+  engine(mutant: number, control?: Int32Array): VirtualEngine {
+    return new VirtualEngine(this.program, this.#rewritten, this.#kernel, mutant, control);
   }
 
-  /** An engine for the program with only these operations of each task, by index. */
-  engineFor(kept: readonly (readonly number[])[]): VirtualEngine {
-    return new VirtualEngine(
-      withOperations(this.program, kept),
-      withOperations(this.#rewritten, kept),
-      this.#kernel,
-    );
+  /** The program with only these operations of each task, by index, and an engine for it. */
+  part(
+    operations: Operations,
+    mutant: number,
+  ): { readonly engine: VirtualEngine; readonly program: ExploreProgram } {
+    const program = programWith(this.program, operations);
+    const rewritten = programWith(this.#rewritten, operations);
+    return { program, engine: new VirtualEngine(program, rewritten, this.#kernel, mutant) };
   }
-}
-
-/** The program with only some operations of each task; a task without any does nothing. */
-export function withOperations(
-  program: ExploreProgram,
-  kept: readonly (readonly number[])[],
-): ExploreProgram {
-  return {
-    ...program,
-    tasks: program.tasks.map((task, index) => ({
-      ...task,
-      operations: (kept[index] ?? []).map((at) => task.operations[at]!),
-    })),
-  };
 }

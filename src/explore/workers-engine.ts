@@ -195,8 +195,8 @@ export class WorkersEngine implements Engine {
   readonly #cpu: Cpu;
   readonly #slabs: Cpu['slabs'];
 
-  constructor(program: ExploreProgram, { control, crew }: CrewBlocks) {
-    this.world = buildWorld(program);
+  constructor(program: ExploreProgram, { control, crew }: CrewBlocks, mutant = 0) {
+    this.world = buildWorld(program, mutant);
     const { machine } = this.world;
     control[C_MODELS_LOCKS] = program.modelsLocks === false ? 0 : 1;
     control[C_TICK] = program.tickMs ?? 1;

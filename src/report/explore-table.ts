@@ -30,7 +30,7 @@ function headline({ program, title, tasks, mutant, engine, seed }: ExploreReport
 
 function strategyTable({ strategies }: ExploreReport, look: Look): string {
   const table = newTable(
-    ['strategy', 'schedules', '/s', 'longest', 'covered'],
+    ['strategy', 'schedules', '/s', 'steps', 'covered'],
     ['left', 'right', 'right', 'right', 'left'],
     look,
   );
@@ -39,18 +39,22 @@ function strategyTable({ strategies }: ExploreReport, look: Look): string {
       row.strategy,
       formatCount(row.schedules),
       formatCount(row.seconds > 0 ? row.schedules / row.seconds : 0),
-      countOf(row.steps, 'step'),
+      formatCount(row.schedules === 0 ? 0 : row.steps / row.schedules),
       coverage(row),
     ]);
   }
-  return table.toString();
+  const notes = strategies.flatMap(({ strategy, notes: said }) =>
+    said.map((note) => `${strategy}: ${note}`),
+  );
+  return [table.toString(), ...notes].join('\n');
 }
 
-function coverage({ exhausted, preemptionBound, promise }: StrategyReport): string {
+function coverage({ exhausted, preemptionBound, notes }: StrategyReport): string {
   if (exhausted) return 'exhausted: every schedule';
   const bound =
     preemptionBound === null ? '' : `all with ${countOf(preemptionBound, 'preemption')} or fewer`;
-  return [bound, promise ?? ''].filter((text) => text !== '').join('; ') || 'a sample';
+  const [note] = notes;
+  return bound || (note === undefined ? 'a sample' : 'a sample, see below');
 }
 
 function outcomeTable({ outcomes }: ExploreReport, look: Look): string {

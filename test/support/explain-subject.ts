@@ -5,7 +5,7 @@
  */
 import { exploration, FaultlineError, KernelBug } from 'faultline';
 
-const { control: words, setPlan, VirtualEngine, withOperations } = exploration;
+const { control: words, programWith, setPlan, VirtualEngine } = exploration;
 
 type ExploreProgram = exploration.ExploreProgram;
 type Exports = Readonly<Record<string, unknown>>;
@@ -23,8 +23,8 @@ export async function rewritten(url: string): Promise<Record<string, ExploreProg
 /** Makes subjects of a program and its rewritten copy. */
 export function subjectsOf(program: ExploreProgram, copy: ExploreProgram): exploration.SubjectFor {
   return (operations) => {
-    const left = withOperations(program, operations);
-    const engine = new VirtualEngine(left, withOperations(copy, operations), kernel);
+    const left = programWith(program, operations);
+    const engine = new VirtualEngine(left, programWith(copy, operations), kernel);
     return {
       program: left,
       engine,

@@ -4,9 +4,9 @@
  * @module
  */
 import { C_STEP_LIMIT } from '../control.js';
-import { type Engine } from '../engine.js';
 import { type Deviation, type Plan, setPlan } from '../plan.js';
 import { type ExploreProgram } from '../program.js';
+import { type VirtualEngine } from '../virtual-engine.js';
 import { type Recording } from './recorder.js';
 
 /** What was wrong with a run. */
@@ -25,7 +25,7 @@ export type Operations = readonly (readonly number[])[];
 export interface Subject {
   /** With those operations only that are left. */
   readonly program: ExploreProgram;
-  readonly engine: Engine;
+  readonly engine: VirtualEngine;
   /** Runs the plan, judges how it ended and restores; the trace stays in the engine's control block. */
   readonly fails: (plan: Plan) => Failure | undefined;
 }
@@ -36,6 +36,15 @@ export type SubjectFor = (operations: Operations) => Subject;
 /** All operations of a program. */
 export function allOperations(program: ExploreProgram): number[][] {
   return program.tasks.map(({ operations }) => operations.map((_, i) => i));
+}
+
+/** The program with only those operations; works on its rewritten copy as well. */
+export function programWith(program: ExploreProgram, operations: Operations): ExploreProgram {
+  const tasks = program.tasks.map((task, id) => ({
+    ...task,
+    operations: (operations[id] ?? []).map((operation) => task.operations[operation]!),
+  }));
+  return { ...program, tasks };
 }
 
 /**
