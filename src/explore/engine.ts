@@ -16,7 +16,6 @@ import { restoreRuns, takeSnapshot } from '../memory/snapshot.js';
 import { OP_WRITE } from '../memory/turnstile.js';
 import { bootMm } from '../mm/boot.js';
 import { C_LOG, LOG_AT } from './control.js';
-import { type Recording } from './explain/recorder.js';
 import { type ExploreProgram } from './program.js';
 
 /** Frames of a program's machine, if it does not say. */
@@ -38,8 +37,6 @@ export interface Engine {
   readonly world: World;
   /** Runs one schedule of the plan in the control block. */
   run(): void;
-  /** Runs as `run` does, and notes where in the code each operation is made. Slow; an engine may lack it. */
-  record?(): Recording;
   /** Sets everything back to what it was before the schedule. */
   restore(): void;
   /** What ended the task that died, if END_DIED. */

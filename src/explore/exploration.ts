@@ -13,22 +13,22 @@ export {
   allOperations,
   type Failure,
   type Operations,
+  programWith,
   type Subject,
   type SubjectFor,
 } from './explain/subject.js';
-export { type Deviation, deviationsOf, type Plan, preemptionsOf } from './plan.js';
-export { type ExploreProgram } from './program.js';
 export { exploreWithCrew } from './explore-crew.js';
-export { checkOf, formatSchedule, parseSchedule, type Schedule } from './schedule.js';
 export { explore } from './explorer.js';
 export { Judge } from './judge.js';
 export { findMutant, MUTANTS_TABLE } from './mutants.js';
 export * as plan from './plan.js';
-export { setPlan } from './plan.js';
+export { type Deviation, deviationsOf, type Plan, preemptionsOf, setPlan } from './plan.js';
+export { type ExploreProgram } from './program.js';
 export { PLANTED_BUGS, SOUND_COUNTER } from './programs/planted.js';
 export { programNamed, PROGRAMS } from './programs/registry.js';
 export { randomToy, toyProgram } from './programs/toy.js';
 export { RaceDetector } from './races.js';
+export { checkOf, formatSchedule, parseSchedule, type Schedule } from './schedule.js';
 export { makeStrategy, STRATEGY_NAMES } from './strategies/strategies.js';
 export { VirtualEngine } from './virtual-engine.js';
 export { VirtualModules } from './virtual-module.js';

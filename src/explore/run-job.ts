@@ -5,6 +5,7 @@
  */
 import { memoryWords } from '../memory/snapshot.js';
 import { glance, leaveWord } from '../memory/turn-token.js';
+import { C_END, END_DIVERGED } from './control.js';
 import { type Engine } from './engine.js';
 import { explain } from './explain/explain.js';
 import { type Explanation } from './explain/explanation.js';
@@ -155,6 +156,7 @@ function subjectOf(programs: VirtualPrograms, operations: Operations, mutant: nu
       setPlan(engine.control, plan);
       engine.run();
       try {
+        if (engine.control[C_END] === END_DIVERGED) return undefined; // a part that the plan does not fit
         return judge.judge().failure;
       } finally {
         engine.restore();

@@ -101,7 +101,7 @@ function explainAsIs(
     program: program.name,
     title: program.title,
     mutants: options.mutants ?? [],
-    failure,
+    failure: { ...failure, message: withNames(failure.message, names) },
     schedule,
     replay: replayLine(schedule),
     preemptions,
@@ -116,6 +116,11 @@ function explainAsIs(
     switches,
   };
   return { ...told, diagram: renderDiagram(told, options) };
+}
+
+/** A message that names words by their numbers, with what they are called. */
+function withNames(message: string, names: Names): string {
+  return message.replace(/\bword (\d+)\b/g, (_, at: string) => names.of(Number(at)).path);
 }
 
 function scheduleOf(
