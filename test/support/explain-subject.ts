@@ -20,11 +20,23 @@ export async function rewritten(url: string): Promise<Record<string, ExploreProg
   return (await modules.load(url)) as Record<string, ExploreProgram>;
 }
 
+/** A program of the kernel's own, and its rewritten copy. */
+export async function ownProgram(name: string): Promise<[ExploreProgram, ExploreProgram]> {
+  const find = kernel['findProgram'] as (ref: { name: string }) => Promise<ExploreProgram>;
+  const program = exploration.programNamed(name);
+  if (program === undefined) throw new Error(`no program is called ${name}`);
+  return [program, await find({ name })];
+}
+
 /** Makes subjects of a program and its rewritten copy. */
-export function subjectsOf(program: ExploreProgram, copy: ExploreProgram): exploration.SubjectFor {
+export function subjectsOf(
+  program: ExploreProgram,
+  copy: ExploreProgram,
+  mutant = 0,
+): exploration.SubjectFor {
   return (operations) => {
     const left = programWith(program, operations);
-    const engine = new VirtualEngine(left, programWith(copy, operations), kernel);
+    const engine = new VirtualEngine(left, programWith(copy, operations), kernel, mutant);
     return {
       program: left,
       engine,

@@ -108,7 +108,7 @@ function explainAsIs(
     tasks: subject.program.tasks.map(({ name, operations: left }, task) => ({
       name,
       operations: left.map((operation) => operation.name),
-      end: ends[task]!,
+      end: left.length === 0 ? 'has nothing to do' : ends[task]!,
     })),
     criticalPairs: pairs,
     sentence: describePairs(pairs),

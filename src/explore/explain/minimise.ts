@@ -31,7 +31,7 @@ import { conflictsOf, type Step, stepsOf } from './trace.js';
 
 /** How hard to try. */
 export interface MinimiseOptions {
-  /** Runs for each operation that might be left out; by default 3000. */
+  /** Runs for each operation that might be left out; by default 1000. */
   readonly runsPerOperation?: number;
   /** Runs of a search for a schedule with fewer preemptions; by default 30 000. */
   readonly runs?: number;
@@ -48,7 +48,7 @@ export interface Minimised {
   readonly runs: number;
 }
 
-const RUNS_PER_OPERATION = 3000;
+const RUNS_PER_OPERATION = 1000;
 const RUNS = 30_000;
 /** Runs for making a schedule smaller where it stands. */
 const REDUCTION_RUNS = 5000;

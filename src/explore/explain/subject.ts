@@ -58,7 +58,5 @@ export function recordRun(subject: Subject, deviations: readonly Deviation[]): R
   const { engine } = subject;
   subject.fails({ deviations });
   setPlan(engine.control, { deviations, stepLimit: engine.control[C_STEP_LIMIT]! });
-  if (engine.record !== undefined) return engine.record();
-  engine.run();
-  return [];
+  return engine.record();
 }
