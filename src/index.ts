@@ -61,6 +61,14 @@ export {
 } from './explore/outside-controller.js';
 export { findProgram, type ProgramRef } from './explore/program-ref.js';
 export { PROGRAMS } from './explore/programs/registry.js';
+export { perfettoTrace } from './explore/explain/perfetto.js';
+export { renderExplanation } from './explore/explain/render.js';
+export { type Mutant, MUTANTS_TABLE } from './explore/mutants.js';
+export {
+  replaySchedule,
+  type ReplayScheduleOptions,
+  type ReplayScheduleReport,
+} from './explore/replay.js';
 export {
   type EngineName,
   ENGINES,

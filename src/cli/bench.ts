@@ -44,7 +44,7 @@ import { loadDriver } from './user-module.js';
 import { untilInterrupted } from './interrupt.js';
 import { badOptions, fileName, integer, oneOf, real } from './options.js';
 import { checkJsonTarget, outputWidth, say, wantsColor, writeJson } from './output.js';
-import { runReplay } from './replay.js';
+import { runReplay } from './replay-strace.js';
 
 export interface BenchCommandOptions extends GivenValues {
   readonly sweep?: readonly SweepOption[];

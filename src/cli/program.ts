@@ -21,6 +21,7 @@ import { packageVersion } from '../report/environment.js';
 import { benchCommand } from './bench.js';
 import { exploreCommand } from './explore.js';
 import { complain } from './process.js';
+import { replayCommand } from './replay.js';
 import { reportUnexpected } from './unexpected.js';
 
 function program(): Command {
@@ -29,6 +30,7 @@ function program(): Command {
     .version(packageVersion())
     .addCommand(benchCommand())
     .addCommand(exploreCommand())
+    .addCommand(replayCommand())
     .showHelpAfterError(false)
     .addHelpText('after', HELP);
 }

@@ -57,8 +57,6 @@ export const C_TICK = 15;
 export const C_SPIN_RELEASES = 16;
 /** Step at which the sleeping tasks of the plan begin to sleep (DPOR). */
 export const C_SLEEP_FROM = 17;
-/** 1: words that only one CPU uses are scheduling points too. */
-export const C_ALL_POINTS = 18;
 /** Hash of all steps so far: two runs of one schedule must agree. */
 export const C_HASH = 19;
 /** Last step at which a word was changed; who spins on nothing that changes is stuck. */

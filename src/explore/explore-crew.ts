@@ -27,6 +27,7 @@ import {
 } from './control.js';
 import { CREW_HOLDER, CREW_RUNNING, CREW_RUNS, CREW_WORDS } from './crew-block.js';
 import { type ExploreOutcome, type ExplorerRef, type ExploreWorkerTask } from './explore-worker.js';
+import { type Operations } from './explain/subject.js';
 import { findMutant } from './mutants.js';
 import { type ExploreProgram } from './program.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
@@ -40,6 +41,8 @@ export interface CrewExploration {
   readonly engine?: EngineName;
   /** Name of a mistake to plant. */
   readonly mutant?: string;
+  /** Only these operations of each task. */
+  readonly operations?: Operations;
   /** A task that makes no operation for so long is stuck; by default 4 s. Unit: milliseconds. */
   readonly stallMs?: number;
   /** When aborted, ends all workers at once; what was found is lost. */
@@ -93,7 +96,7 @@ interface Assignment {
 
 /** What each worker gets: task 0 one end of a channel for each other, which has the other end. */
 function tasksOf(
-  { program, explorer, engine = 'workers', mutant: mutantName }: CrewExploration,
+  { program, explorer, engine = 'workers', mutant: mutantName, operations }: CrewExploration,
   members: number,
   blocks: CrewBlocks,
 ): Assignment[] {
@@ -101,7 +104,7 @@ function tasksOf(
   const channels = Array.from({ length: members - 1 }, () => new MessageChannel());
   return Array.from({ length: members }, (_, task) => {
     const ports = task === 0 ? channels.map(({ port1 }) => port1) : [channels[task - 1]!.port2];
-    return { task: { program, engine, mutant, task, blocks, ports, explorer }, transferList: ports };
+    return { task: { program, engine, mutant, operations: operations ?? null, task, blocks, ports, explorer }, transferList: ports };
   });
 }
 

@@ -10,6 +10,8 @@ import { type MessagePort } from 'node:worker_threads';
 import { FaultlineError } from '../base/bug.js';
 import { type BuiltIns, loadModule } from '../host/modules.js';
 import { type Engine } from './engine.js';
+import { type Operations, programWith } from './explain/subject.js';
+import { type ExploreProgram } from './program.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
 import { type EngineName } from './report.js';
 import { VirtualPrograms } from './virtual-program.js';
@@ -38,6 +40,8 @@ export interface ExploreWorkerTask {
   readonly engine: EngineName;
   /** Number of the planted mistake; 0 for none. */
   readonly mutant: number;
+  /** Only these operations of each task; null: all. */
+  readonly operations: Operations | null;
   readonly task: number;
   readonly blocks: CrewBlocks;
   /** Task 0: to each of the others. The others: from task 0. */
@@ -80,9 +84,10 @@ async function explore(task: ExploreWorkerTask, builtIns: BuiltIns): Promise<unk
   if (explorer === undefined) throw new Error(`${module} exports no ${entry}`);
   if (task.engine === 'virtual') {
     const programs = await VirtualPrograms.load(task.program);
-    return explorer(programs.engine(task.mutant, task.blocks.control), args);
+    const { engine } = programs.part(task.operations, task.mutant, task.blocks.control);
+    return explorer(engine, args);
   }
-  const engine = new WorkersEngine(await findProgram(task.program), task.blocks, task.mutant);
+  const engine = new WorkersEngine(await findPart(task), task.blocks, task.mutant);
   for (const port of task.ports) port.postMessage(engine.start);
   engine.awaitOthers();
   try {
@@ -92,9 +97,15 @@ async function explore(task: ExploreWorkerTask, builtIns: BuiltIns): Promise<unk
   }
 }
 
-async function serve({ program, task, blocks, ports }: ExploreWorkerTask): Promise<void> {
+async function findPart({ program, operations }: ExploreWorkerTask): Promise<ExploreProgram> {
+  const whole = await findProgram(program);
+  return operations === null ? whole : programWith(whole, operations);
+}
+
+async function serve(member: ExploreWorkerTask): Promise<void> {
+  const { task, blocks, ports } = member;
   const [found, [start]] = await Promise.all([
-    findProgram(program),
+    findPart(member),
     once(ports[0]!, 'message') as Promise<[CrewStart]>,
   ]);
   serveSchedules(found, task, blocks, start);

@@ -1,7 +1,7 @@
 /**
  * A schedule as a short string: what to run, who goes first where, and how to tell that it is the same run.
  *
- *   lt-5+M-4:ops=0-2.5/0,tick=5@12>1.15>0~a1b2c3
+ *   lt-5+M-4:ops=0-2.5/0,steps=90@12>1.15>0~a1b2c3
  *   |    |   |                  |         check of the trace
  *   |    |   |                  switches: at step 12 task 1 goes, at step 15 task 0
  *   |    |   options that change the run; those at their defaults are left out
@@ -11,7 +11,7 @@
  *   schedule  = program { '+' mutant } [ ':' option { ',' option } ] [ '@' switch { '.' switch } ] '~' check
  *   switch    = step '>' task                          where RULE_FIRST would have another task go
  *   option    = 'ops=' tasks                           the operations that are left of each task
- *             | 'locks=inside' | 'points=all' | 'tick=' milliseconds | 'steps=' limit
+ *             | 'steps=' limit
  *   tasks     = left { '/' left }
  *   left      = '-' | range { '.' range }              '-': none; a range is a number, or first-last
  *
@@ -30,12 +30,6 @@ export interface Schedule {
   readonly mutants: readonly string[];
   /** Of each task, the numbers of the operations that are left; absent: all. */
   readonly operations?: readonly (readonly number[])[];
-  /** False: locks are explored from the inside. */
-  readonly modelsLocks?: boolean;
-  /** True: words that only one CPU uses are scheduling points too. */
-  readonly allPoints?: boolean;
-  /** How far a clock moves at each look; absent: as the program says. Unit: milliseconds. */
-  readonly tickMs?: number;
   /** Steps after which the run is ended; absent: STEPS_MAX. */
   readonly stepLimit?: number;
   /** Switches, in order of their steps. */
@@ -76,11 +70,8 @@ export function formatSchedule(schedule: Schedule): string {
 
 function optionsOf(schedule: Schedule): string[] {
   const options: string[] = [];
-  const { operations, tickMs, stepLimit } = schedule;
+  const { operations, stepLimit } = schedule;
   if (operations !== undefined) options.push(`ops=${operations.map(formatLeft).join('/')}`);
-  if (schedule.modelsLocks === false) options.push('locks=inside');
-  if (schedule.allPoints === true) options.push('points=all');
-  if (tickMs !== undefined) options.push(`tick=${tickMs}`);
   if (stepLimit !== undefined) options.push(`steps=${stepLimit}`);
   return options;
 }
@@ -110,7 +101,7 @@ export function parseSchedule(text: string): Schedule {
 
 type Options = {
   -readonly [
-    K in 'operations' | 'modelsLocks' | 'allPoints' | 'tickMs' | 'stepLimit'
+    K in 'operations' | 'stepLimit'
   ]?: Schedule[K];
 };
 
@@ -148,8 +139,8 @@ class Parser {
       if (seen.has(key)) this.#fail(`another option than ${key}, which was given already`);
       seen.add(key);
       this.#at += key.length;
-      if (!['ops', 'locks', 'points', 'tick', 'steps'].includes(key)) {
-        this.#fail("an option: 'ops', 'locks', 'points', 'tick' or 'steps'", at);
+      if (!['ops', 'steps'].includes(key)) {
+        this.#fail("an option: 'ops' or 'steps'", at);
       }
       if (!this.#take('=')) this.#fail(`'=' after ${key}`);
       this.#option(key, options);
@@ -158,24 +149,8 @@ class Parser {
   }
 
   #option(key: string, options: Options): void {
-    switch (key) {
-      case 'ops':
-        options.operations = this.#operations();
-        break;
-      case 'locks':
-        this.#word('inside');
-        options.modelsLocks = false;
-        break;
-      case 'points':
-        this.#word('all');
-        options.allPoints = true;
-        break;
-      case 'tick':
-        options.tickMs = this.#number('a number of milliseconds', 0, 1_000_000);
-        break;
-      default:
-        options.stepLimit = this.#number('a number of steps', 1, STEPS_MAX);
-    }
+    if (key === 'ops') options.operations = this.#operations();
+    else options.stepLimit = this.#number('a number of steps', 1, STEPS_MAX);
   }
 
   #operations(): number[][] {
@@ -229,11 +204,6 @@ class Parser {
     if (name === '') this.#fail(what);
     this.#at += name.length;
     return name;
-  }
-
-  #word(word: string): void {
-    if (!this.#text.startsWith(word, this.#at)) this.#fail(`'${word}'`);
-    this.#at += word.length;
   }
 
   #number(what: string, least: number, most: number): number {

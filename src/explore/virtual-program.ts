@@ -45,18 +45,16 @@ export class VirtualPrograms {
     return new VirtualPrograms(program, rewritten, kernel);
   }
 
-  /** An engine for the whole program. */
-  engine(mutant: number, control?: Int32Array): VirtualEngine {
-    return new VirtualEngine(this.program, this.#rewritten, this.#kernel, mutant, control);
-  }
-
-  /** The program with only these operations of each task, by index, and an engine for it. */
+  /** The program with only these operations of each task, by index (null: all), and an engine for it. */
   part(
-    operations: Operations,
+    operations: Operations | null,
     mutant: number,
+    control?: Int32Array,
   ): { readonly engine: VirtualEngine; readonly program: ExploreProgram } {
-    const program = programWith(this.program, operations);
-    const rewritten = programWith(this.#rewritten, operations);
-    return { program, engine: new VirtualEngine(program, rewritten, this.#kernel, mutant) };
+    const part = (whole: ExploreProgram): ExploreProgram =>
+      operations === null ? whole : programWith(whole, operations);
+    const program = part(this.program);
+    const engine = new VirtualEngine(program, part(this.#rewritten), this.#kernel, mutant, control);
+    return { program, engine };
   }
 }

@@ -78,6 +78,8 @@ import { ControllerTurnstile } from './turnstile.js';
 const EXPLORER = 0;
 /** Looks at the slot before a worker sleeps, while there is a core for each: some 10 µs. */
 const SPINS = 2000;
+/** Where looking did not help, because others use the cores, a worker tries it again after so many sleeps. */
+const SLEEPS = 64;
 
 /** What the explorer's worker tells the others before the first schedule; structured-cloned. */
 export interface CrewStart {
@@ -107,7 +109,10 @@ class TokenTurnstile extends ControllerTurnstile {
   readonly #task: number;
   readonly #tasks: number;
   readonly #skip: number;
-  readonly #spins: number;
+  /** Looks before a sleep: at most, and as things are now. */
+  readonly #spinsMax: number;
+  #spins: number;
+  #sleeps = 0;
 
   constructor(controller: Controller, crew: Int32Array, program: ExploreProgram, task: number) {
     super(controller, program.modelsLocks !== false);
@@ -116,7 +121,8 @@ class TokenTurnstile extends ControllerTurnstile {
     this.#task = task;
     this.#tasks = program.tasks.length;
     this.#skip = TASKS_AT + task * TASK_WORDS + T_SKIP;
-    this.#spins = this.#tasks <= availableParallelism() ? SPINS : 0;
+    this.#spinsMax = this.#tasks <= availableParallelism() ? SPINS : 0;
+    this.#spins = this.#spinsMax;
   }
 
   override pass(port: MemoryPort, kind: number, at: number, count: number): void {
@@ -171,7 +177,9 @@ class TokenTurnstile extends ControllerTurnstile {
   }
 
   await(): void {
-    awaitTurn(this.#crew, slotOf(this.#task), this.#spins);
+    if (!awaitTurn(this.#crew, slotOf(this.#task), this.#spins)) this.#spins = this.#spinsMax;
+    else if (++this.#sleeps % SLEEPS === 0) this.#spins = this.#spinsMax;
+    else this.#spins >>= 1;
   }
 }
 

@@ -26,17 +26,18 @@ export function giveTurn(words: Int32Array, slot: number): void {
   if (Atomics.load(words, slot + ASLEEP) !== 0) Atomics.notify(words, slot + TURN, 1); // I2
 }
 
-/** Waits for the token; looks `spins` times before it sleeps. */
-export function awaitTurn(words: Int32Array, slot: number, spins: number): void {
+/** Waits for the token; looks `spins` times before it sleeps. True if it slept. */
+export function awaitTurn(words: Int32Array, slot: number, spins: number): boolean {
   for (let spin = 0; spin < spins; spin++) {
     if (Atomics.load(words, slot + TURN) === 0) continue;
     words[slot + TURN] = 0; // nobody sets it before this worker has given the token away
-    return;
+    return false;
   }
   Atomics.store(words, slot + ASLEEP, 1); // I2
   while (Atomics.load(words, slot + TURN) === 0) Atomics.wait(words, slot + TURN, 0);
   words[slot + ASLEEP] = 0;
   words[slot + TURN] = 0;
+  return true;
 }
 
 /** Says that one more has come. */

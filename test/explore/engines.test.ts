@@ -23,8 +23,9 @@ import { programUrl } from '../support/crew.js';
 import { liveWorkers } from '../support/workers.js';
 
 const VIRTUAL_PROCESS = fileURLToPath(new URL('../programs/virtual-process.js', import.meta.url));
-/** Schedules of each program on both engines. */
-const PLANS = 3000;
+/** Schedules of a program on both engines; of one program there are more. */
+const PLANS = 250;
+const MANY_PLANS = 4000;
 
 afterEach(() => {
   assert.equal(liveWorkers(), 0);
@@ -53,9 +54,10 @@ async function virtualProcess(args: readonly string[], input = ''): Promise<Foun
 describe('the workers engine and the virtual engine', () => {
   for (const { name } of PROGRAMS) {
     test(`run ${name} alike, access for access`, async () => {
-      const compared = (await explore(name, compareEngines, { plans: PLANS })) as Comparison;
+      const plans = name === 'lt-5' ? MANY_PLANS : PLANS;
+      const compared = (await explore(name, compareEngines, { plans })) as Comparison;
       assert.deepEqual(compared.differences.slice(0, 3), []);
-      assert.ok((compared.ends[END_DONE] ?? 0) > PLANS / 2, JSON.stringify(compared.ends));
+      assert.ok((compared.ends[END_DONE] ?? 0) > plans / 2, JSON.stringify(compared.ends));
     });
   }
 

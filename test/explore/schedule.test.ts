@@ -24,9 +24,6 @@ const schedules: fc.Arbitrary<Schedule> = fc
       program: name,
       mutants: fc.array(name, { maxLength: 3 }),
       operations: fc.array(ascending(12, 6), { minLength: 1, maxLength: 4 }),
-      modelsLocks: fc.constant(false),
-      allPoints: fc.constant(true),
-      tickMs: fc.nat({ max: 1000 }),
       stepLimit: fc.integer({ min: 1, max: STEPS_MAX }),
       steps: ascending(STEPS_MAX - 1, 8),
       tasks: fc.array(fc.nat({ max: TASKS_MAX - 1 }), { minLength: 8, maxLength: 8 }),
@@ -75,14 +72,14 @@ describe('a schedule as a string', () => {
       program: 'lt-5',
       mutants: ['M-4'],
       operations: [[0, 1, 2, 5], [0], []],
-      tickMs: 5,
+      stepLimit: 90,
       deviations: [
         { step: 12, task: 1 },
         { step: 15, task: 0 },
       ],
       check: 0xa1b2c3,
     });
-    assert.equal(text, 'lt-5+M-4:ops=0-2.5/0/-,tick=5@12>1.15>0~a1b2c3');
+    assert.equal(text, 'lt-5+M-4:ops=0-2.5/0/-,steps=90@12>1.15>0~a1b2c3');
     assert.equal(replayLine(text), `faultline replay '${text}'`);
     assert.equal(
       formatSchedule({ program: 'x', mutants: [], deviations: [], check: 5 }),
@@ -101,8 +98,7 @@ describe('a schedule as a string', () => {
     bad('lt-5~a1b2', /character 10 should be 6 hexadecimal digits/);
     bad('lt-5~a1b2c3x', /character 12 should be the end of the schedule, but there is "x"/);
     bad('lt-5:speed=3~000000', /character 6 should be an option: 'ops'/);
-    bad('lt-5:tick=1,tick=2~000000', /character 13 should be another option than tick/);
-    bad('lt-5:locks=modelled~000000', /character 12 should be 'inside'/);
+    bad('lt-5:steps=1,steps=2~000000', /character 14 should be another option than steps/);
     bad('lt-5:ops=2-1~000000', /character 12 should be the last operation of the range/);
     bad('lt-5:ops=0/~000000', /character 12 should be the number of an operation, or '-'/);
     bad('a program~000000', /character 2 should be '\+', ':', '@' or '~'/);

@@ -7,7 +7,7 @@ import { OP_LOCK, OP_RMW } from '../../memory/turnstile.js';
 import { C_END, C_STEP_LIMIT, END_STEPS, STEPS_MAX } from '../control.js';
 import { type Deviation, preemptionsOf } from '../plan.js';
 import { type ExploreProgram } from '../program.js';
-import { checkOf, formatSchedule, replayLine, type Schedule } from '../schedule.js';
+import { checkOf, formatSchedule, replayLine } from '../schedule.js';
 import { criticalPairs } from './critical-pairs.js';
 import { actionOf, describePair, describePairs, endsOf, switchesOf, valuesOf } from './describe.js';
 import { type DiagramOptions, renderDiagram } from './diagram.js';
@@ -35,8 +35,6 @@ export interface ExplainOptions extends MinimiseOptions, DiagramOptions {
   readonly operations?: Operations;
   /** False: as it is. */
   readonly minimise?: boolean;
-  /** Parts of the schedule's string that the engine was set up with. */
-  readonly setting?: Pick<Schedule, 'modelsLocks' | 'allPoints' | 'tickMs'>;
 }
 
 /**
@@ -128,7 +126,7 @@ function scheduleOf(
   operations: Operations,
   deviations: readonly Deviation[],
   control: Int32Array,
-  { mutants = [], setting = {} }: ExplainOptions,
+  { mutants = [] }: ExplainOptions,
 ): string {
   const isWhole = program.tasks.every(
     (task, id) => task.operations.length === operations[id]?.length,
@@ -138,7 +136,6 @@ function scheduleOf(
     program: program.name,
     mutants,
     ...(isWhole ? {} : { operations }),
-    ...setting,
     ...(stepLimit === STEPS_MAX ? {} : { stepLimit }),
     deviations,
     check: checkOf(control),
