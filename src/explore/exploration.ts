@@ -30,4 +30,5 @@ export { RaceDetector } from './races.js';
 export { checkOf, formatSchedule, parseSchedule, type Schedule } from './schedule.js';
 export { makeStrategy, STRATEGY_NAMES } from './strategies/strategies.js';
 export { VirtualEngine } from './virtual-engine.js';
+export { VirtualModules } from './virtual-module.js';
 export { VirtualPrograms } from './virtual-program.js';

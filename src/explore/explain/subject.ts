@@ -26,7 +26,10 @@ export interface Subject {
   /** With those operations only that are left. */
   readonly program: ExploreProgram;
   readonly engine: VirtualEngine;
-  /** Runs the plan, judges how it ended and restores; the trace stays in the engine's control block. */
+  /**
+   * Runs the plan, judges how it ended and restores; the trace stays in the engine's control block. A plan
+   * that asks for a task that cannot go (END_DIVERGED) has not failed.
+   */
   readonly fails: (plan: Plan) => Failure | undefined;
 }
 
