@@ -11,7 +11,7 @@
 import { type Cpu } from '../machine/cpu.js';
 import { type MemoryPort } from '../memory/port.js';
 import { memoryWords } from '../memory/snapshot.js';
-import { type Turnstile } from '../memory/turnstile.js';
+import { OP_LOCK, type Turnstile } from '../memory/turnstile.js';
 import {
   C_END,
   C_MODELS_LOCKS,
@@ -67,6 +67,7 @@ class VirtualTurnstile implements Turnstile {
   }
 
   mustYield(port: MemoryPort, kind: number, at: number, count: number): boolean {
+    if (kind === OP_LOCK && !this.modelsLocks) return false; // the operations inside are announced
     const cpu = port as Cpu;
     const skip = TASKS_AT + cpu.id * TASK_WORDS + T_SKIP;
     if (this.#control[skip] !== 0) {
