@@ -9,11 +9,14 @@
  * Invariant  I1  A free object is in exactly one of: a slab's chain, a magazine.
  *            I2  Only its own CPU touches a magazine.
  * Ordering   KmemCache.lock protects the slabs; Machine.slabLock the table of caches.
+ *            Handing out and giving back are noted for whoever looks for uses of freed memory. From noteFree
+ *            to noteAlloc nobody may touch an object but this file: it keeps its chains in them through
+ *            readOwn and writeOwn, which nobody looks at, and the cache's lock orders them.
  * Deviation  An object is at most half a frame; `allocWords` serves larger arrays from whole frames.
  *
  * @module
  */
-import { fillWords, read, write } from '#memory';
+import { fillWords, noteAlloc, noteFree, read, readOwn, write, writeOwn } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { hashName } from '../base/hash.js';
@@ -72,6 +75,7 @@ export function kzalloc<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): Pt
   const object = read(cpu, magazine, element(Magazine.objects, count - 1));
   write(cpu, magazine, Magazine.count, count - 1);
   write(cpu, magazine, Magazine.allocations, read(cpu, magazine, Magazine.allocations) + 1);
+  noteAlloc(cpu, object, layout.words);
   fillWords(cpu, object, 0, layout.words);
   return object as Ptr<S>;
 }
@@ -79,6 +83,7 @@ export function kzalloc<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): Pt
 /** Gives a struct back. NULL is allowed. @kernel kfree */
 export function kfree<S extends string>(cpu: Cpu, layout: ObjectLayout<S>, object: Ptr<S>): void {
   if (object === 0) return;
+  noteFree(cpu, object, layout.words);
   const cache = cacheOf(cpu, layout);
   const magazine = thisCpuPtr<'magazine'>(cpu, read(cpu, cache, KmemCache.magazines));
   if (read(cpu, magazine, Magazine.count) === MAGAZINE_OBJECTS) flush(cpu, cache, magazine);
@@ -171,7 +176,7 @@ function takeObject(cpu: Cpu, cache: KmemCache): number {
   }
   const slab = pageOf(cpu, pfn);
   const object = read(cpu, slab, Page.freelist) as FreeObject;
-  const next = read(cpu, object, FreeObject.next);
+  const next = readOwn(cpu, object, FreeObject.next);
   write(cpu, slab, Page.freelist, next);
   write(cpu, slab, Page.inuse, read(cpu, slab, Page.inuse) + 1);
   if (next === 0) unlinkPartial(cpu, cache, slab);
@@ -185,7 +190,7 @@ function returnObject(cpu: Cpu, cache: KmemCache, object: number): void {
   if ((read(cpu, slab, Page.flags) & PG_SLAB) === 0) bug(`object ${object} is of no slab`);
   if (read(cpu, slab, Page.private) !== cache) bug(`object ${object} is of another cache's slab`);
   const head = read(cpu, slab, Page.freelist);
-  write(cpu, object as FreeObject, FreeObject.next, head as FreeObject);
+  writeOwn(cpu, object as FreeObject, FreeObject.next, head as FreeObject);
   write(cpu, slab, Page.freelist, object);
   const inuse = read(cpu, slab, Page.inuse) - 1;
   write(cpu, slab, Page.inuse, inuse);
@@ -193,6 +198,7 @@ function returnObject(cpu: Cpu, cache: KmemCache, object: number): void {
   if (inuse === 0) {
     unlinkPartial(cpu, cache, slab);
     write(cpu, cache, KmemCache.slabs, read(cpu, cache, KmemCache.slabs) - 1);
+    noteAlloc(cpu, frameOf(cpu, pfn), PAGE_WORDS); // objects no more: a frame that its allocator may fill
     freePage(cpu, pfn);
   }
 }
@@ -206,7 +212,7 @@ function newSlab(cpu: Cpu, cache: KmemCache): Pfn {
   const last = read(cpu, cache, KmemCache.objectsPerSlab) - 1;
   for (let i = 0; i <= last; i++) {
     const object = (start + i * size) as FreeObject;
-    write(cpu, object, FreeObject.next, (i === last ? 0 : object + size) as FreeObject);
+    writeOwn(cpu, object, FreeObject.next, (i === last ? 0 : object + size) as FreeObject);
   }
   write(cpu, slab, Page.flags, PG_SLAB);
   write(cpu, slab, Page.private, cache);
