@@ -43,9 +43,10 @@ export interface Engine {
   readonly error: unknown;
 }
 
-/** Boots the program's machine and makes its world. Modules with ops tables come in this order everywhere. */
-export function buildWorld(program: ExploreProgram): World {
+/** Boots the program's machine, with a mistake if one is asked for, and makes its world. Modules with ops tables come in this order everywhere. */
+export function buildWorld(program: ExploreProgram, mutant = 0): World {
   const machine = bootMachine({
+    mutant,
     cpus: program.tasks.length,
     ramBytes: program.ramBytes ?? DEFAULT_RAM_BYTES,
   });

@@ -119,9 +119,14 @@ export class VirtualEngine implements Engine {
   /** What ended a task that died. */
   error: unknown;
 
-  /** `program` as it is, and its copy in the rewritten kernel. */
-  constructor(program: ExploreProgram, rewritten: ExploreProgram, kernel: VirtualKernel) {
-    this.world = buildWorld(program);
+  /** `program` as it is, its copy in the rewritten kernel, and the mistake to plant (base/mutants.ts). */
+  constructor(
+    program: ExploreProgram,
+    rewritten: ExploreProgram,
+    kernel: VirtualKernel,
+    mutant = 0,
+  ) {
+    this.world = buildWorld(program, mutant);
     const { machine, snapshot } = this.world;
     const control = new Int32Array(CONTROL_WORDS);
     control[C_MODELS_LOCKS] = program.modelsLocks === false ? 0 : 1;

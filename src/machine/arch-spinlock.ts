@@ -18,7 +18,18 @@
  *
  * @module
  */
-import { awaitFree, cmpxchg, exchange, park, readOnce, spinLimit, unpark, write } from '#memory';
+import {
+  awaitFree,
+  cmpxchg,
+  exchange,
+  park,
+  readOnce,
+  spinLimit,
+  unpark,
+  write,
+  writeOnce,
+} from '#memory';
+import { BUSTED_SPINLOCK, BUSTED_SPINLOCK_WAKE, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { type Cpu } from './cpu.js';
@@ -40,7 +51,14 @@ export function initSpinlock(cpu: Cpu, lock: Spinlock, name: LockClass): void {
 export function archSpinLock(cpu: Cpu, lock: Spinlock): void {
   cpu.preemptCount++;
   awaitFree(cpu, lock, Spinlock.value);
-  if (cmpxchg(cpu, lock, Spinlock.value, 0, 1) !== 0) archSpinLockSlow(cpu, lock); // pairs with archSpinUnlock
+  if (isMutant(cpu, BUSTED_SPINLOCK)) lockInTwoSteps(cpu, lock);
+  else if (cmpxchg(cpu, lock, Spinlock.value, 0, 1) !== 0) archSpinLockSlow(cpu, lock); // pairs with archSpinUnlock
+}
+
+/** The mistake: somebody may take the lock between the look and the store. */
+function lockInTwoSteps(cpu: Cpu, lock: Spinlock): void {
+  if (readOnce(cpu, lock, Spinlock.value) === 0) writeOnce(cpu, lock, Spinlock.value, 1);
+  else archSpinLockSlow(cpu, lock);
 }
 
 /** Takes the lock if it is free. */
@@ -68,9 +86,11 @@ function archSpinLockSlow(cpu: Cpu, lock: Spinlock): void {
     }
   }
   beginWait(cpu, WAIT_SPINLOCK, lock);
-  while (exchange(cpu, lock, Spinlock.value, 2) !== 0) {
+  let left = 2; // I2
+  while (exchange(cpu, lock, Spinlock.value, left) !== 0) {
     park(cpu, lock, Spinlock.value, 2, Infinity);
     checkHalted(cpu);
+    if (isMutant(cpu, BUSTED_SPINLOCK_WAKE)) left = 1;
   }
   endWait(cpu);
 }

@@ -7,6 +7,7 @@
  * @module
  */
 import { exchange, read, write } from '#memory';
+import { MUTANTS, NO_MUTANT } from '#mutants';
 
 import { EXIT_USAGE, FaultlineError } from '../base/bug.js';
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
@@ -31,6 +32,8 @@ export interface MachineConfig {
   readonly ramBytes: number;
   /** `wasm` (the default) is faster; `js` is the Atomics object. */
   readonly atomics?: AtomicsForm;
+  /** Number of the mistake that is planted in it; base/mutants.ts. */
+  readonly mutant?: number;
 }
 
 /** A machine that has booted. */
@@ -59,6 +62,9 @@ export function bootMachine(config: MachineConfig): BootedMachine {
     throw badMachine(`a machine has 1 to ${CPUS_MAX} CPUs, not ${cpus}`);
   }
   if (!(config.ramBytes >= 0)) throw badMachine(`${config.ramBytes} is no amount of memory`);
+  const mutant = config.mutant ?? NO_MUTANT;
+  if (mutant !== NO_MUTANT && !MUTANTS)
+    throw badMachine('only the checked and the turnstile build can plant mistakes');
   const allCpus = cpus + 1;
   const frameCount = Math.floor(config.ramBytes / PAGE_SIZE);
   if (frameCount === 1)
@@ -78,6 +84,7 @@ export function bootMachine(config: MachineConfig): BootedMachine {
   write(early, MACHINE, Machine.pages, pages);
   write(early, MACHINE, Machine.frames, frames);
   write(early, MACHINE, Machine.frameCount, frameCount);
+  write(early, MACHINE, Machine.mutant, mutant);
 
   // stack and scratch come first in each CPU's part: a Cpu needs its own to exist
   write(early, MACHINE, Machine.stacks, 0);

@@ -39,6 +39,8 @@ export class Cpu extends MemoryPort {
   stackTop: number;
   /** What the last load of the program on this CPU read; mm/access.ts. */
   loaded = 0;
+  /** Mistake that the machine has, 0 = none; base/mutants.ts. */
+  readonly mutant: number;
   /** Ops tables by index; machine/ops-table.ts. */
   readonly opsTables: object[] = [];
   readonly opsIndices = new Map<object, number>();
@@ -59,6 +61,7 @@ export class Cpu extends MemoryPort {
     this.scratch = this.percpu + machineWord(Machine.scratch);
     this.pages = machineWord(Machine.pages);
     this.frames = machineWord(Machine.frames);
+    this.mutant = machineWord(Machine.mutant);
   }
 }
 

@@ -113,6 +113,7 @@ export const Machine = struct('machine', {
   slabLock: Spinlock,
   slabNames: words(SLAB_CACHES_MAX), // hash of a struct's name; 0 = free slot; under slabLock
   slabCaches: words(SLAB_CACHES_MAX), // its kmem_cache
+  mutant: word, // number of the mistake that is planted, 0 = none; written once, at boot
   line1: cacheline,
   halted: word, // why every CPU must stop now; 0 = running
   warnings: word, // warnings raised so far; atomic

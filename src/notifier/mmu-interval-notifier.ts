@@ -40,6 +40,7 @@
  * @module
  */
 import { read, readOnce, write, writeAddress, writeOnce } from '#memory';
+import { isMutant, M_4, M_5, M_6, M_7, M_7_EARLY, M_REMOVE_UNLOCKED } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { EAGAIN, EINVAL, EOVERFLOW } from '../base/errno.js';
@@ -105,7 +106,7 @@ export function mmuIntervalReadBegin(cpu: Cpu, interval: MmuIntervalNotifier): n
   const isColliding = seq === read(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
   spinUnlock(cpu, lock);
   // seq is odd and S at rest is even: the wait ends with the invalidation (I2, I5)
-  if (isColliding) waitWhileSeq(cpu, subscriptions, seq);
+  if (!isMutant(cpu, M_4) && isColliding) waitWhileSeq(cpu, subscriptions, seq);
   return seq;
 }
 
@@ -126,6 +127,8 @@ function waitWhileSeq(cpu: Cpu, subscriptions: MmuNotifierSubscriptions, seq: nu
  * of the tree before it gives the lock back. @kernel mmu_interval_seq_released
  */
 function hasSeqMoved(cpu: Cpu, subscriptions: MmuNotifierSubscriptions, seq: number): boolean {
+  if (isMutant(cpu, M_REMOVE_UNLOCKED))
+    return readOnce(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq) !== seq;
   const lock = member(subscriptions, MmuNotifierSubscriptions.lock);
   spinLock(cpu, lock);
   const now = read(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
@@ -221,8 +224,8 @@ function invStartRange(
   write(cpu, subscriptions, MmuNotifierSubscriptions.activeInvalidateRanges, active + 1);
   const node = intervalTreeIterFirst(cpu, itree, searchKey(range));
   let seq = read(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
-  if (node !== NULL && (seq & 1) === 0) {
-    seq |= 1; // not + 1: invalidations that overlap in time share one odd number
+  if (node !== NULL && (isMutant(cpu, M_5) || (seq & 1) === 0)) {
+    seq = isMutant(cpu, M_5) ? seq + 1 : seq | 1; // not + 1: invalidations that overlap in time share one odd number
     writeOnce(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq, seq);
   }
   write(cpu, range, MmuNotifierRange.seq, seq);
@@ -238,12 +241,18 @@ export function mnItreeInvEnd(cpu: Cpu, subscriptions: MmuNotifierSubscriptions)
   if (active < 0) bug(`subscriptions ${subscriptions}: invalidation end without start (INV-14)`);
   write(cpu, subscriptions, MmuNotifierSubscriptions.activeInvalidateRanges, active);
   const seq = read(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
-  if (active !== 0 || (seq & 1) === 0) {
+  const isLast = isMutant(cpu, M_6) || active === 0;
+  if (!isLast || (seq & 1) === 0) {
     spinUnlock(cpu, lock);
     return;
   }
+  if (isMutant(cpu, M_7_EARLY)) {
+    processDeferred(cpu, subscriptions);
+    spinUnlock(cpu, lock);
+    spinLock(cpu, lock);
+  }
   writeOnce(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq, (seq + 1) | 0);
-  processDeferred(cpu, subscriptions);
+  if (!isMutant(cpu, M_7) && !isMutant(cpu, M_7_EARLY)) processDeferred(cpu, subscriptions);
   spinUnlock(cpu, lock);
   const queue = member(subscriptions, MmuNotifierSubscriptions.wait);
   if (waitqueueActive(cpu, queue)) wakeUpAll(cpu, queue); // the unlock was the full barrier; pairs with waitWhileSeq

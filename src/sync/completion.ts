@@ -16,6 +16,7 @@
  * @module
  */
 import { clockMs, read, write } from '#memory';
+import { BUSTED_COMPLETION, BUSTED_COMPLETION_UNLOCKED, isMutant } from '#mutants';
 
 import { ERESTARTSYS } from '../base/errno.js';
 import { archSpinLock, archSpinUnlock } from '../machine/arch-spinlock.js';
@@ -63,11 +64,17 @@ export function reinitCompletion(cpu: Cpu, completion: Completion): void {
 /** Lets one waiter go on. @kernel complete */
 export function complete(cpu: Cpu, completion: Completion): void {
   const queue = member(completion, Completion.wait);
+  if (isMutant(cpu, BUSTED_COMPLETION_UNLOCKED)) sayDone(cpu, completion);
   archSpinLock(cpu, member(queue, WaitQueue.lock));
-  const done = read(cpu, completion, Completion.done);
-  if (done !== ALL) write(cpu, completion, Completion.done, done + 1);
+  if (!isMutant(cpu, BUSTED_COMPLETION_UNLOCKED)) sayDone(cpu, completion);
   wakeUpFirstLocked(cpu, queue);
   archSpinUnlock(cpu, member(queue, WaitQueue.lock));
+}
+
+/** The queue's lock must be held. */
+function sayDone(cpu: Cpu, completion: Completion): void {
+  const done = read(cpu, completion, Completion.done);
+  if (done !== ALL) write(cpu, completion, Completion.done, done + 1);
 }
 
 /** Lets every waiter go on, now and later. @kernel complete_all */
@@ -131,7 +138,7 @@ function waitFor(cpu: Cpu, completion: Completion, state: number, deadlineMs: nu
       archSpinUnlock(cpu, lock);
       scheduleTimeout(cpu, left);
       archSpinLock(cpu, lock);
-      if (takeDone(cpu, completion)) {
+      if (isMutant(cpu, BUSTED_COMPLETION) || takeDone(cpu, completion)) {
         result = COMPLETED;
         break;
       }

@@ -21,6 +21,7 @@
  */
 import { lockAcquire, lockAcquired, lockRelease } from '#debug';
 import { cmpxchg, fetchAnd, fetchOr, read, readOnce, spinLimit, write } from '#memory';
+import { BUSTED_MUTEX, BUSTED_MUTEX_HANDOFF, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { EINTR } from '../base/errno.js';
@@ -215,11 +216,12 @@ function waitForTurn(cpu: Cpu, lock: Mutex, waiter: LockWaiter, state: number): 
   const queue = member(lock, Mutex.waitList);
   let wasWoken = false;
   for (;;) {
-    setCurrentState(cpu, state);
+    if (!isMutant(cpu, BUSTED_MUTEX)) setCurrentState(cpu, state);
     const mayReserve = wasWoken && firstWaiter(cpu, queue) === waiter;
     if (tryTake(cpu, lock, mayReserve)) return 0;
     if (signalPendingState(cpu, state)) return -EINTR;
     archSpinUnlock(cpu, waitLock);
+    if (isMutant(cpu, BUSTED_MUTEX)) setCurrentState(cpu, state);
     const taken = mayReserve && optimisticSpin(cpu, lock, true);
     if (!taken) schedule(cpu);
     archSpinLock(cpu, waitLock);
@@ -233,7 +235,7 @@ function mutexUnlockSlow(cpu: Cpu, lock: Mutex): void {
   for (;;) {
     if ((seen & ~FLAGS) !== cpu.area)
       bug(`mutex ${lock}: unlock by cpu ${cpu.id}, not its owner (I1)`);
-    if ((seen & HANDOFF) !== 0) break;
+    if (!isMutant(cpu, BUSTED_MUTEX_HANDOFF) && (seen & HANDOFF) !== 0) break;
     const before = cmpxchg(cpu, lock, Mutex.owner, seen, seen & FLAGS);
     if (before === seen) {
       if ((seen & WAITERS) !== 0) break;

@@ -27,6 +27,7 @@ import {
   storeRelease,
   writeOnce,
 } from '#memory';
+import { BUSTED_OSQ, isMutant } from '#mutants';
 
 import { type Cpu } from '../machine/cpu.js';
 import { cpuRelax } from '../machine/sched.js';
@@ -62,7 +63,7 @@ export function osqUnlock(cpu: Cpu, queue: OptimisticSpinQueue): void {
   const me = cpu.area;
   if (cmpxchg(cpu, queue, OptimisticSpinQueue.tail, me, 0) === me) return;
   let next = exchange(cpu, me, CpuArea.osqNext, 0) as CpuArea; // pairs with osqLock and leave
-  if (next === 0) next = waitNext(cpu, queue, NOBODY);
+  if (!isMutant(cpu, BUSTED_OSQ) && next === 0) next = waitNext(cpu, queue, NOBODY);
   if (next !== 0) storeRelease(cpu, next, CpuArea.osqLocked, 1); // pairs with osqLock
 }
 

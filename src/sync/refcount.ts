@@ -16,6 +16,7 @@
  * @module
  */
 import { cmpxchg, fetchAdd, readOnce, write, writeOnce } from '#memory';
+import { BUSTED_REFCOUNT, BUSTED_REFCOUNT_GET, isMutant } from '#mutants';
 
 import { type Cpu } from '../machine/cpu.js';
 import { warn } from '../machine/warn.js';
@@ -56,6 +57,10 @@ export function refcountInc(cpu: Cpu, refcount: Refcount): void {
 export function refcountIncNotZero(cpu: Cpu, refcount: Refcount): boolean {
   let seen = readOnce(cpu, refcount, Refcount.refs);
   while (seen !== 0) {
+    if (isMutant(cpu, BUSTED_REFCOUNT_GET)) {
+      fetchAdd(cpu, refcount, Refcount.refs, 1);
+      return true;
+    }
     const before = cmpxchg(cpu, refcount, Refcount.refs, seen, (seen + 1) | 0);
     if (before === seen) {
       if (seen < 0 || seen === 0x7fffffff) saturate(cpu, refcount, 'saturated; leaking memory');
@@ -69,6 +74,7 @@ export function refcountIncNotZero(cpu: Cpu, refcount: Refcount): boolean {
 /** Gives a reference back; true if it was the last (I1). @kernel refcount_dec_and_test */
 export function refcountDecAndTest(cpu: Cpu, refcount: Refcount): boolean {
   const before = fetchAdd(cpu, refcount, Refcount.refs, -1);
+  if (isMutant(cpu, BUSTED_REFCOUNT)) return refcountRead(cpu, refcount) === 0;
   if (before === 1) return true;
   if (before <= 0) saturate(cpu, refcount, 'underflow; use after free');
   return false;

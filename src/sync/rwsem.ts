@@ -50,6 +50,14 @@ import {
   write,
   writeOnce,
 } from '#memory';
+import {
+  BUSTED_RWSEM_DOWNGRADE,
+  BUSTED_RWSEM_HANDOFF,
+  BUSTED_RWSEM_READ,
+  BUSTED_RWSEM_WRITE,
+  isMutant,
+  M_20,
+} from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { EINTR } from '../base/errno.js';
@@ -70,6 +78,7 @@ import {
   signalPendingState,
   TASK_KILLABLE,
   TASK_UNINTERRUPTIBLE,
+  wakeUpProcess,
 } from '../machine/sched.js';
 import { type CpuArea, Spinlock } from '../machine/types.js';
 import { WAIT_RWSEM_READ, WAIT_RWSEM_WRITE } from '../machine/wait-kind.js';
@@ -233,10 +242,19 @@ export function upWrite(cpu: Cpu, sem: Rwsem): void {
 
 /** Turns a write lock into a read lock; no other writer comes in between. @kernel downgrade_write */
 export function downgradeWrite(cpu: Cpu, sem: Rwsem): void {
-  const before = fetchAdd(cpu, sem, Rwsem.count, READER - WRITER);
+  const before = isMutant(cpu, BUSTED_RWSEM_DOWNGRADE)
+    ? downgradeInTwoSteps(cpu, sem)
+    : fetchAdd(cpu, sem, Rwsem.count, READER - WRITER);
   if ((before & WRITER) === 0) bug(`rwsem ${sem}: downgrade without a writer (I1)`);
   setReaderOwned(cpu, sem, cpu.area);
   if ((before & WAITERS) !== 0) wakeReaders(cpu, sem);
+}
+
+/** The mistake: another writer may come between the two. */
+function downgradeInTwoSteps(cpu: Cpu, sem: Rwsem): number {
+  const before = fetchAdd(cpu, sem, Rwsem.count, -WRITER);
+  fetchAdd(cpu, sem, Rwsem.count, READER);
+  return before;
 }
 
 /** True while somebody holds the semaphore, for reading or for writing. @kernel rwsem_is_locked */
@@ -247,6 +265,11 @@ export function rwsemIsLocked(cpu: Cpu, sem: Rwsem): boolean {
 /** True while somebody waits. @kernel rwsem_is_contended */
 export function rwsemIsContended(cpu: Cpu, sem: Rwsem): boolean {
   return (readOnce(cpu, sem, Rwsem.count) & WAITERS) !== 0;
+}
+
+/** True once a waiter has asked to be the next (I2). */
+export function rwsemIsReserved(cpu: Cpu, sem: Rwsem): boolean {
+  return (readOnce(cpu, sem, Rwsem.count) & HANDOFF) !== 0;
 }
 
 // --- the owner hint ---
@@ -311,8 +334,9 @@ function queueReader(cpu: Cpu, sem: Rwsem, state: number): number {
   beginWait(cpu, WAIT_RWSEM_READ, sem);
   let error = 0;
   for (;;) {
-    setCurrentState(cpu, state);
+    if (!isMutant(cpu, BUSTED_RWSEM_READ)) setCurrentState(cpu, state);
     if (loadAcquire(cpu, waiter, LockWaiter.task) === 0) break; // pairs with grantReaders
+    if (isMutant(cpu, BUSTED_RWSEM_READ)) setCurrentState(cpu, state);
     if (signalPendingState(cpu, state)) {
       error = abandon(cpu, sem, waiter);
       break;
@@ -424,7 +448,7 @@ function tryWriteLock(cpu: Cpu, sem: Rwsem, waiter: LockWaiter): boolean {
       next = seen | HANDOFF;
     } else {
       next = (seen | WRITER) & ~HANDOFF;
-      if (listIsSingular(cpu, queue)) next &= ~WAITERS;
+      if (isMutant(cpu, BUSTED_RWSEM_WRITE) || listIsSingular(cpu, queue)) next &= ~WAITERS;
     }
     const before = cmpxchg(cpu, sem, Rwsem.count, seen, next);
     if (before === seen) break;
@@ -507,7 +531,8 @@ function readerSpinMs(cpu: Cpu, sem: Rwsem): number {
 /** Takes a free lock over the heads of waiters, unless one has reserved it (I2). */
 function tryWriteLockUnqueued(cpu: Cpu, sem: Rwsem): boolean {
   let seen = readOnce(cpu, sem, Rwsem.count);
-  while ((seen & (HELD | HANDOFF)) === 0) {
+  const taken = isMutant(cpu, BUSTED_RWSEM_HANDOFF) ? HELD : HELD | HANDOFF;
+  while ((seen & taken) === 0) {
     const before = cmpxchg(cpu, sem, Rwsem.count, seen, seen | WRITER);
     if (before === seen) return true;
     seen = before;
@@ -560,12 +585,13 @@ function markWakeAny(cpu: Cpu, sem: Rwsem, wakeQ: WakeQ): WakeQ {
 /** Counts the reader at the head of the queue first, and grants only if no writer came before it. */
 function markWakeReaders(cpu: Cpu, sem: Rwsem, wakeQ: WakeQ): WakeQ {
   const first = firstWaiter(cpu, member(sem, Rwsem.waitList));
-  const before = fetchAdd(cpu, sem, Rwsem.count, READER);
+  const counted = isMutant(cpu, M_20) ? 0 : READER;
+  const before = fetchAdd(cpu, sem, Rwsem.count, counted);
   if ((before & WRITER) === 0) {
     setReaderOwned(cpu, sem, waiterTask(cpu, first));
-    return grantReaders(cpu, sem, wakeQ, READER);
+    return grantReaders(cpu, sem, wakeQ, counted);
   }
-  let adjustment = -READER;
+  let adjustment = -counted;
   if (clockMs(cpu) > readAddress(cpu, first, LockWaiter.deadline)) {
     if ((before & HANDOFF) === 0) adjustment += HANDOFF;
     writeOnce(cpu, first, LockWaiter.handoffSet, 1);
@@ -597,7 +623,7 @@ function grantReaders(cpu: Cpu, sem: Rwsem, queueSoFar: WakeQ, counted: number):
   const before = readOnce(cpu, sem, Rwsem.count);
   if (listEmpty(cpu, queue)) adjustment -= WAITERS;
   if ((before & HANDOFF) !== 0 && granted > 0) adjustment -= HANDOFF;
-  if (adjustment !== 0) fetchAdd(cpu, sem, Rwsem.count, adjustment);
+  if (!isMutant(cpu, M_20) && adjustment !== 0) fetchAdd(cpu, sem, Rwsem.count, adjustment);
 
   let wakeQ = queueSoFar;
   while (last !== queue) {
@@ -605,7 +631,9 @@ function grantReaders(cpu: Cpu, sem: Rwsem, queueSoFar: WakeQ, counted: number):
     const task = waiterTask(cpu, waiter);
     last = read(cpu, last, ListHead.prev); // before the grant: the waiter may be reused after it
     storeRelease(cpu, waiter, LockWaiter.task, 0 as CpuArea); // pairs with queueReader
-    wakeQ = wakeQAdd(cpu, wakeQ, task);
+    if (isMutant(cpu, M_20)) wakeUpProcess(cpu, task);
+    else wakeQ = wakeQAdd(cpu, wakeQ, task);
   }
+  if (isMutant(cpu, M_20)) fetchAdd(cpu, sem, Rwsem.count, adjustment);
   return wakeQ;
 }

@@ -17,6 +17,7 @@
  * @module
  */
 import { fetchAdd, park, readOnce, spinLimit, write } from '#memory';
+import { BUSTED_SEQCOUNT, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { type Cpu } from '../machine/cpu.js';
@@ -44,7 +45,7 @@ export function initSeqcount(cpu: Cpu, seqcount: Seqcount): void {
 /** Opens a read section; waits while a write is in progress. @kernel read_seqcount_begin */
 export function readSeqcountBegin(cpu: Cpu, seqcount: Seqcount): SeqcountSnapshot {
   const sequence = readOnce(cpu, seqcount, Seqcount.sequence); // pairs with writeSeqcountEnd
-  if ((sequence & 1) === 0) return sequence as SeqcountSnapshot;
+  if (isMutant(cpu, BUSTED_SEQCOUNT) || (sequence & 1) === 0) return sequence as SeqcountSnapshot;
   return waitForEven(cpu, seqcount);
 }
 

@@ -8,6 +8,8 @@
  *
  * @module
  */
+import { BUSTED_SEQLOCK, isMutant } from '#mutants';
+
 import { type Cpu } from '../machine/cpu.js';
 import { type LockClass } from '../machine/lock-class.js';
 import { member, type Ptr, struct } from '../memory/layout.js';
@@ -53,8 +55,18 @@ export function writeSeqlock(cpu: Cpu, seqlock: Seqlock): void {
 
 /** Closes the write section and gives the lock back. @kernel write_sequnlock */
 export function writeSequnlock(cpu: Cpu, seqlock: Seqlock): void {
+  if (isMutant(cpu, BUSTED_SEQLOCK)) {
+    unlockThenEnd(cpu, seqlock);
+    return;
+  }
   writeSeqcountEnd(cpu, member(seqlock, Seqlock.seqcount));
   spinUnlock(cpu, member(seqlock, Seqlock.lock));
+}
+
+/** The mistake: the next writer may begin before this one's section is closed. */
+function unlockThenEnd(cpu: Cpu, seqlock: Seqlock): void {
+  spinUnlock(cpu, member(seqlock, Seqlock.lock));
+  writeSeqcountEnd(cpu, member(seqlock, Seqlock.seqcount));
 }
 
 /** Keeps writers out, without making readers retry. @kernel read_seqlock_excl */

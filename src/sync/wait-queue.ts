@@ -21,6 +21,7 @@
  * @module
  */
 import { read, readOnce, write } from '#memory';
+import { BUSTED_WAIT_QUEUE, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from '../machine/arch-spinlock.js';
@@ -172,7 +173,16 @@ export function wakeUpLocked(cpu: Cpu, queue: WaitQueue, exclusiveMax: number): 
     const wait: WaitEntry = containerOf(node, WaitEntry.entry);
     node = listNext(cpu, node);
     if (!wakeUpProcess(cpu, read(cpu, wait, WaitEntry.task))) continue;
-    listDelInit(cpu, member(wait, WaitEntry.entry)); // I2; it waits for the queue's lock to leave
+    if (isMutant(cpu, BUSTED_WAIT_QUEUE)) unlinkOnly(cpu, member(wait, WaitEntry.entry));
+    else listDelInit(cpu, member(wait, WaitEntry.entry)); // I2; it waits for the queue's lock to leave
     if (read(cpu, wait, WaitEntry.exclusive) !== 0) exclusiveLeft--;
   }
+}
+
+/** The mistake: the entry still looks queued, and will be unlinked once more from where it is not. */
+function unlinkOnly(cpu: Cpu, entry: ListHead): void {
+  const next = read(cpu, entry, ListHead.next);
+  const prev = read(cpu, entry, ListHead.prev);
+  write(cpu, next, ListHead.prev, prev);
+  write(cpu, prev, ListHead.next, next);
 }

@@ -31,7 +31,7 @@ interface Edge {
   readonly to: string;
 }
 
-/** Files of src and the files of src they import. `#memory` and `#debug` are imports of those layers. */
+/** Files of src and the files of src they import. `#memory`, `#debug` and `#mutants` are imports of those layers. */
 function edgesOf(file: string): Edge[] {
   const text = readFileSync(file, 'utf8');
   const specifiers = [...text.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map(
@@ -40,6 +40,7 @@ function edgesOf(file: string): Edge[] {
   return specifiers.flatMap((name) => {
     if (name === '#memory') return [{ from: file, to: join(SRC, 'memory/memory.ts') }];
     if (name === '#debug') return [{ from: file, to: join(SRC, 'debug/hooks.ts') }];
+    if (name === '#mutants') return [{ from: file, to: join(SRC, 'base/mutants.ts') }];
     if (!name.startsWith('.')) return [];
     return [{ from: file, to: resolve(dirname(file), name.replace(/\.js$/, '.ts')) }];
   });

@@ -1,0 +1,47 @@
+/**
+ * Planted mistakes by number: what a machine's word says, and what kernel code asks for.
+ *
+ * M-n are those of docs/invariants.md; the others are a lock each with a mistake that people make. What they
+ * are and what shows them is in explore/mutants.ts.
+ *
+ * @module
+ */
+
+/** A machine without a mistake. */
+export const NO_MUTANT = 0;
+
+// notifier/mmu-interval-notifier.ts
+export const M_4 = 4;
+export const M_5 = 5;
+export const M_6 = 6;
+export const M_7 = 7;
+export const M_7_EARLY = 107;
+export const M_REMOVE_UNLOCKED = 108;
+
+// what drivers do, in explore/programs
+export const M_8 = 8;
+export const M_9 = 9;
+export const M_16 = 16;
+
+// sync/rwsem.ts
+export const M_20 = 20;
+export const BUSTED_RWSEM_READ = 201;
+export const BUSTED_RWSEM_WRITE = 202;
+export const BUSTED_RWSEM_DOWNGRADE = 203;
+export const BUSTED_RWSEM_HANDOFF = 204;
+
+// machine/arch-spinlock.ts
+export const BUSTED_SPINLOCK = 211;
+export const BUSTED_SPINLOCK_WAKE = 212;
+
+// the other locks of sync
+export const BUSTED_MUTEX = 221;
+export const BUSTED_MUTEX_HANDOFF = 222;
+export const BUSTED_SEQCOUNT = 231;
+export const BUSTED_SEQLOCK = 232;
+export const BUSTED_COMPLETION = 241;
+export const BUSTED_COMPLETION_UNLOCKED = 242;
+export const BUSTED_WAIT_QUEUE = 251;
+export const BUSTED_REFCOUNT = 261;
+export const BUSTED_REFCOUNT_GET = 262;
+export const BUSTED_OSQ = 271;
