@@ -5,5 +5,5 @@
  * @module
  */
 export * from './index.js';
-export { PROGRAMS } from './explore/programs/registry.js';
+export { findProgram, PROGRAMS } from './explore/programs/registry.js';
 export { Cpu as VirtualCpu } from './machine/cpu.js';

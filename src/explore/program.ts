@@ -50,6 +50,8 @@ export interface ExploreProgram {
   readonly tickMs?: number;
   /** False to explore spinlocks and mutexes from the inside too, instead of taking them in one step. */
   readonly modelsLocks?: boolean;
+  /** True if the program itself is wrong, and is there to show how: its failure must be found. */
+  readonly isBroken?: boolean;
   /** Makes the world; what it returns is given to every operation. Runs once, on the boot CPU. */
   readonly setup: (cpu: Cpu) => number;
   /** Invariants at the end of every schedule: undefined, or what is violated (`INV-16: S is odd at rest`). */

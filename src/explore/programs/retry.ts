@@ -1,13 +1,21 @@
 /**
- * The collision-retry protocol between a device fault and an invalidation: LT-3, LT-4 and LT-5.
+ * The collision-retry protocol between a device fault and an invalidation: LT-3, LT-4, LT-5 and LT-6.
  *
  * One page. The CPU's page table is a word, the device's is another; the driver's lock protects the device's.
  * The invalidating task changes the frame of the page from OLD to NEW, as a COW or a migration does, and the
  * faulting task maps what it finds into the device. At the end the device must not have OLD.
  *
+ * The programs start at different points of the fault:
+ *
+ *   lt-5  before it has begun: it may begin inside the invalidation, and must wait
+ *   lt-3  it has begun: a callback that comes before its retry must be seen
+ *   lt-4  it has OLD in its hands: the callback comes while it maps, and waits for the lock
+ *   lt-6  the same, against an invalidation that may be over before the retry
+ *
  * @module
  */
 import { fetchAdd, read, readOnce, write, writeOnce } from '#memory';
+import { isMutant, M_8, M_9 } from '#mutants';
 
 import { bug } from '../../base/bug.js';
 import { type Cpu } from '../../machine/cpu.js';
@@ -33,7 +41,7 @@ import {
   MmuNotifierSubscriptions,
 } from '../../notifier/types.js';
 import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
-import { defineProgram, task } from '../program.js';
+import { defineProgram, type ExploreProgram, type Outcome, task } from '../program.js';
 
 /** The page's frame before and after the invalidation; 0 is none. */
 const OLD = 100;
@@ -50,6 +58,11 @@ const World = struct('retry_world', {
   devicePte: word, // frame the device's page table has; 0 = none
   retries: word, // times the faulting task was told to start again
   slept: word, // the callback found the page mapped
+  seq: word, // what a fault that has begun already was given; written by setup
+  callbacks: word, // callbacks that are done; under lock
+  mapping: word, // the fault maps OLD just now; written under lock
+  ended: word, // the invalidation is over
+  spanned: word, // … and was before the fault's first retry; written by the faulting task
 });
 type World = Ptr<'retry_world'>;
 
@@ -60,10 +73,12 @@ export const retryDriver = defineOps({
   invalidate(cpu: Cpu, interval: MmuIntervalNotifier, _range: MmuNotifierRange, seq: number) {
     const world: World = containerOf(interval, World.interval);
     spinLock(cpu, member(world, World.lock));
-    mmuIntervalSetSeq(cpu, interval, seq);
+    if (!isMutant(cpu, M_8)) mmuIntervalSetSeq(cpu, interval, seq);
     if (read(cpu, world, World.devicePte) !== 0) write(cpu, world, World.slept, 1);
     write(cpu, world, World.devicePte, 0);
+    write(cpu, world, World.callbacks, read(cpu, world, World.callbacks) + 1);
     spinUnlock(cpu, member(world, World.lock));
+    if (isMutant(cpu, M_8)) mmuIntervalSetSeq(cpu, interval, seq);
     return true;
   },
 });
@@ -77,8 +92,11 @@ function setup(cpu: Cpu): number {
   const interval = member(world, World.interval);
   const error = mmuIntervalNotifierInsert(cpu, interval, mm, PAGE, PAGE_BYTES, retryDriver);
   if (error !== 0) bug(`the interval cannot be inserted: ${error}`);
+  write(cpu, world, World.seq, mmuIntervalReadBegin(cpu, interval));
   return world;
 }
+
+// --- the invalidating task ---
 
 function invalidate(cpu: Cpu, at: number): void {
   const world = at as World;
@@ -92,23 +110,103 @@ function invalidate(cpu: Cpu, at: number): void {
   stackPop(cpu, range);
 }
 
+/** As above, and looks whether the fault is held up where it must be (LT-4). */
+function invalidateWatching(cpu: Cpu, at: number): void {
+  const world = at as World;
+  const mm = read(cpu, world, World.mm) as MmStruct;
+  const subscriptions = read(cpu, mm, MmStruct.subscriptions);
+  const range = stackPush(cpu, MmuNotifierRange);
+  mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, PAGE, PAGE + PAGE_BYTES);
+  mnItreeInvalidate(cpu, subscriptions, range);
+  if (readOnce(cpu, world, World.mapping) !== 0) {
+    bug('LT-4: the page table is about to change while a fault maps the old page');
+  }
+  writeOnce(cpu, world, World.cpuPte, NEW);
+  mnItreeInvEnd(cpu, subscriptions);
+  stackPop(cpu, range);
+}
+
+/** As invalidate, and says that it is over (LT-6). */
+function invalidateAndSay(cpu: Cpu, at: number): void {
+  invalidate(cpu, at);
+  writeOnce(cpu, at as World, World.ended, 1);
+}
+
+// --- the faulting task ---
+
+/** Maps the frame if nothing came in between; false if the fault must start over. */
+function install(cpu: Cpu, world: World, seq: number, frame: number): boolean {
+  if (isMutant(cpu, M_9)) return installUnasked(cpu, world, seq, frame);
+  const lock = member(world, World.lock);
+  spinLock(cpu, lock);
+  const isStale = mmuIntervalReadRetry(cpu, member(world, World.interval), seq);
+  if (!isStale) write(cpu, world, World.devicePte, frame);
+  spinUnlock(cpu, lock);
+  if (isStale) fetchAdd(cpu, world, World.retries, 1);
+  return !isStale;
+}
+
+/** M-9: what it is told before it has the lock may be wrong when it has. */
+function installUnasked(cpu: Cpu, world: World, seq: number, frame: number): boolean {
+  if (mmuIntervalReadRetry(cpu, member(world, World.interval), seq)) {
+    fetchAdd(cpu, world, World.retries, 1);
+    return false;
+  }
+  spinLock(cpu, member(world, World.lock));
+  write(cpu, world, World.devicePte, frame);
+  spinUnlock(cpu, member(world, World.lock));
+  return true;
+}
+
 function fault(cpu: Cpu, at: number): void {
+  const world = at as World;
+  for (;;) {
+    const seq = mmuIntervalReadBegin(cpu, member(world, World.interval));
+    const frame = readOnce(cpu, world, World.cpuPte);
+    if (install(cpu, world, seq, frame)) return;
+  }
+}
+
+/** A fault that has begun before anything happened: any callback must make it start over (INV-19). */
+function faultBegun(cpu: Cpu, at: number): void {
+  const world = at as World;
+  const lock = member(world, World.lock);
+  const seq = read(cpu, world, World.seq);
+  const frame = readOnce(cpu, world, World.cpuPte);
+  spinLock(cpu, lock);
+  const mustRetry = read(cpu, world, World.callbacks) !== 0;
+  spinUnlock(cpu, lock);
+  const isInstalled = install(cpu, world, seq, frame);
+  if (mustRetry && isInstalled) bug('INV-19: a fault has missed a callback');
+  if (!isInstalled) fault(cpu, at);
+}
+
+/** A fault that has read the old page already, and maps it while it says so. */
+function faultMapping(cpu: Cpu, at: number): void {
   const world = at as World;
   const interval = member(world, World.interval);
   const lock = member(world, World.lock);
-  for (;;) {
-    const seq = mmuIntervalReadBegin(cpu, interval);
-    const frame = readOnce(cpu, world, World.cpuPte);
-    spinLock(cpu, lock);
-    if (!mmuIntervalReadRetry(cpu, interval, seq)) {
-      write(cpu, world, World.devicePte, frame);
-      spinUnlock(cpu, lock);
-      return;
-    }
-    spinUnlock(cpu, lock);
-    fetchAdd(cpu, world, World.retries, 1);
+  spinLock(cpu, lock);
+  const isStale = mmuIntervalReadRetry(cpu, interval, read(cpu, world, World.seq));
+  if (!isStale) {
+    writeOnce(cpu, world, World.mapping, 1);
+    write(cpu, world, World.devicePte, OLD);
+    writeOnce(cpu, world, World.mapping, 0);
   }
+  spinUnlock(cpu, lock);
+  if (!isStale) return;
+  fetchAdd(cpu, world, World.retries, 1);
+  fault(cpu, at);
 }
+
+/** A fault that has read the old page already, and looks whether all is over before it maps. */
+function faultSpanning(cpu: Cpu, at: number): void {
+  const world = at as World;
+  if (readOnce(cpu, world, World.ended) !== 0) write(cpu, world, World.spanned, 1);
+  if (!install(cpu, world, read(cpu, world, World.seq), OLD)) fault(cpu, at);
+}
+
+// --- what must be true ---
 
 function check(cpu: Cpu, at: number): string | undefined {
   const world = at as World;
@@ -123,28 +221,65 @@ function check(cpu: Cpu, at: number): string | undefined {
   return undefined;
 }
 
-/** LT-3, 4 and 5 are three groups of schedules of one program; the outcome says which it was. */
-export const lt5 = defineProgram({
-  name: 'lt-5',
-  title: 'a fault begins while an invalidation is under way',
-  tasks: [task('invalidate', invalidate), task('fault', fault)],
-  ops: { retryDriver },
-  ramBytes: 64 * 4096,
-  setup,
-  check,
-  observe: (cpu, at) =>
-    read(cpu, at as World, World.retries) !== 0
-      ? 'retried'
-      : read(cpu, at as World, World.slept) !== 0
-        ? 'mapped, then unmapped'
-        : 'new page',
-  outcomes: [
-    { name: 'new page', grade: 'ACCEPTABLE', description: 'the fault came after, or waited' },
-    { name: 'retried', grade: 'ACCEPTABLE', description: 'LT-3: the callback came first' },
-    {
-      name: 'mapped, then unmapped',
-      grade: 'ACCEPTABLE',
-      description: 'LT-4: the fault came first; the callback waited for its lock',
-    },
-  ],
-});
+function observe(cpu: Cpu, at: number): string {
+  const world = at as World;
+  if (read(cpu, world, World.spanned) !== 0) return 'spanned, retried';
+  if (read(cpu, world, World.retries) !== 0) return 'retried';
+  return read(cpu, world, World.slept) !== 0 ? 'mapped, then unmapped' : 'new page';
+}
+
+const RETRIED: Outcome = {
+  name: 'retried',
+  grade: 'ACCEPTABLE',
+  description: 'LT-3: the callback came first',
+};
+const UNMAPPED: Outcome = {
+  name: 'mapped, then unmapped',
+  grade: 'ACCEPTABLE',
+  description: 'LT-4: the fault came first; the callback waited for its lock',
+};
+
+const common = { ops: { retryDriver }, ramBytes: 64 * 4096, setup, check, observe } as const;
+
+export const RETRY_PROGRAMS: readonly ExploreProgram[] = [
+  defineProgram({
+    name: 'lt-3',
+    title: 'a callback comes between the begin and the retry of a fault',
+    tasks: [task('invalidate', invalidate), task('fault', faultBegun)],
+    ...common,
+    outcomes: [RETRIED, UNMAPPED],
+  }),
+  defineProgram({
+    name: 'lt-4',
+    title: 'a callback comes while a fault maps',
+    tasks: [task('invalidate', invalidateWatching), task('fault', faultMapping)],
+    ...common,
+    outcomes: [RETRIED, UNMAPPED],
+  }),
+  defineProgram({
+    name: 'lt-5',
+    title: 'a fault begins while an invalidation is under way',
+    tasks: [task('invalidate', invalidate), task('fault', fault)],
+    ...common,
+    outcomes: [
+      { name: 'new page', grade: 'ACCEPTABLE', description: 'the fault came after, or waited' },
+      RETRIED,
+      UNMAPPED,
+    ],
+  }),
+  defineProgram({
+    name: 'lt-6',
+    title: 'a whole invalidation passes inside a fault, which compares sequences',
+    tasks: [task('invalidate', invalidateAndSay), task('fault', faultSpanning)],
+    ...common,
+    outcomes: [
+      RETRIED,
+      UNMAPPED,
+      {
+        name: 'spanned, retried',
+        grade: 'INTERESTING',
+        description: 'it was over before the fault looked, and left its sequence',
+      },
+    ],
+  }),
+];

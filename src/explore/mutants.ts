@@ -1,0 +1,213 @@
+/**
+ * The planted mistakes: their names, where they are made, and which programs show them.
+ *
+ * A mistake is part of the code it spoils (`isMutant` where it is made) in the checked and the turnstile
+ * build; this table is what people choose from.
+ *
+ * @module
+ */
+import * as numbers from '../base/mutant-numbers.js';
+
+/** One mistake that can be planted in a machine. */
+export interface Mutant {
+  /** What `bootMachine` is given. */
+  readonly number: number;
+  /** `M-4`, `busted-mutex`: what the command line calls it. */
+  readonly name: string;
+  /** What goes wrong, in a line. */
+  readonly description: string;
+  /** Under src. */
+  readonly file: string;
+  /** Programs in which it can be found, the best first. */
+  readonly shownBy: readonly string[];
+}
+
+const NOTIFIER = 'notifier/mmu-interval-notifier.ts';
+const RETRY = 'explore/programs/retry.ts';
+
+const mutant = (
+  number: number,
+  name: string,
+  file: string,
+  shownBy: readonly string[],
+  description: string,
+): Mutant => ({ number, name, description, file, shownBy });
+
+/** All of them; a machine has one at a time. */
+export const MUTANTS_TABLE: readonly Mutant[] = [
+  mutant(numbers.M_4, 'M-4', NOTIFIER, ['lt-5'], 'a read begins without waiting'),
+  mutant(
+    numbers.M_5,
+    'M-5',
+    NOTIFIER,
+    ['lt-17', 'lt-17-overlap'],
+    'each invalidation counts the sequence on, instead of making it odd',
+  ),
+  mutant(
+    numbers.M_6,
+    'M-6',
+    NOTIFIER,
+    ['lt-17', 'lt-17-overlap'],
+    'every end closes the invalidation, not only the last',
+  ),
+  mutant(numbers.M_7, 'M-7', NOTIFIER, ['lt-17'], 'what was deferred is never worked off'),
+  mutant(
+    numbers.M_7_EARLY,
+    'M-7-early',
+    NOTIFIER,
+    ['lt-17-overlap', 'lt-17'],
+    'what was deferred is worked off before the sequence moves on, not together with it',
+  ),
+  mutant(
+    numbers.M_REMOVE_UNLOCKED,
+    'M-remove-unlocked',
+    NOTIFIER,
+    ['remove-free', 'lt-17'],
+    'a removal looks at the sequence without the lock, and returns while the last end still uses the interval',
+  ),
+  mutant(
+    numbers.M_8,
+    'M-8',
+    RETRY,
+    ['lt-5', 'lt-3', 'lt-6'],
+    "the driver sets the interval's sequence after it gave its lock back",
+  ),
+  mutant(
+    numbers.M_9,
+    'M-9',
+    RETRY,
+    ['lt-5', 'lt-3', 'lt-6'],
+    'the driver asks for the retry before it takes its lock',
+  ),
+  mutant(
+    numbers.M_16,
+    'M-16',
+    'explore/programs/sync-point.ts',
+    ['lt-18'],
+    'the driver unmaps at the end of the invalidation, not at its start',
+  ),
+  mutant(
+    numbers.M_20,
+    'M-20',
+    'sync/rwsem.ts',
+    ['rwsem'],
+    'readers are let go and woken before they are counted',
+  ),
+  mutant(
+    numbers.BUSTED_RWSEM_READ,
+    'busted-rwsem-read',
+    'sync/rwsem.ts',
+    ['rwsem'],
+    'a reader looks whether it was granted the lock before it says that it sleeps',
+  ),
+  mutant(
+    numbers.BUSTED_RWSEM_WRITE,
+    'busted-rwsem-write',
+    'sync/rwsem.ts',
+    ['rwsem-writers'],
+    'a queued writer that gets the lock forgets that others are queued',
+  ),
+  mutant(
+    numbers.BUSTED_RWSEM_DOWNGRADE,
+    'busted-rwsem-downgrade',
+    'sync/rwsem.ts',
+    ['rwsem-downgrade'],
+    'a downgrade gives the lock back before it counts itself as a reader',
+  ),
+  mutant(
+    numbers.BUSTED_RWSEM_HANDOFF,
+    'busted-rwsem-handoff',
+    'sync/rwsem.ts',
+    ['rwsem-handoff'],
+    'a spinning writer takes a lock that a waiter has reserved',
+  ),
+  mutant(
+    numbers.BUSTED_SPINLOCK,
+    'busted-spinlock',
+    'machine/arch-spinlock.ts',
+    ['spinlock'],
+    'the lock is taken by a look and a store',
+  ),
+  mutant(
+    numbers.BUSTED_SPINLOCK_WAKE,
+    'busted-spinlock-wake',
+    'machine/arch-spinlock.ts',
+    ['spinlock'],
+    'who has parked takes the lock without leaving word that others may be parked',
+  ),
+  mutant(
+    numbers.BUSTED_MUTEX,
+    'busted-mutex',
+    'sync/mutex.ts',
+    ['mutex-sleeper', 'mutex'],
+    'a waiter says that it sleeps after its last try',
+  ),
+  mutant(
+    numbers.BUSTED_MUTEX_HANDOFF,
+    'busted-mutex-handoff',
+    'sync/mutex.ts',
+    ['mutex-handoff'],
+    'a lock that was promised to a waiter is free for a moment',
+  ),
+  mutant(
+    numbers.BUSTED_SEQCOUNT,
+    'busted-seqcount',
+    'sync/seqcount.ts',
+    ['seqcount'],
+    'a read begins although the sequence is odd',
+  ),
+  mutant(
+    numbers.BUSTED_SEQLOCK,
+    'busted-seqlock',
+    'sync/seqlock.ts',
+    ['seqlock'],
+    'a writer gives the lock back before it closes its section',
+  ),
+  mutant(
+    numbers.BUSTED_COMPLETION,
+    'busted-completion',
+    'sync/completion.ts',
+    ['completion'],
+    'who is woken takes that for done, and leaves the count as it is',
+  ),
+  mutant(
+    numbers.BUSTED_COMPLETION_UNLOCKED,
+    'busted-completion-unlocked',
+    'sync/completion.ts',
+    ['completion'],
+    'complete counts without the lock',
+  ),
+  mutant(
+    numbers.BUSTED_WAIT_QUEUE,
+    'busted-wait-queue',
+    'sync/wait-queue.ts',
+    ['wait-queue'],
+    'who is woken is unlinked, but its entry still looks queued, and it goes by that',
+  ),
+  mutant(
+    numbers.BUSTED_REFCOUNT,
+    'busted-refcount',
+    'sync/refcount.ts',
+    ['refcount'],
+    'whether a reference was the last is looked up after it was put',
+  ),
+  mutant(
+    numbers.BUSTED_REFCOUNT_GET,
+    'busted-refcount-get',
+    'sync/refcount.ts',
+    ['refcount'],
+    'a reference is got in two steps: a look that there is one, and an addition',
+  ),
+  mutant(
+    numbers.BUSTED_OSQ,
+    'busted-osq',
+    'sync/optimistic-spin-queue.ts',
+    ['osq'],
+    'who leaves does not wait for a successor that has not linked itself yet',
+  ),
+];
+
+/** The mutant of that name. */
+export function findMutant(name: string): Mutant | undefined {
+  return MUTANTS_TABLE.find((entry) => entry.name === name);
+}
