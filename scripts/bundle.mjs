@@ -6,7 +6,7 @@
 // second name. Struct offsets and the accessors of #memory are then part of the code, and the kernel paths
 // take half the time.
 //
-// Each bundle resolves #memory and #debug as package.json says for its condition, so that it is what
+// Each bundle resolves #memory, #debug and #mutants as package.json says for its condition, so that it is what
 // `node --conditions=…` would have loaded module by module.
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -24,7 +24,7 @@ const BUNDLES = {
   'faultline-turnstile': 'kernel.turnstile.js',
 };
 
-/** Resolves `#memory` and `#debug`. */
+/** Resolves `#memory`, `#debug` and `#mutants`. */
 export function resolveImports(condition) {
   return {
     name: 'package-imports',

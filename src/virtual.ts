@@ -6,3 +6,4 @@
  */
 export * from './index.js';
 export { Cpu as VirtualCpu } from './machine/cpu.js';
+export { programNamed } from './explore/programs/registry.js';

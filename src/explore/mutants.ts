@@ -64,7 +64,7 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'M-remove-unlocked',
     NOTIFIER,
     ['remove-free', 'lt-17'],
-    'a removal looks at the sequence without the lock, and returns too early',
+    'a removal looks at the sequence without the lock, and returns while the last end still uses the interval',
   ),
   mutant(
     numbers.M_8,
@@ -92,7 +92,7 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'M-20',
     'sync/rwsem.ts',
     ['rwsem'],
-    'readers are let go before they are counted',
+    'readers are let go and woken before they are counted',
   ),
   mutant(
     numbers.BUSTED_RWSEM_READ,

@@ -78,6 +78,7 @@ import {
   signalPendingState,
   TASK_KILLABLE,
   TASK_UNINTERRUPTIBLE,
+  wakeUpProcess,
 } from '../machine/sched.js';
 import { type CpuArea, Spinlock } from '../machine/types.js';
 import { WAIT_RWSEM_READ, WAIT_RWSEM_WRITE } from '../machine/wait-kind.js';
@@ -630,7 +631,8 @@ function grantReaders(cpu: Cpu, sem: Rwsem, queueSoFar: WakeQ, counted: number):
     const task = waiterTask(cpu, waiter);
     last = read(cpu, last, ListHead.prev); // before the grant: the waiter may be reused after it
     storeRelease(cpu, waiter, LockWaiter.task, 0 as CpuArea); // pairs with queueReader
-    wakeQ = wakeQAdd(cpu, wakeQ, task);
+    if (isMutant(cpu, M_20)) wakeUpProcess(cpu, task);
+    else wakeQ = wakeQAdd(cpu, wakeQ, task);
   }
   if (isMutant(cpu, M_20)) fetchAdd(cpu, sem, Rwsem.count, adjustment);
   return wakeQ;

@@ -82,7 +82,7 @@ export async function compareOnToys(
   for (let seed = first; seed <= last; seed++) {
     const name = `toy-${seed}`;
     const programs = await VirtualPrograms.load({ name });
-    const engine = programs.engine(NO_MUTANT);
+    const engine = programs.part(null, NO_MUTANT).engine;
     const full = search(engine, programs, 'dfs', schedules);
     if (!full.exhausted) continue;
     compared++;
@@ -119,7 +119,7 @@ export async function exploreAll(
   const results: ExploreResult[] = [];
   for (const { name, strategy, with: options, until } of explorations) {
     const programs = await VirtualPrograms.load({ name });
-    const engine = programs.engine(NO_MUTANT);
+    const engine = programs.part(null, NO_MUTANT).engine;
     const { program } = programs;
     const chosen = strategyFor(engine, program.tasks.length, strategy, options);
     results.push(explore(engine, program, chosen, until));
@@ -133,7 +133,7 @@ export async function replay(
   { name, deviations, times }: { name: string; deviations: readonly Deviation[]; times: number },
 ): Promise<readonly (string | undefined)[]> {
   const programs = await VirtualPrograms.load({ name });
-  const engine = programs.engine(NO_MUTANT);
+  const engine = programs.part(null, NO_MUTANT).engine;
   const judge = new Judge(engine, programs.program);
   const signatures: (string | undefined)[] = [];
   for (let i = 0; i < times; i++) {

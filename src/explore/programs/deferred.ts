@@ -156,11 +156,12 @@ function removeFirst(cpu: Cpu, at: number): void {
   refuseLeft(cpu, interval);
 }
 
-/** X goes, and is freed. */
+/** X goes, and is freed at once: whoever still touches it uses freed memory. */
 function removeAndFree(cpu: Cpu, at: number): void {
   const world = at as World;
   const interval = read(cpu, world, World.first) as MmuIntervalNotifier;
-  removeFirst(cpu, at);
+  mmuIntervalNotifierRemove(cpu, interval);
+  writeOnce(cpu, world, World.removed, 1);
   kfree(cpu, MmuIntervalNotifier, interval);
 }
 

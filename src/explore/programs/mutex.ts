@@ -116,12 +116,18 @@ export const mutexHandoff = defineProgram({
     {
       name: 'comes back',
       operations: [
-        { name: 'section', run: section },
+        { name: 'sleep inside', run: sleepInside },
         { name: 'section', run: section },
       ],
     },
-    task('second', section),
-    task('third', section),
+    task('waiter', section),
+    {
+      name: 'waker',
+      operations: [
+        { name: 'wake', run: wake },
+        { name: 'section', run: section },
+      ],
+    },
   ],
   ramBytes: RAM_BYTES,
   setup,

@@ -1,0 +1,49 @@
+/**
+ * Every program as it ships: nothing fails, and everything that may happen does.
+ *
+ * @module
+ */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+
+import { SPACE_PROGRAMS } from '../../src/explore/programs/address-space.js';
+import { PROGRAMS } from '../../src/explore/programs/registry.js';
+import {
+  exploreProgram,
+  explorePrograms,
+  type Request,
+  soundPrograms,
+} from '../support/exploration.js';
+
+describe('every program over locks and notifiers', () => {
+  soundPrograms(PROGRAMS.filter((program) => !SPACE_PROGRAMS.includes(program)));
+});
+
+test('a schedule is the same when it is run again', async () => {
+  const answers = await explorePrograms(
+    ...PROGRAMS.map(({ name }): Request => ({ program: name, random: 30, pct: 30, twice: true })),
+  );
+  assert.deepEqual(
+    answers.map(({ different }, i) => [PROGRAMS[i]!.name, different]),
+    PROGRAMS.map(({ name }) => [name, 0]),
+  );
+});
+
+describe('programs that are wrong themselves fail', () => {
+  const failures: readonly [program: string, failure: string][] = [
+    ['abba', 'deadlock'],
+    ['lt-6-valid-flag', 'stale page'],
+  ];
+
+  test('are all of them known here', () => {
+    const broken = PROGRAMS.filter(({ isBroken }) => isBroken === true);
+    assert.deepEqual(broken.map(({ name }) => name).sort(), failures.map(([name]) => name).sort());
+  });
+
+  for (const [program, failure] of failures) {
+    test(`${program}: ${failure}`, async () => {
+      const seen = await exploreProgram({ program, random: 1000, pct: 1000, untilFailure: true });
+      assert.equal(seen.failure, failure);
+    });
+  }
+});

@@ -1,0 +1,163 @@
+/**
+ * Explores one program after the other, and says what it saw: a process of its own, because exploration needs
+ * the turnstile build (`--conditions=faultline-turnstile`).
+ *
+ *   node --conditions=faultline-turnstile dist/test/programs/exploration.js REQUEST…
+ *
+ * A request is JSON (Request); the answer to each is a line of JSON (Answer). The driver is the smallest that
+ * will do: random walks, and PCT with up to four change points, from fixed seeds.
+ *
+ * @module
+ */
+import { exploration } from 'faultline';
+
+import type { ExploreProgram } from '../../src/explore/program.js';
+import type { VirtualEngine, VirtualKernel } from '../../src/explore/virtual-engine.js';
+import { OP_ALLOC, OP_FREE } from '../../src/memory/turnstile.js';
+
+/** What to explore. */
+export interface Request {
+  readonly program: string;
+  readonly mutant?: string;
+  /** Schedules of a random walk, and of PCT. */
+  readonly random: number;
+  readonly pct: number;
+  /** Stop at the first failure, and take both kinds in turn until then. */
+  readonly untilFailure?: boolean;
+  /** Run each schedule twice, and compare. */
+  readonly twice?: boolean;
+}
+
+/** What was seen. */
+export interface Answer {
+  readonly schedules: number;
+  readonly steps: number;
+  /** How often each outcome was observed. */
+  readonly outcomes: Readonly<Record<string, number>>;
+  /** What failed first, and in which schedule. */
+  readonly failure?: string;
+  readonly failedAt?: number;
+  /** Schedules that were not the same when they were run again. */
+  readonly different: number;
+}
+
+interface RewrittenKernel extends VirtualKernel {
+  readonly programNamed: (name: string) => ExploreProgram | undefined;
+}
+
+const { control, findMutant, programNamed, setPlan } = exploration;
+const rewrittenUrl = new URL('../../kernel.virtual.js', import.meta.url).href;
+const rewritten = (await import(rewrittenUrl)) as RewrittenKernel;
+
+const STEP_LIMIT = 10_000;
+const CHANGE_POINTS_MAX = 4;
+const ENDS = ['', 'done', 'deadlock', 'livelock', 'too many steps', 'died', 'seen', 'diverged'];
+
+/** Numbers that look random, always the same ones for a seed. */
+function numbersFrom(seed: number): (limit: number) => number {
+  let state = Math.imul(seed, 0x2545f491) | 0;
+  return (limit) => {
+    state = (state + 0x9e3779b9) | 0;
+    let x = Math.imul(state ^ (state >>> 16), 0x21f0aaad);
+    x = Math.imul(x ^ (x >>> 15), 0x735a2d97);
+    return ((x ^ (x >>> 15)) >>> 0) % limit;
+  };
+}
+
+function planRandom(engine: VirtualEngine, seed: number): void {
+  const random = 1 + numbersFrom(seed)(0x7ffffffe);
+  setPlan(engine.control, { rule: control.RULE_RANDOM, random, stepLimit: STEP_LIMIT });
+}
+
+/** Priorities in any order, and a few steps at which whoever goes is set back behind all others. */
+function planPct(engine: VirtualEngine, seed: number, tasks: number, longest: number): void {
+  const next = numbersFrom(seed);
+  const priorities = Array.from({ length: tasks }, (_, i) => i + 1);
+  for (let i = tasks - 1; i > 0; i--) {
+    const j = next(i + 1);
+    [priorities[i], priorities[j]] = [priorities[j]!, priorities[i]!];
+  }
+  const points = Array.from({ length: next(CHANGE_POINTS_MAX + 1) }, () => next(longest));
+  const deviations = [...new Set(points)].sort((a, b) => a - b).map((step) => ({ step, task: 0 }));
+  const rule = control.RULE_PRIORITY;
+  setPlan(engine.control, { rule, priorities, deviations, stepLimit: STEP_LIMIT });
+}
+
+/** The first use of a struct after it was freed, in the trace of a schedule. */
+function useAfterFree(words: Int32Array): string | undefined {
+  const freed = new Map<number, number>();
+  for (let step = 0; step < words[control.C_STEP]!; step++) {
+    const trace = control.TRACE_AT + step * control.TRACE_WORDS;
+    const kind = control.stepKind(words[trace]!);
+    const at = words[trace + control.TR_AT]!;
+    const end = at + words[trace + control.TR_COUNT]!;
+    if (kind === OP_FREE) freed.set(at, end);
+    if (freed.size === 0 || kind === OP_FREE) continue;
+    for (const [start, stop] of freed) {
+      if (at >= stop || start >= end) continue;
+      if (kind !== OP_ALLOC) return 'use after free';
+      freed.delete(start);
+    }
+  }
+  return undefined;
+}
+
+/** How the schedule that was just run has ended: an outcome, or what is wrong. */
+function judge(program: ExploreProgram, engine: VirtualEngine): { outcome: string; bad: boolean } {
+  const end = engine.control[control.C_END]!;
+  if (end === control.END_DIED) return { outcome: `died: ${String(engine.error)}`, bad: true };
+  if (end !== control.END_DONE) return { outcome: ENDS[end] ?? String(end), bad: true };
+  const use = useAfterFree(engine.control);
+  if (use !== undefined) return { outcome: use, bad: true };
+  const { machine, pointer } = engine.world;
+  const wrong = program.check?.(machine.cpu, pointer);
+  if (wrong !== undefined) return { outcome: wrong, bad: true };
+  const outcome = program.observe?.(machine.cpu, pointer) ?? 'done';
+  if (program.outcomes === undefined) return { outcome, bad: false };
+  const grade = program.outcomes.find(({ name }) => name === outcome)?.grade;
+  return { outcome, bad: grade === undefined || grade === 'FORBIDDEN' };
+}
+
+function explore(request: Request): Answer {
+  const program = programNamed(request.program)!;
+  const mutant = request.mutant === undefined ? 0 : findMutant(request.mutant).number;
+  const copy = rewritten.programNamed(request.program)!;
+  const engine = new exploration.VirtualEngine(program, copy, rewritten, mutant);
+  const outcomes: Record<string, number> = {};
+  const { random, pct } = request;
+  let steps = 0;
+  let longest = 1;
+  let different = 0;
+  let failure: { failure: string; failedAt: number } | undefined;
+  let schedules = 0;
+  while (schedules < random + pct) {
+    const isRandom = request.untilFailure === true ? schedules % 2 === 0 : schedules < random;
+    schedules++;
+    const plan = (): void => {
+      if (isRandom) planRandom(engine, schedules);
+      else planPct(engine, schedules, program.tasks.length, longest);
+    };
+    plan();
+    engine.run();
+    const taken = engine.control[control.C_STEP]!;
+    const hash = engine.control[control.C_HASH];
+    const { outcome, bad } = judge(program, engine);
+    engine.restore();
+    outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
+    steps += taken;
+    if (bad) failure ??= { failure: outcome, failedAt: schedules };
+    if (bad && request.untilFailure === true) break;
+    if (request.twice === true) {
+      plan();
+      engine.run();
+      if (engine.control[control.C_HASH] !== hash) different++;
+      engine.restore();
+    }
+    longest = Math.max(longest, taken);
+  }
+  return { schedules, steps, outcomes, ...failure, different };
+}
+
+for (const request of process.argv.slice(2)) {
+  console.log(JSON.stringify(explore(JSON.parse(request) as Request)));
+}
