@@ -108,7 +108,7 @@ export const RUNTIME = `
 const $turn = (cpu, kind, at, count) => cpu.turnstile !== null && cpu.turnstile.mustYield(cpu, kind, at, count);
 const $isGenerator = (value) => typeof value === 'object' && value !== null && typeof value.next === 'function';
 const $pending = (globalThis[Symbol.for('faultline.pending')] ??= []);
-function $outside(name) { throw new Error(name + ' is called where the virtual engine cannot follow: in a callback, a class or an async function'); }
+const $outside = (name) => { throw new Error(name + ' is called where the virtual engine cannot follow: in a callback, a class or an async function'); };
 `.replaceAll('\n', ' ');
 
 type FunctionNode = Extract<
