@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: what faultline costs, beside what it is compared with.
  *
- *   npm run bench                          all of it, about four minutes
+ *   npm run bench                          all of it, about five minutes
  *   npm run bench -- locks boot            these parts only
  *   npm run bench -- yardstick --rounds 3  with other numbers
  *
@@ -13,6 +13,7 @@ import { tuneEngine } from 'faultline';
 import { describeEnvironment, environmentLine } from '../src/report/environment.js';
 import { allocationReport } from './allocation.js';
 import { bootReport } from './boot.js';
+import { exploreTable } from './explore.js';
 import { lockTable } from './locks.js';
 import { buildYardstick } from './native.js';
 import { endProgress, showProgress } from './progress.js';
@@ -22,6 +23,7 @@ const PARTS: Readonly<Record<string, (options: YardstickOptions) => Promise<stri
   locks: lockTable,
   boot: bootReport,
   allocation: allocationReport,
+  explore: exploreTable,
   yardstick: async (options) => (buildYardstick() ? yardstickTable(options) : ''),
 };
 

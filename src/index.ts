@@ -43,17 +43,48 @@ export * as svmEngine from './drivers/svm/engine.js';
 export { deviceClearRange, deviceFence, deviceMapRange } from './drivers/svm/page-table.js';
 export { type SvmTotals, svmTotals } from './drivers/svm/stats.js';
 export { SvmContext, SvmDevice, SvmEngine, SvmRequest } from './drivers/svm/types.js';
+export { type ExploreOptions, exploreProgram } from './explore/explore-program.js';
+export {
+  defineProgram,
+  type ExploreProgram,
+  type Grade,
+  type Operation,
+  type Outcome,
+  type ProgramTask,
+  task,
+} from './explore/program.js';
+export {
+  CONTROLLER_AGAIN,
+  CONTROLLER_END,
+  CONTROLLER_TASK,
+  controlFromOutside,
+} from './explore/outside-controller.js';
+export { findProgram, type ProgramRef } from './explore/program-ref.js';
+export { PROGRAMS } from './explore/programs/registry.js';
+export { perfettoTrace } from './explore/explain/perfetto.js';
+export { renderExplanation } from './explore/explain/render.js';
+export { type Mutant, MUTANTS_TABLE } from './explore/mutants.js';
+export {
+  replaySchedule,
+  type ReplayScheduleOptions,
+  type ReplayScheduleReport,
+} from './explore/replay.js';
+export {
+  type EngineName,
+  ENGINES,
+  type ExploreReport,
+  type FailureReport,
+  type OutcomeCount,
+  STRATEGIES,
+  type StrategyName,
+  type StrategyReport,
+} from './explore/report.js';
 export { hmmRangeFault } from './hmm/range-fault.js';
 export * as hmm from './hmm/types.js';
-export {
-  type Build,
-  Crew,
-  type CrewMember,
-  type CrewOptions,
-  type MemberResult,
-} from './host/crew.js';
+export { Crew, type CrewMember, type CrewOptions, type MemberResult } from './host/crew.js';
 export { tuneEngine } from './host/engine.js';
 export { type FailureKind, MachineFailure } from './host/failure.js';
+export { type Build } from './host/pool.js';
 export { attachCpu, type BootedMachine, bootMachine, type MachineConfig } from './machine/boot.js';
 export { type Cpu } from './machine/cpu.js';
 export { CPUS_MAX } from './machine/limits.js';

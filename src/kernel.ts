@@ -6,6 +6,11 @@
  *
  * @module
  */
+import {
+  type ExploreOutcome,
+  type ExploreWorkerTask,
+  runExploreWorker,
+} from './explore/explore-worker.js';
 import { type Outcome, runWorker, type WorkerTask } from './host/worker.js';
 import { BUILT_INS } from './workloads/built-ins.js';
 
@@ -14,6 +19,11 @@ export * from './index.js';
 /** Runs a crew member; a Piscina worker's file exports it as its default. */
 export function runCrewMember(task: WorkerTask): Promise<Outcome> {
   return runWorker(task, BUILT_INS);
+}
+
+/** Runs one task of an exploration; a Piscina worker's file exports it by this name. */
+export function runExploreMember(task: ExploreWorkerTask): Promise<ExploreOutcome> {
+  return runExploreWorker(task, BUILT_INS);
 }
 
 export * as exploration from './explore/exploration.js';

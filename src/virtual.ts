@@ -5,5 +5,6 @@
  * @module
  */
 export * from './index.js';
-export { findProgram, PROGRAMS } from './explore/programs/registry.js';
+export { PLANTED_BUGS, SOUND_COUNTER } from './explore/programs/planted.js';
+export { randomToy, toyProgram } from './explore/programs/toy.js';
 export { Cpu as VirtualCpu } from './machine/cpu.js';

@@ -4,4 +4,4 @@
  *
  * @module
  */
-export { runCrewMember as default } from 'faultline';
+export { runCrewMember as default, runExploreMember } from 'faultline';

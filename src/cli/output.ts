@@ -50,8 +50,17 @@ export function checkJsonTarget(
   target: string | undefined,
   inputs: Readonly<Record<string, string | undefined>>,
 ): void {
+  checkTarget('--json', target, inputs);
+}
+
+/** The same for the file that another option names. */
+export function checkTarget(
+  option: string,
+  target: string | undefined,
+  inputs: Readonly<Record<string, string | undefined>>,
+): void {
   if (target === undefined || target === '-') return;
-  writing(target, () => {
+  writing(option, target, () => {
     const destination = resolveTarget(target);
     for (const [option, input] of Object.entries(inputs)) {
       if (input !== undefined && isSameFile(destination.file, input)) {
@@ -74,12 +83,16 @@ function isSameFile(file: string, input: string): boolean {
  * @throws FaultlineError
  */
 export function writeJson(target: string, result: unknown): void {
-  const text = `${JSON.stringify(result, null, 2)}\n`;
+  writeTarget('--json', target, `${JSON.stringify(result, null, 2)}\n`);
+}
+
+/** The same for any text and option. */
+export function writeTarget(option: string, target: string, text: string): void {
   if (target === '-') {
     process.stdout.write(text);
     return;
   }
-  writing(target, () => {
+  writing(option, target, () => {
     const destination = resolveTarget(target);
     if (destination.isPlain) replaceFile(destination, text);
     else writeFileSync(destination.file, text);
@@ -124,11 +137,11 @@ function replaceFile({ file, mode }: Destination, text: string | undefined): voi
   }
 }
 
-function writing(target: string, action: () => void): void {
+function writing(option: string, target: string, action: () => void): void {
   try {
     action();
   } catch (error) {
-    const message = `--json ${target}: cannot be written: ${reasonOf(error)}`;
+    const message = `${option} ${target}: cannot be written: ${reasonOf(error)}`;
     throw new FaultlineError('FAULTLINE_BAD_OUTPUT', message, EXIT_USAGE);
   }
 }

@@ -19,7 +19,9 @@ import {
 import { reasonOf } from '../base/reason.js';
 import { packageVersion } from '../report/environment.js';
 import { benchCommand } from './bench.js';
+import { exploreCommand } from './explore.js';
 import { complain } from './process.js';
+import { replayCommand } from './replay.js';
 import { reportUnexpected } from './unexpected.js';
 
 function program(): Command {
@@ -27,6 +29,8 @@ function program(): Command {
     .description('an executable Linux HMM: benchmark and stress-test its locking protocol')
     .version(packageVersion())
     .addCommand(benchCommand())
+    .addCommand(exploreCommand())
+    .addCommand(replayCommand())
     .showHelpAfterError(false)
     .addHelpText('after', HELP);
 }
@@ -43,7 +47,8 @@ Exit codes:
 Examples:
   faultline bench                        the default benchmark, half a minute
   faultline bench --help                 all options of it
-  faultline bench --json result.json     … and keep the result`;
+  faultline bench --json result.json     … and keep the result
+  faultline explore lt-5                 a litmus test under every schedule`;
 
 /** Commands inherit neither error handling nor exit codes: set both everywhere. */
 function configure(command: Command): Command {

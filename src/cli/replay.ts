@@ -1,93 +1,155 @@
 /**
- * `faultline bench --strace FILE`: replays a log, prints a report, writes JSON.
+ * `faultline replay`: runs a schedule again, and explains it.
  *
  * @module
  */
+import { readFileSync, statSync } from 'node:fs';
+
+import { Command } from 'commander';
 import {
+  type EngineName,
+  ENGINES,
   EXIT_GOOD,
-  EXIT_INTERRUPTED,
+  EXIT_USAGE,
   EXIT_VIOLATION,
-  planReplay,
-  type ReplayReport,
-  replayStrace,
+  FaultlineError,
+  perfettoTrace,
+  renderExplanation,
+  replaySchedule,
+  type ReplayScheduleReport,
 } from 'faultline';
 
-import { BENCH_SCHEMA, type BenchResult } from '../report/bench-result.js';
-import {
-  describeEnvironment,
-  environmentLine,
-  oversubscriptionNote,
-} from '../report/environment.js';
+import { reasonOf } from '../base/reason.js';
+import { describeEnvironment } from '../report/environment.js';
+import { EXPLORE_SCHEMA } from '../report/explore-result.js';
 import { countOf } from '../report/format.js';
-import { startProgress } from '../report/progress.js';
-import { straceReport } from '../report/strace-table.js';
-import { type BenchCommandOptions } from './bench.js';
-import { loadDriver } from './driver-module.js';
 import { untilInterrupted } from './interrupt.js';
-import { checkJsonTarget, say, wantsColor, writeJson } from './output.js';
+import { badOptions, fileName, integer, oneOf, real } from './options.js';
+import { checkTarget, outputWidth, say, writeJson, writeTarget } from './output.js';
+import { checkProgramModule } from './user-module.js';
 
-/** Device threads and devices where no option says otherwise. */
-const DEFAULT_FAULT_THREADS = 2;
-const DEFAULT_DEVICES = 1;
+interface ReplayCommandOptions {
+  readonly program?: string;
+  readonly engine: EngineName;
+  readonly times: number;
+  readonly all?: boolean;
+  readonly watchdog: number;
+  readonly perfetto?: string;
+  readonly json?: string;
+}
 
-/** Returns the exit code. */
-export async function runReplay(path: string, options: BenchCommandOptions): Promise<number> {
-  const { atomics, json, pattern, seed, speed } = options;
-  const faultThreads = options.faultThreads ?? DEFAULT_FAULT_THREADS;
-  const devices = options.devices ?? DEFAULT_DEVICES;
-  const stallMs = options.watchdog * 1000;
-  const plan = planReplay(path);
-  checkJsonTarget(json, { '--strace': path, '--driver': options.driver });
-  const driver =
-    options.driver === undefined ? undefined : await loadDriver(options.driver, stallMs);
-  const environment = describeEnvironment(atomics, plan.slots.length + faultThreads);
-  const pace = paceOf(speed);
-  const header = [
-    environmentLine(environment),
-    `seed ${seed}; ${pace}, under ${countOf(faultThreads, 'device thread')} on ${countOf(devices, 'device')}, ${pattern} pattern`,
-    ...oversubscriptionNote(environment),
-  ];
-  say(`${header.join('\n')}\n`, json);
-  const progress = startProgress();
-  let report: ReplayReport;
-  try {
-    report = await replayStrace(plan, {
-      faultThreads,
-      devices,
-      pattern,
-      speed,
-      seed,
-      atomics,
-      stallMs,
-      ...(driver && { driver }),
-      signal: untilInterrupted(),
-      onProgress: (done) => {
-        progress.update(done, path);
-      },
+const REPLAY_SCHEMA = 'faultline.replay/1';
+
+/** The command, for the program to add. */
+export function replayCommand(): Command {
+  return new Command('replay')
+    .description('run a schedule that `explore` found again, and explain it')
+    .argument('<schedule>', 'the schedule, or a file: one with it, or a result of explore --json')
+    .option('--program <module>', 'the module with its program, if that is your own', fileName)
+    .option('--engine <name>', ENGINES.join(' or '), oneOf(...ENGINES), 'virtual')
+    .option('--times <n>', 'run it so often', integer(1, 1e6), 1)
+    .option('--all', 'show every step')
+    .option('--watchdog <s>', 'give up on a run that takes so long', real(1, 3600), 20)
+    .option('--perfetto <file>', 'write a trace for ui.perfetto.dev', fileName)
+    .option('--json <file>', 'write the explanation as JSON; - for stdout', fileName)
+    .addHelpText('after', HELP)
+    .action(async (schedule: string, options: ReplayCommandOptions) => {
+      process.exitCode = await runReplay(schedule, options);
     });
-  } finally {
-    progress.stop();
+}
+
+const HELP = `
+Exit code 1 if the schedule fails, 0 if it does not.
+
+Examples:
+  faultline replay 'lt-5+M-4@20>1~4e97a0'
+  faultline replay result.json --engine workers --times 100
+  faultline replay 'lt-5+M-4@20>1~4e97a0' --all --perfetto trace.json`;
+
+async function runReplay(given: string, options: ReplayCommandOptions): Promise<number> {
+  const { json, perfetto } = options;
+  const text = scheduleOf(given);
+  const url =
+    options.program === undefined
+      ? undefined
+      : await checkProgramModule(options.program, options.watchdog * 1000);
+  const inputs = { '--program': options.program, schedule: fileOf(given) };
+  checkTarget('--json', json, inputs);
+  checkTarget('--perfetto', perfetto, inputs);
+  untilInterrupted();
+  const width = outputWidth(json);
+  const report = await replaySchedule(text, {
+    ...(url !== undefined && { url }),
+    engine: options.engine,
+    times: options.times,
+    all: options.all ?? false,
+    stallMs: options.watchdog * 1000,
+    ...(Number.isFinite(width) && { width }),
+  });
+  say(replayText(report), json);
+  if (perfetto !== undefined) writePerfetto(perfetto, report);
+  const environment = describeEnvironment('wasm', 1);
+  if (json !== undefined) writeJson(json, { schema: REPLAY_SCHEMA, environment, ...report });
+  return report.failures.length > 0 ? EXIT_VIOLATION : EXIT_GOOD;
+}
+
+function writePerfetto(target: string, { explanation }: ReplayScheduleReport): void {
+  if (explanation === null) throw badOptions('--perfetto: the schedule does not fail');
+  writeTarget('--perfetto', target, JSON.stringify(perfettoTrace(explanation)));
+}
+
+function replayText({
+  explanation,
+  failures,
+  outcomes,
+  times,
+  sameTrace,
+  engine,
+  schedule,
+}: ReplayScheduleReport): string {
+  const lines = explanation === null ? [schedule] : [renderExplanation(explanation), ''];
+  for (const { signature, count } of failures) {
+    lines.push(`${engine} engine: failed ${count} of ${countOf(times, 'time')} (${signature})`);
   }
-  say(straceReport(report, wantsColor(json)), json);
-  if (report.interrupted) say('interrupted: this is what was replayed until then', json);
-  const result: BenchResult = {
-    schema: BENCH_SCHEMA,
-    environment,
-    config: { ...options, faultThreads, devices },
-    points: [],
-    strace: report,
-    interrupted: report.interrupted,
-  };
-  if (json !== undefined) writeJson(json, result);
-  return exitCodeFor(report);
+  if (failures.length === 0) lines.push(`${engine} engine: no failure; ended as ${outcomes.join(', ')}`);
+  if (sameTrace !== times) {
+    lines.push(
+      `note: ${times - sameTrace} of ${countOf(times, 'run')} differed from the recorded one: the code has changed since`,
+    );
+  }
+  return lines.join('\n');
 }
 
-function paceOf(speed: number): string {
-  if (speed === 0) return 'as fast as it can';
-  return speed === 1 ? 'at recorded speed' : `at ${speed} times the recorded speed`;
+/** The name of the file, if that is what was given. */
+function fileOf(given: string): string | undefined {
+  return statSync(given, { throwIfNoEntry: false })?.isFile() === true ? given : undefined;
 }
 
-function exitCodeFor(report: ReplayReport): number {
-  if (report.staleAccesses > 0 || report.outcomeDifferenceCount > 0) return EXIT_VIOLATION;
-  return report.interrupted ? EXIT_INTERRUPTED : EXIT_GOOD;
+/** The schedule itself, or the one in a file. @throws FaultlineError */
+function scheduleOf(given: string): string {
+  const file = fileOf(given);
+  if (file === undefined) return given.trim();
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8').trim();
+  } catch (error) {
+    throw badFile(file, `cannot be read: ${reasonOf(error)}`);
+  }
+  if (!text.startsWith('{')) return text;
+  let result: unknown;
+  try {
+    result = JSON.parse(text);
+  } catch (error) {
+    throw badFile(file, `is no JSON: ${reasonOf(error)}`);
+  }
+  const { schema, failures } = result as { schema?: unknown; failures?: unknown };
+  if (schema !== EXPLORE_SCHEMA) throw badFile(file, `schema is not ${EXPLORE_SCHEMA}`);
+  if (!Array.isArray(failures) || failures.length === 0) throw badFile(file, 'failures is empty');
+  const { schedule } = failures[0] as { schedule?: unknown };
+  if (typeof schedule !== 'string') throw badFile(file, 'failures[0].schedule is not a text');
+  return schedule;
+}
+
+function badFile(file: string, what: string): FaultlineError {
+  return new FaultlineError('FAULTLINE_BAD_SCHEDULE', `${file}: ${what}`, EXIT_USAGE);
 }

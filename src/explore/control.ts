@@ -5,8 +5,8 @@
  * the turn touches it. A schedule runs from a plan (who goes first where, and the rule for the rest), and
  * leaves a trace of every step.
  *
- *   head      | one task after the other | deviations   | trace             | log
- *   HEAD_WORDS  TASK_WORDS × TASKS_MAX     step, task …   TRACE_WORDS × …     at, count …
+ *   head      | one task after the other | deviations   | trace             | log          | sleepers
+ *   HEAD_WORDS  TASK_WORDS × TASKS_MAX     step, task …   TRACE_WORDS × …     at, count …    mask …
  *
  * @module
  */
@@ -57,8 +57,6 @@ export const C_TICK = 15;
 export const C_SPIN_RELEASES = 16;
 /** Step at which the sleeping tasks of the plan begin to sleep (DPOR). */
 export const C_SLEEP_FROM = 17;
-/** 1: words that only one CPU uses are scheduling points too. */
-export const C_ALL_POINTS = 18;
 /** Hash of all steps so far: two runs of one schedule must agree. */
 export const C_HASH = 19;
 /** Last step at which a word was changed; who spins on nothing that changes is stuck. */
@@ -119,15 +117,19 @@ export const TR_COUNT = 2;
 export const TR_ENABLED = 3;
 /** Flag of TR_WHAT: the sleep ended because its time was up. */
 export const TRACE_TIMED_OUT = 1 << 9;
-/** … the spinning task was let go on although nothing had changed. */
+/** … nobody could go, and all who wait in spin loops or for a time were let go on. */
 export const TRACE_RELEASED = 1 << 10;
+/** … the task could go because a word that it watched had changed. */
+export const TRACE_WATCHED = 1 << 11;
 
 export const TASKS_AT = HEAD_WORDS;
 export const DEVIATIONS_AT = TASKS_AT + TASKS_MAX * TASK_WORDS;
 export const TRACE_AT = DEVIATIONS_AT + 2 * DEVIATIONS_MAX;
 export const LOG_AT = TRACE_AT + TRACE_WORDS * STEPS_MAX;
 export const LOG_END = LOG_AT + 2 * LOG_MAX;
-export const CONTROL_WORDS = LOG_END;
+/** RULE_SLEEP_SETS: tasks that slept at each step. */
+export const SLEEP_AT = LOG_END;
+export const CONTROL_WORDS = SLEEP_AT + STEPS_MAX;
 
 // --- rules ---
 
@@ -141,6 +143,8 @@ export const RULE_PRIORITY = 2;
 export const RULE_POS = 3;
 /** As RULE_FIRST, but not those that sleep; ends the schedule if nobody else can (DPOR). */
 export const RULE_SLEEP_SETS = 4;
+/** Whoever controls from outside is asked, where there is a choice. */
+export const RULE_ASK = 5;
 
 // --- ends ---
 

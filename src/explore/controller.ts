@@ -10,10 +10,19 @@
  *              when woken         the end of a sleep; also when it is timed: then its time is up
  *              when the word is 0 taking a lock that is modelled
  *              when what it read  a turn of a spin loop in which it read the same as in the turn before,
- *              has changed        and changed nothing: found by comparing, no annotation
+ *              has changed        and changed nothing: found by comparing, no annotation; and the end of
+ *                                 a timed sleep in such a loop
+ *
+ *            Where nobody can go, all who wait for a change of what they read are let go on at once: loops
+ *            that give up after a time get there. If that leads nowhere, they are stuck.
  *
  * Invariant  I1  The same plan and program give the same trace: nothing here or in the door looks at a
  *                clock, a random number that is not the plan's, or who is faster.
+ *            I2  Two neighbouring steps by different tasks that are not `dependent` lead to the same state
+ *                in either order, and neither makes the other possible or impossible. What a task has of its
+ *                own (its clock, its own words) depends on its own steps only; who wakes first depends on
+ *                the order of sleeps on the same word. Letting all go on at once comes after every step so
+ *                far and before every one that follows. DPOR rests on this.
  * Ordering   In the workers engine only who has the turn runs, here and in the program; handing it on is a
  *            release that the next one acquires.
  *
@@ -22,12 +31,20 @@
 import {
   isWriteOp,
   OP_ACQUIRE,
+  OP_ALLOC,
+  OP_FREE,
   OP_LOCK,
   OP_NAMES,
   OP_PARK,
+  OP_READ,
   OP_READ_ONCE,
+  OP_RELEASE,
   OP_RESUME,
+  OP_RMW,
   OP_SPIN,
+  OP_UNPARK,
+  OP_WRITE,
+  OP_WRITE_ONCE,
 } from '../memory/turnstile.js';
 import {
   C_DEVIATIONS,
@@ -58,10 +75,12 @@ import {
   END_STEPS,
   LOG_AT,
   LOG_END,
+  RULE_ASK,
   RULE_POS,
   RULE_PRIORITY,
   RULE_RANDOM,
   RULE_SLEEP_SETS,
+  SLEEP_AT,
   STATE_FINISHED,
   STATE_NONE,
   STATE_READY,
@@ -87,11 +106,12 @@ import {
   TRACE_AT,
   TRACE_RELEASED,
   TRACE_TIMED_OUT,
+  TRACE_WATCHED,
   TRACE_WORDS,
   WATCH_MAX,
 } from './control.js';
 
-/** Times in a row that spinning tasks are let go on before they count as stuck. */
+/** Times in a row that all are let go on, and nobody stores anything, before they count as stuck. */
 const SPIN_RELEASES_MAX = 16;
 
 /** The state of one schedule, over a control block. */
@@ -99,6 +119,8 @@ export class Controller {
   readonly words: Int32Array;
   /** The machine's memory. */
   readonly memory: Int32Array;
+  /** RULE_ASK: which task goes, out of the mask of those that can. */
+  ask: (enabled: number) => number = (enabled) => lowestBit(enabled);
 
   constructor(words: Int32Array, memory: Int32Array) {
     this.words = words;
@@ -145,9 +167,9 @@ export class Controller {
     c[t + T_KIND] = kind;
     c[t + T_AT] = at;
     c[t + T_COUNT] = count;
-    c[t + T_WATCHING] = kind === OP_SPIN || kind === OP_RESUME ? this.#watches(t) : 0;
-    if (c[C_RULE] === RULE_POS && this.words[C_STEP] !== 0)
-      c[t + T_PRIORITY] = this.#random() >>> 1;
+    const mayWatch = kind === OP_SPIN || (kind === OP_RESUME && c[t + T_TIMEOUT]! >= 0);
+    c[t + T_WATCHING] = mayWatch ? this.#watches(t) : 0;
+    if (c[C_RULE] === RULE_POS && c[C_STEP] !== 0) c[t + T_PRIORITY] = this.#random() >>> 1;
   }
 
   /** The task has nothing more to do. */
@@ -168,19 +190,25 @@ export class Controller {
 
   /** True if the task can make its operation now. */
   canGo(task: number): boolean {
-    const c = this.words;
     const t = TASKS_AT + task * TASK_WORDS;
-    if (c[t + T_STATE] !== STATE_READY) return false;
-    const kind = c[t + T_KIND]!;
-    if (kind < OP_RESUME) return true;
-    if (kind === OP_LOCK) return this.memory[c[t + T_AT]!] === 0;
-    if (kind === OP_RESUME) {
-      if (c[t + T_WOKEN] !== 0) return true;
-      if (c[t + T_TIMEOUT]! < 0) return false;
-      return c[t + T_WATCHING] === 0 || this.#watchedChanged(t);
+    return this.words[t + T_STATE] === STATE_READY && this.#isOpen(t);
+  }
+
+  /** True if the operation need not wait. */
+  #isOpen(t: number): boolean {
+    const c = this.words;
+    switch (c[t + T_KIND]) {
+      case OP_LOCK:
+        return this.memory[c[t + T_AT]!] === 0;
+      case OP_RESUME:
+        if (c[t + T_WOKEN] !== 0) return true;
+        if (c[t + T_TIMEOUT]! < 0) return false;
+        return c[t + T_WATCHING] === 0 || this.#watchedChanged(t);
+      case OP_SPIN:
+        return c[t + T_WATCHING] === 0 || this.#watchedChanged(t);
+      default:
+        return true;
     }
-    if (kind === OP_SPIN) return c[t + T_WATCHING] === 0 || this.#watchedChanged(t);
-    return true;
   }
 
   #watchedChanged(t: number): boolean {
@@ -194,9 +222,15 @@ export class Controller {
 
   /** Mask of the tasks that can go. */
   enabled(): number {
-    const tasks = this.words[C_TASKS]!;
+    const c = this.words;
+    const end = TASKS_AT + c[C_TASKS]! * TASK_WORDS;
     let mask = 0;
-    for (let task = 0; task < tasks; task++) if (this.canGo(task)) mask |= 1 << task;
+    let bit = 1;
+    for (let t = TASKS_AT; t < end; t += TASK_WORDS) {
+      if (c[t + T_STATE] === STATE_READY && (c[t + T_KIND]! < OP_RESUME || this.#isOpen(t)))
+        mask |= bit;
+      bit <<= 1;
+    }
     return mask;
   }
 
@@ -207,22 +241,23 @@ export class Controller {
     let mask = this.enabled();
     let released = 0;
     if (mask === 0) {
-      mask = this.#releasable();
+      mask = this.#watchers();
       if (mask === 0 || (c[C_SPIN_RELEASES] ?? 0) >= SPIN_RELEASES_MAX)
         return this.#end(this.#whyStuck());
-      c[C_SPIN_RELEASES]!++;
+      this.#release(mask);
       released = TRACE_RELEASED;
     }
     if (step >= c[C_STEP_LIMIT]!) return this.#end(END_STEPS);
     c[TRACE_AT + step * TRACE_WORDS] = released;
+    if (c[C_RULE] === RULE_SLEEP_SETS) c[SLEEP_AT + step] = c[C_SLEEPING]!;
     c[TRACE_AT + step * TRACE_WORDS + 3] = mask;
     const chosen = this.#chooseFrom(mask, step);
     c[C_TURN] = chosen;
     return chosen;
   }
 
-  /** Tasks that only spin, or sleep for a time: they may go on when nobody else can. */
-  #releasable(): number {
+  /** Tasks that wait for a change of what they read. */
+  #watchers(): number {
     const c = this.words;
     let mask = 0;
     for (let task = 0; task < c[C_TASKS]!; task++) {
@@ -230,6 +265,16 @@ export class Controller {
       if (c[t + T_STATE] === STATE_READY && c[t + T_WATCHING] !== 0) mask |= 1 << task;
     }
     return mask;
+  }
+
+  /** Lets tasks go on although nothing they watch has changed. */
+  #release(mask: number): void {
+    const c = this.words;
+    for (let rest = mask; rest !== 0; rest &= rest - 1) {
+      c[TASKS_AT + lowestBit(rest) * TASK_WORDS + T_WATCHING] = 0;
+    }
+    c[C_SPIN_RELEASES]!++;
+    if (c[C_STEP]! >= c[C_SLEEP_FROM]!) c[C_SLEEPING] = 0;
   }
 
   #whyStuck(): number {
@@ -264,6 +309,8 @@ export class Controller {
         return this.#highestOf(mask);
       case RULE_SLEEP_SETS:
         return this.#awakeOf(mask, step);
+      case RULE_ASK:
+        return (mask & (mask - 1)) === 0 ? lowestBit(mask) : this.ask(mask);
       default:
         return this.#firstOf(mask);
     }
@@ -297,10 +344,9 @@ export class Controller {
   }
 
   #anyOf(mask: number): number {
-    const only = mask & (mask - 1);
-    if (only === 0) return lowestBit(mask);
-    let skip = (this.#random() >>> 0) % bitCount(mask);
+    if ((mask & (mask - 1)) === 0) return lowestBit(mask);
     let rest = mask;
+    let skip = Math.floor(((this.#random() >>> 0) * bitCount(mask)) / 2 ** 32);
     while (skip-- > 0) rest &= rest - 1;
     return lowestBit(rest);
   }
@@ -338,6 +384,9 @@ export class Controller {
     const at = c[t + T_AT]!;
     const trace = TRACE_AT + step * TRACE_WORDS;
     let what = c[trace]! | task | (kind << 4);
+    if (c[t + T_WATCHING] !== 0) what |= TRACE_WATCHED;
+    if (c[C_RULE] === RULE_POS || c[C_RULE] === RULE_SLEEP_SETS)
+      this.#afterStep(task, kind, at, c[t + T_COUNT]!, step);
     if (kind >= OP_PARK) what |= this.#commitSpecial(t, kind);
     else if (isWriteOp(kind)) this.#stored(t, step);
     else if (kind === OP_READ_ONCE || kind === OP_ACQUIRE) this.#watch(t, at);
@@ -348,7 +397,6 @@ export class Controller {
     c[C_LAST] = task;
     c[C_STEP] = step + 1;
     c[t + T_STEPS]!++;
-    if (c[C_RULE]! >= RULE_POS) this.#afterStep(task, kind, at, c[t + T_COUNT]!, step);
   }
 
   #stored(t: number, step: number): void {
@@ -417,14 +465,34 @@ export class Controller {
     const c = this.words;
     const sleepSets = c[C_RULE] === RULE_SLEEP_SETS;
     if (sleepSets && (step < c[C_SLEEP_FROM]! || c[C_SLEEPING] === 0)) return;
+    const mine = TASKS_AT + task * TASK_WORDS;
     for (let other = 0; other < c[C_TASKS]!; other++) {
       if (other === task) continue;
       const t = TASKS_AT + other * TASK_WORDS;
       if (c[t + T_STATE] !== STATE_READY) continue;
-      if (!dependent(kind, at, count, c[t + T_KIND]!, c[t + T_AT]!, c[t + T_COUNT]!)) continue;
+      const otherKind = c[t + T_KIND]!;
+      const otherAt = c[t + T_AT]!;
+      const otherCount = c[t + T_COUNT]!;
+      if (
+        !dependent(kind, at, count, otherKind, otherAt, otherCount) &&
+        !(isWriteOp(kind) && this.#watchesAny(t, at, count)) &&
+        !(isWriteOp(otherKind) && this.#watchesAny(mine, otherAt, otherCount))
+      )
+        continue;
       if (sleepSets) c[C_SLEEPING]! &= ~(1 << other);
       else c[t + T_PRIORITY] = this.#random() >>> 1;
     }
+  }
+
+  /** True if the task can go only when a word has changed, and one of these is such a word. */
+  #watchesAny(t: number, at: number, count: number): boolean {
+    const c = this.words;
+    if (c[t + T_WATCHING] === 0) return false;
+    const end = t + T_WATCH + 2 * Math.min(c[t + T_READS]!, WATCH_MAX);
+    for (let i = t + T_WATCH; i < end; i += 2) {
+      if (c[i]! >= at && c[i]! < at + count) return true;
+    }
+    return false;
   }
 
   /** `count` words from `at` are about to change. */
@@ -493,7 +561,10 @@ export class Controller {
   }
 }
 
-/** True if the order of the two operations, by different tasks, can make a difference. */
+/**
+ * True if the order of the two operations, by different tasks, can make a difference. Whether a spin loop
+ * goes on also depends on stores to the words it watches.
+ */
 export function dependent(
   kind: number,
   at: number,
@@ -503,8 +574,32 @@ export function dependent(
   otherCount: number,
 ): boolean {
   if (at >= otherAt + otherCount || otherAt >= at + count) return false;
-  return isWriteOp(kind) || isWriteOp(otherKind) || kind === OP_PARK || otherKind === OP_PARK;
+  return conflicts(kind, otherKind);
 }
+
+/** True if two operations of these kinds on one word do not commute. */
+export function conflicts(kind: number, otherKind: number): boolean {
+  return ((CONFLICTS[kind]! >> otherKind) & 1) !== 0;
+}
+
+const LOADS = (1 << OP_READ) | (1 << OP_READ_ONCE) | (1 << OP_ACQUIRE);
+const STORES =
+  (1 << OP_WRITE) | (1 << OP_WRITE_ONCE) | (1 << OP_RELEASE) | (1 << OP_RMW) | (1 << OP_LOCK);
+const SLEEPS = (1 << OP_PARK) | (1 << OP_RESUME) | (1 << OP_UNPARK);
+const NOTES = (1 << OP_FREE) | (1 << OP_ALLOC);
+
+/** For each kind of operation, the kinds that do not commute with it on the same word, as a mask. */
+const CONFLICTS: readonly number[] = OP_NAMES.map((_, kind) => {
+  const bit = 1 << kind;
+  if ((bit & LOADS) !== 0) return STORES | NOTES;
+  if ((bit & STORES) !== 0) return LOADS | STORES | NOTES | (1 << OP_PARK);
+  if ((bit & NOTES) !== 0) return LOADS | STORES | NOTES | SLEEPS;
+  // a sleep begins by a load, and sleepers are woken in the order in which they came
+  if (kind === OP_PARK) return STORES | NOTES | (1 << OP_PARK) | (1 << OP_UNPARK);
+  if (kind === OP_UNPARK) return NOTES | SLEEPS;
+  if (kind === OP_RESUME) return NOTES | (1 << OP_UNPARK);
+  return 0;
+});
 
 export function lowestBit(mask: number): number {
   return 31 - Math.clz32(mask & -mask);

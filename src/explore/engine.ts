@@ -69,7 +69,7 @@ export function resetCpu(cpu: Cpu, slabs: Cpu['slabs']): void {
   cpu.nonBlockCount = 0;
   cpu.heldDepth = 0;
   cpu.waitDepth = 0;
-  cpu.outerWaits.length = 0;
+  if (cpu.outerWaits.length !== 0) cpu.outerWaits.length = 0;
   cpu.stackTop = cpu.stack;
   cpu.loaded = 0;
   if (cpu.slabs.size === slabs.size) return;

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { FaultlineError } from '../base/bug.js';
 import * as numbers from '../base/mutant-numbers.js';
 
 /** One mistake that can be planted in a machine. */
@@ -63,7 +64,7 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'M-remove-unlocked',
     NOTIFIER,
     ['remove-free', 'lt-17'],
-    'a removal looks at the sequence without the lock, and returns while the last end still uses the interval',
+    'a removal looks at the sequence without the lock, and returns while the last end uses the interval',
   ),
   mutant(
     numbers.M_8,
@@ -207,7 +208,10 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
   ),
 ];
 
-/** The mutant of that name. */
-export function findMutant(name: string): Mutant | undefined {
-  return MUTANTS_TABLE.find((entry) => entry.name === name);
+/** The mistake of that name. @throws FaultlineError if there is none */
+export function findMutant(name: string): Mutant {
+  const found = MUTANTS_TABLE.find((entry) => entry.name === name);
+  if (found !== undefined) return found;
+  const message = `there is no mutant ${name}; --list shows those there are`;
+  throw new FaultlineError('FAULTLINE_BAD_MUTANT', message);
 }

@@ -9,6 +9,7 @@
  */
 import { type Cpu } from '../machine/cpu.js';
 import { type OpsTable } from '../machine/ops-table.js';
+import { type StructInfo } from '../memory/layout.js';
 
 /** One operation of a task: runs on the task's CPU; `world` is what setup returned. */
 export interface Operation {
@@ -52,8 +53,12 @@ export interface ExploreProgram {
   readonly modelsLocks?: boolean;
   /** True if the program itself is wrong, and is there to show how: its failure must be found. */
   readonly isBroken?: boolean;
+  /** True if at the end as many structs must be allocated as at the start. */
+  readonly leakFree?: boolean;
   /** Makes the world; what it returns is given to every operation. Runs once, on the boot CPU. */
   readonly setup: (cpu: Cpu) => number;
+  /** The struct that `setup` returns, for reports; not needed for one that comes from kzalloc. */
+  readonly world?: StructInfo;
   /** Invariants at the end of every schedule: undefined, or what is violated (`INV-16: S is odd at rest`). */
   readonly check?: (cpu: Cpu, world: number) => string | undefined;
   /** How it ended: the name of an outcome. */

@@ -42,6 +42,7 @@ import {
   OP_WRITE,
   OP_WRITE_ONCE,
 } from '../memory/turnstile.js';
+import { type InlineBody, INLINED, straightBody } from './rewrite-inline.js';
 
 /** What an operation announces: its kind, and from which arguments its words follow. */
 interface Announcement {
@@ -140,6 +141,10 @@ export interface RewriteOptions {
   readonly generators?: ReadonlySet<string>;
   /** Method names that hold generator functions elsewhere. */
   readonly methods?: ReadonlySet<string>;
+  /** True for code that need not call its CPU `cpu`: any call of a parameter or such a method may yield. */
+  readonly anyFirstArgument?: boolean;
+  /** What an import is to be read from instead. */
+  readonly importFrom?: ReadonlyMap<string, string>;
 }
 
 export interface Rewritten {
@@ -206,12 +211,16 @@ class Rewriter {
   readonly #functions = new Map<AnyNode, FunctionInfo>();
   readonly #topLevel = new Map<string, FunctionInfo | null>();
   readonly #methods: Set<string>;
+  readonly #importSources: ReadonlySet<AnyNode>;
+  /** What parameters and constants are called while a function's body is put in the place of its call. */
+  #names: ReadonlyMap<string, string> | undefined;
 
   constructor(code: string, options: RewriteOptions) {
     this.#code = code;
     this.#options = options;
     this.#program = parse(code, { ecmaVersion: 'latest', sourceType: 'module' });
     this.#methods = new Set(options.methods);
+    this.#importSources = new Set(importsOf(this.#program));
   }
 
   run(): Rewritten {
@@ -320,6 +329,10 @@ class Rewriter {
     return true;
   }
 
+  #isGlobal(name: string, owner: FunctionInfo | undefined): boolean {
+    return this.#isTopLevelName(name, owner) && !this.#topLevel.has(name);
+  }
+
   // --- who yields ---
 
   #markOnce(): boolean {
@@ -353,12 +366,19 @@ class Rewriter {
         if (this.#options.generators?.has(name) === true) return 'generator';
       }
       const target = this.#resolve(name, owner);
-      if (target === 'parameter') return passesCpu(node) ? 'dynamic' : 'plain';
-      return target?.yields === true ? 'generator' : 'plain';
+      if (target === 'parameter') return this.#mayYield(node) ? 'dynamic' : 'plain';
+      if (target !== null) return target.yields ? 'generator' : 'plain';
+      const isVariable = !this.#isGlobal(name, owner);
+      return isVariable && this.#options.anyFirstArgument === true ? 'dynamic' : 'plain';
     }
     if (callee.type !== 'MemberExpression' || callee.property.type !== 'Identifier') return 'plain';
-    if (callee.computed) return passesCpu(node) ? 'dynamic' : 'plain';
-    return this.#methods.has(callee.property.name) && passesCpu(node) ? 'dynamic' : 'plain';
+    if (callee.computed) return this.#mayYield(node) ? 'dynamic' : 'plain';
+    return this.#methods.has(callee.property.name) && this.#mayYield(node) ? 'dynamic' : 'plain';
+  }
+
+  /** By convention a kernel function's first argument is its CPU. */
+  #mayYield(node: Extract<AnyNode, { type: 'CallExpression' }>): boolean {
+    return this.#options.anyFirstArgument === true || passesCpu(node);
   }
 
   // --- the text ---
@@ -371,13 +391,43 @@ class Rewriter {
 
   /** The source of a node, with what is inside rewritten. */
   #emit(node: AnyNode, owner: FunctionInfo | undefined): string {
-    if (isFunction(node)) return this.#emitFunction(node);
-    if (node.type === 'CallExpression') return this.#emitCall(node, owner);
+    if (isFunction(node)) return this.#asLong(node, this.#emitFunction(node));
+    if (node.type === 'CallExpression') return this.#asLong(node, this.#emitCall(node, owner));
+    if (node.type === 'Identifier') return this.#names?.get(node.name) ?? node.name;
+    if (node.type === 'Literal' && typeof node.value === 'string') return this.#emitString(node);
+    if (node.type === 'Property' && this.#isOperation(node.value, owner)) {
+      const local = (node.value as { name: string }).name;
+      const key = this.#code.slice(node.key.start, node.key.end);
+      return `${key}: ${wrapperOf(this.#options.primitives.get(local)!, local)}`;
+    }
     if (node.type === 'Property' && isFunction(node.value) && node.method) {
       const info = this.#functions.get(node.value)!;
       if (info.yields) return `*${this.#emitChildren(node, owner)}`;
     }
     return this.#emitChildren(node, owner);
+  }
+
+  /** The text over as many lines as the node had: what follows stays where it is. */
+  #asLong(node: AnyNode, text: string): string {
+    const missing = linesIn(this.#code.slice(node.start, node.end)) - linesIn(text);
+    return missing > 0 ? text + '\n'.repeat(missing) : text;
+  }
+
+  /** An operation of #memory as a value: whoever calls it does not know that it must ask for a turn. */
+  #isOperation(node: AnyNode, owner: FunctionInfo | undefined): boolean {
+    return (
+      node.type === 'Identifier' &&
+      this.#options.primitives.has(node.name) &&
+      this.#isTopLevelName(node.name, owner)
+    );
+  }
+
+  /** A string, unless it says where to import from. */
+  #emitString(node: AnyNode): string {
+    const text = this.#code.slice(node.start, node.end);
+    if (!this.#importSources.has(node)) return text;
+    const target = this.#options.importFrom?.get((node as { value: string }).value);
+    return target === undefined ? text : JSON.stringify(target);
   }
 
   #emitChildren(node: AnyNode, owner: FunctionInfo | undefined): string {
@@ -386,6 +436,7 @@ class Rewriter {
     const children = childrenOf(node).sort((a, b) => a.start - b.start);
     for (const child of children) {
       if (child.start < at) continue; // shorthand properties name the same node twice
+      if (node.type === 'MemberExpression' && !node.computed && child === node.property) continue;
       text += this.#code.slice(at, child.start) + this.#emit(child, owner);
       at = child.end;
     }
@@ -421,11 +472,61 @@ class Rewriter {
     if (owner?.yields !== true) return this.#emitOutside(node, owner, kind);
     if (kind === 'primitive') return this.#emitPrimitive(node, owner);
     owner.calls = true;
+    const inlined = kind === 'generator' ? this.#emitInlined(node, owner) : undefined;
+    if (inlined !== undefined) return inlined;
     const made = `$g = ${this.#emitChildren(node, owner)}`;
     const run = `$s = $g.next(), $s.done ? $s.value : ($pending.push($g), yield)`;
     return kind === 'generator'
       ? `(${made}, ${run})`
       : `(${made}, $isGenerator($g) ? (${run}) : $g)`;
+  }
+
+  /** The body of the function that is called, if it is one of those and the caller can have it. */
+  #emitInlined(
+    node: Extract<AnyNode, { type: 'CallExpression' }>,
+    owner: FunctionInfo,
+  ): string | undefined {
+    const body = this.#inlineBody(node, owner);
+    if (body === undefined) return undefined;
+    const texts: string[] = [];
+    const names = new Map<string, string>();
+    const keep = (name: string, value: AnyNode): void => {
+      const temporary = `$${owner.temporaries++}`;
+      texts.push(`${temporary} = ${this.#emit(value, owner)}`);
+      names.set(name, temporary);
+    };
+    body.parameters.forEach((parameter, i) => {
+      const argument = node.arguments[i]!;
+      if (argument.type === 'Identifier') names.set(parameter, this.#emit(argument, owner));
+      else keep(parameter, argument);
+    });
+    const outer = this.#names;
+    this.#names = names;
+    for (const part of body.parts) {
+      if (part.kind === 'constant') keep(part.name, part.value);
+      else if (part.kind === 'if')
+        texts.push(`(${this.#emit(part.test, owner)}) && ${this.#emit(part.value, owner)}`);
+      else texts.push(this.#emit(part.value, owner));
+    }
+    this.#names = outer;
+    if (body.parts.at(-1)?.kind !== 'return') texts.push('undefined');
+    const text = texts.join(', ');
+    return text.includes('//') ? undefined : `(${text.replaceAll('\n', ' ')})`;
+  }
+
+  #inlineBody(
+    node: Extract<AnyNode, { type: 'CallExpression' }>,
+    owner: FunctionInfo,
+  ): InlineBody | undefined {
+    if (node.callee.type !== 'Identifier') return undefined;
+    if (!INLINED.has(node.callee.name.replace(/\$\d+$/, ''))) return undefined;
+    const target = this.#resolve(node.callee.name, owner);
+    if (target === null || target === 'parameter') return undefined;
+    if (target.node.type === 'ArrowFunctionExpression') return undefined;
+    const body = straightBody(target.node);
+    if (body?.parameters.length !== node.arguments.length) return undefined;
+    if (this.#code.slice(node.start, node.end).includes('\n')) return undefined; // lines stay where they are
+    return [...body.free].every((name) => this.#isTopLevelName(name, owner)) ? body : undefined;
   }
 
   /** A call where no generator can be: operations are made at once, what would yield is refused. */
@@ -437,7 +538,7 @@ class Rewriter {
     if (kind !== 'generator' || node.callee.type !== 'Identifier') {
       return this.#emitChildren(node, owner);
     }
-    return `$outside(${JSON.stringify(node.callee.name)})`.padEnd(0);
+    return `$outside(${JSON.stringify(node.callee.name)})`;
   }
 
   #emitPrimitive(node: Extract<AnyNode, { type: 'CallExpression' }>, owner: FunctionInfo): string {
@@ -454,6 +555,48 @@ class Rewriter {
     const parts = [...before, ...turnsOf(name, args), `${local}(${args.join(', ')})`];
     return `(${parts.join(', ')})`;
   }
+}
+
+/** Where a module imports from: the strings that say so. */
+function importsOf(program: Program): AnyNode[] {
+  return program.body.flatMap((node) => {
+    const isImport =
+      node.type === 'ImportDeclaration' ||
+      node.type === 'ExportNamedDeclaration' ||
+      node.type === 'ExportAllDeclaration';
+    return isImport && node.source != null ? [node.source] : [];
+  });
+}
+
+/** What a module imports: from where, and under which names here (`*` of a whole namespace is left out). */
+export function readImports(code: string): { from: string; names: Map<string, string> }[] {
+  const program = parse(code, { ecmaVersion: 'latest', sourceType: 'module' });
+  const found: { from: string; names: Map<string, string> }[] = [];
+  for (const node of program.body) {
+    if (node.type === 'ImportDeclaration') {
+      const names = new Map<string, string>();
+      for (const specifier of node.specifiers) {
+        if (specifier.type === 'ImportDefaultSpecifier') names.set(specifier.local.name, 'default');
+        if (specifier.type !== 'ImportSpecifier') continue;
+        const { imported } = specifier;
+        names.set(
+          specifier.local.name,
+          imported.type === 'Identifier' ? imported.name : String(imported.value),
+        );
+      }
+      found.push({ from: String(node.source.value), names });
+    } else if (
+      (node.type === 'ExportNamedDeclaration' || node.type === 'ExportAllDeclaration') &&
+      node.source != null
+    ) {
+      found.push({ from: String(node.source.value), names: new Map() });
+    }
+  }
+  return found;
+}
+
+function linesIn(text: string): number {
+  return text.split('\n').length;
 }
 
 function isFunction(node: AnyNode): node is FunctionNode {

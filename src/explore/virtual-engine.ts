@@ -11,7 +11,7 @@
 import { type Cpu } from '../machine/cpu.js';
 import { type MemoryPort } from '../memory/port.js';
 import { memoryWords } from '../memory/snapshot.js';
-import { OP_LOCK, type Turnstile } from '../memory/turnstile.js';
+import { OP_LOCK } from '../memory/turnstile.js';
 import {
   C_END,
   C_MODELS_LOCKS,
@@ -33,7 +33,9 @@ import {
   restoreWorld,
   type World,
 } from './engine.js';
+import { Recorder, type Recording, RecordingTurnstile } from './explain/recorder.js';
 import { type ExploreProgram } from './program.js';
+import { ControllerTurnstile } from './turnstile.js';
 
 /** A call of rewritten code; it is resumed with the value of the call inside that made it yield. */
 type Frame = Generator<undefined, unknown>;
@@ -49,24 +51,21 @@ export interface VirtualKernel {
   readonly registerOps: (cpu: Cpu, modules: readonly object[]) => Generator<undefined, void>;
 }
 
-class VirtualTurnstile implements Turnstile {
-  readonly #controller: Controller;
+class VirtualTurnstile extends ControllerTurnstile {
   readonly #control: Int32Array;
   /** The tasks are being brought to their first operations. */
   starting = false;
-  readonly modelsLocks: boolean;
 
   constructor(controller: Controller, modelsLocks: boolean) {
-    this.#controller = controller;
+    super(controller, modelsLocks);
     this.#control = controller.words;
-    this.modelsLocks = modelsLocks;
   }
 
-  pass(): void {
+  override pass(): void {
     // the rewritten caller has asked
   }
 
-  mustYield(port: MemoryPort, kind: number, at: number, count: number): boolean {
+  override mustYield(port: MemoryPort, kind: number, at: number, count: number): boolean {
     if (kind === OP_LOCK && !this.modelsLocks) return false; // the operations inside are announced
     const cpu = port as Cpu;
     const skip = TASKS_AT + cpu.id * TASK_WORDS + T_SKIP;
@@ -75,31 +74,11 @@ class VirtualTurnstile implements Turnstile {
       return false;
     }
     if (isOwnWord(cpu, kind, at)) return false;
-    this.#controller.announce(cpu.id, kind, at, count);
+    this.controller.announce(cpu.id, kind, at, count);
     if (this.starting) return true;
-    if (this.#controller.choose() !== cpu.id) return true;
-    this.#controller.commit(cpu.id);
+    if (this.controller.choose() !== cpu.id) return true;
+    this.controller.commit(cpu.id);
     return false;
-  }
-
-  log(at: number, count: number): void {
-    this.#controller.log(at, count);
-  }
-
-  sleepFor(port: MemoryPort, timeoutMs: number): void {
-    this.#controller.sleepFor((port as Cpu).id, timeoutMs);
-  }
-
-  wasWoken(port: MemoryPort): boolean {
-    return this.#controller.wasWoken((port as Cpu).id);
-  }
-
-  wake(at: number, count: number): number {
-    return this.#controller.wake(at, count);
-  }
-
-  clockMs(port: MemoryPort): number {
-    return this.#controller.clockMs((port as Cpu).id);
   }
 }
 
@@ -110,7 +89,7 @@ export class VirtualEngine implements Engine {
   readonly world: World;
   readonly #turnstile: VirtualTurnstile;
   readonly #cpus: readonly Cpu[];
-  readonly #tasks: readonly (readonly VirtualRun[])[];
+  #tasks: readonly (readonly VirtualRun[])[];
   readonly #slabs: Cpu['slabs'];
   /** Each task's calls that have yielded, the innermost last. */
   readonly #frames: Frame[][];
@@ -119,16 +98,20 @@ export class VirtualEngine implements Engine {
   /** What ended a task that died. */
   error: unknown;
 
-  /** `program` as it is, its copy in the rewritten kernel, and the mistake to plant (base/mutants.ts). */
+  /**
+   * `program` as it is, and its copy in the rewritten kernel.
+   * @param mutant the mistake to plant (base/mutants.ts)
+   * @param control where plans come from and traces go
+   */
   constructor(
     program: ExploreProgram,
     rewritten: ExploreProgram,
     kernel: VirtualKernel,
     mutant = 0,
+    control: Int32Array = new Int32Array(CONTROL_WORDS),
   ) {
     this.world = buildWorld(program, mutant);
     const { machine, snapshot } = this.world;
-    const control = new Int32Array(CONTROL_WORDS);
     control[C_MODELS_LOCKS] = program.modelsLocks === false ? 0 : 1;
     control[C_TICK] = program.tickMs ?? 1;
     this.control = control;
@@ -163,10 +146,7 @@ export class VirtualEngine implements Engine {
     try {
       this.#turnstile.starting = true;
       for (task = 0; task < tasks; task++) {
-        const frames = this.#frames[task]!;
-        frames.length = 0;
-        frames.push(runAll(this.#cpus[task]!, this.#tasks[task]!, this.world.pointer));
-        if (this.#resume(frames)) controller.finish(task);
+        if (this.#begin(task)) controller.finish(task);
       }
       this.#turnstile.starting = false;
       task = controller.choose();
@@ -185,6 +165,45 @@ export class VirtualEngine implements Engine {
       this.error = error;
       this.#pending.length = 0;
     }
+  }
+
+  /** Runs a task up to its first operation; true if it has none. */
+  #begin(task: number): boolean {
+    const frames = this.#frames[task]!;
+    const operations = this.#tasks[task]!;
+    const cpu = this.#cpus[task]!;
+    if (frames.length !== 0) frames.length = 0; // of a schedule that ended before its tasks did
+    const made =
+      operations.length === 1
+        ? operations[0]!(cpu, this.world.pointer)
+        : runAll(cpu, operations, this.world.pointer);
+    if (made === undefined) return true;
+    frames.push(made);
+    return this.#resume(frames);
+  }
+
+  /** Runs as `run` does, and notes where in the code each operation is made. Slow. */
+  record(): Recording {
+    const plain = this.#tasks;
+    const recorder = new Recorder(plain.length);
+    const turnstile = new RecordingTurnstile(
+      this.#turnstile,
+      recorder,
+      this.control,
+      isOwnWord,
+      (task) => this.#frames[task]!.length,
+    );
+    this.#tasks = plain.map((operations, task) =>
+      operations.map((operation, index) => (cpu: Cpu, world: number) => {
+        recorder.begin(task, index);
+        return operation(cpu, world);
+      }),
+    );
+    for (const cpu of this.#cpus) cpu.turnstile = turnstile;
+    this.run();
+    for (const cpu of this.#cpus) cpu.turnstile = this.#turnstile;
+    this.#tasks = plain;
+    return recorder.recording;
   }
 
   /** Runs a task until another one's turn comes; true if it is done. */

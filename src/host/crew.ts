@@ -10,8 +10,6 @@
  *
  * @module
  */
-import { createRequire } from 'node:module';
-import { fileURLToPath } from 'node:url';
 import { type Worker } from 'node:worker_threads';
 
 import { parkAsync, read, readOnce, unpark, writeOnce } from '#memory';
@@ -29,6 +27,7 @@ import {
   type MachineFailure,
   strayErrorFailure,
 } from './failure.js';
+import { type Build, endPool, newPool, WORKER } from './pool.js';
 import { Watchdog, type WatchdogOptions } from './watchdog.js';
 import { type Outcome, type WorkerTask } from './worker.js';
 
@@ -43,9 +42,6 @@ export interface CrewMember {
   /** What it is given; structured-cloned. */
   readonly args: unknown;
 }
-
-/** The builds of `#memory` and `#debug`. */
-export type Build = 'parallel' | 'checked' | 'turnstile';
 
 /** How a crew runs. */
 export interface CrewOptions {
@@ -68,8 +64,6 @@ export interface MemberResult {
   readonly operations: number;
 }
 
-/** What a worker runs; by the package's own name, so that the conditions of the build choose the file. */
-const WORKER = import.meta.resolve('faultline/worker');
 /** Where our own code is, as stack traces show it: by way of its source maps, compiled, or bundled. */
 const OWN_CODE = ['../../src/', './', '../kernel'].map((part) => new URL(part, WORKER).href);
 /** How long a halted CPU may take to notice, before its thread is terminated. */
@@ -107,15 +101,7 @@ export class Crew {
     }
     this.#boot = machine.cpu;
     this.#members = members;
-    this.#pool = newPool({
-      filename: fileURLToPath(options.worker ?? WORKER),
-      minThreads: members.length,
-      maxThreads: members.length,
-      concurrentTasksPerWorker: 1,
-      atomics: 'disabled',
-      recordTiming: false,
-      execArgv: conditionsOf(options.build ?? 'parallel'),
-    });
+    this.#pool = newPool(members.length, options.worker ?? WORKER, options.build ?? 'parallel');
     this.#threads = [...this.#pool.threads];
     this.#pool.on('error', (error: Error) => {
       this.#fail(strayErrorFailure(this.#boot, error, this.#nameOf), HALT_PANIC);
@@ -198,8 +184,7 @@ export class Crew {
     } finally {
       this.#watchdog.stop();
       this.#stopListening();
-      await this.#pool.destroy();
-      await Promise.all(this.#threads.map(threadEnded)); // the pool forgets those that failed
+      await endPool(this.#pool, this.#threads);
     }
   }
 
@@ -261,22 +246,4 @@ export class Crew {
     await new Promise((resolve) => setTimeout(resolve, HALT_GRACE_MS).unref());
     return [];
   }
-}
-
-/** Loads Piscina with the first crew: every worker loads this module too, and makes none. */
-function newPool(options: ConstructorParameters<typeof Piscina>[0]): Piscina {
-  const require = createRequire(import.meta.url);
-  const piscina = require('piscina') as { readonly Piscina: typeof Piscina };
-  return new piscina.Piscina(options);
-}
-
-function threadEnded(worker: Worker): Promise<void> {
-  return new Promise((resolve) => {
-    if (worker.threadId === -1) resolve();
-    else worker.once('exit', resolve);
-  });
-}
-
-function conditionsOf(build: Build): string[] {
-  return build === 'parallel' ? [] : [`--conditions=faultline-${build}`];
 }

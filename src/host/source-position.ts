@@ -7,7 +7,7 @@
  * @module
  */
 import { readFileSync } from 'node:fs';
-import { SourceMap } from 'node:module';
+import { SourceMap, type SourceMapping } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
 /** Where a stack frame is: at the end of its line, with or without parentheses. */
@@ -15,13 +15,22 @@ const POSITION = /(file:\/\/[^\s()]+):(\d+):(\d+)/g;
 const MAP_COMMENT = /^\/\/# sourceMappingURL=(\S+)\s*$/m;
 /** TypeScript, compiled and bundled: two maps. More would be a circle. */
 const MAPS_MAX = 4;
+/** Columns before the first that a map knows of a line. */
+const INDENT_MAX = 80;
 
-interface Position {
+/** A place in a file. */
+export interface Position {
   /** URL of the file. */
   readonly file: string;
   /** From 1, as is `column`. */
   readonly line: number;
   readonly column: number;
+}
+
+/** Finds where the source of a position is; keeps the maps that it has read. */
+export function positionMapper(): (at: Position) => Position {
+  const maps = new Map<string, SourceMap | undefined>();
+  return (at) => originOf(at, maps);
 }
 
 /** The trace with the position of each frame in the source, where a map tells it. */
@@ -37,8 +46,8 @@ function originOf(start: Position, maps: Map<string, SourceMap | undefined>): Po
   let at = start;
   for (let i = 0; i < MAPS_MAX; i++) {
     if (!maps.has(at.file)) maps.set(at.file, mapOf(at.file));
-    const entry = maps.get(at.file)?.findEntry(at.line - 1, at.column - 1);
-    if (entry === undefined || !('originalSource' in entry)) return at;
+    const entry = entryOnLine(maps.get(at.file), at);
+    if (entry === undefined) return at;
     at = {
       file: new URL(entry.originalSource, at.file).href,
       line: entry.originalLine + 1,
@@ -46,6 +55,22 @@ function originOf(start: Position, maps: Map<string, SourceMap | undefined>): Po
     };
   }
   return at;
+}
+
+/**
+ * What the map has for a position. A bundler may know the line alone and say column 1; what the compiler's
+ * map has there, in the indentation, is the end of the line before.
+ */
+function entryOnLine(
+  map: SourceMap | undefined,
+  { line, column }: Position,
+): SourceMapping | undefined {
+  for (let later = 0; later < INDENT_MAX; later++) {
+    const entry = map?.findEntry(line - 1, column - 1 + later);
+    if (entry === undefined || !('originalSource' in entry)) return undefined;
+    if (entry.generatedLine === line - 1) return entry;
+  }
+  return undefined;
 }
 
 /** The map that a file names, if it does and there is one. */

@@ -126,6 +126,19 @@ export type StructLayout<S extends string, M> = {
   readonly members: readonly MemberInfo[];
 };
 
+/** A struct as a reader of dumps wants it. */
+export interface StructInfo extends AnyLayout {
+  readonly members: readonly MemberInfo[];
+}
+
+/** Structs by their names, for readers of dumps; of two with one name, the one declared first. */
+const declared = new Map<string, StructInfo>();
+
+/** The structs that the modules loaded so far declare. */
+export function declaredStructs(): ReadonlyMap<string, StructInfo> {
+  return declared;
+}
+
 /** Facts of a layout, which a member may not hide. */
 const RESERVED: ReadonlySet<string> = new Set(['structName', 'words', 'alignment', 'members']);
 
@@ -147,13 +160,15 @@ export function struct<const S extends string, const M extends Record<string, Me
     offsets[name] = offset;
     if (shape.words > 0) infos.push({ name, offset, words: shape.words, type: shape.type });
   }
-  return Object.freeze({
+  const layout = Object.freeze({
     ...offsets,
     structName,
     words: roundUp(end, alignment),
     alignment,
     members: Object.freeze(infos),
   }) as unknown as StructLayout<S, M>;
+  if (!declared.has(structName)) declared.set(structName, layout);
+  return layout;
 }
 
 interface Shape {

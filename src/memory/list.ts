@@ -4,11 +4,12 @@
  * Kernel     include/linux/list.h
  * Protocol   A head is a node that belongs to no entry; an empty list is a head that points at itself.
  *            Entries embed a node and are found again with `containerOf`.
- * Ordering   None: the lock of the list's owner must be held.
+ * Ordering   None: the lock of the list's owner must be held. Only whether a list is empty may be asked
+ *            without it, by readOnce of the head's `next`: so `next` is stored by writeOnce.
  *
  * @module
  */
-import { read, write } from '#memory';
+import { read, write, writeOnce } from '#memory';
 
 import { pointer, type Ptr, struct } from './layout.js';
 import type { MemoryPort } from './port.js';
@@ -21,7 +22,7 @@ export type ListHead = Ptr<'list_head'>;
 
 /** Makes `head` an empty list, or a node that is on no list. @kernel INIT_LIST_HEAD */
 export function initListHead(cpu: MemoryPort, head: ListHead): void {
-  write(cpu, head, ListHead.next, head);
+  writeOnce(cpu, head, ListHead.next, head);
   write(cpu, head, ListHead.prev, head);
 }
 
@@ -55,7 +56,7 @@ export function listAddTail(cpu: MemoryPort, node: ListHead, head: ListHead): vo
 export function listDelInit(cpu: MemoryPort, node: ListHead): void {
   const next = read(cpu, node, ListHead.next);
   const prev = read(cpu, node, ListHead.prev);
-  write(cpu, prev, ListHead.next, next);
+  writeOnce(cpu, prev, ListHead.next, next);
   write(cpu, next, ListHead.prev, prev);
   initListHead(cpu, node);
 }
@@ -63,6 +64,6 @@ export function listDelInit(cpu: MemoryPort, node: ListHead): void {
 function link(cpu: MemoryPort, node: ListHead, prev: ListHead, next: ListHead): void {
   write(cpu, node, ListHead.prev, prev);
   write(cpu, node, ListHead.next, next);
-  write(cpu, prev, ListHead.next, node);
+  writeOnce(cpu, prev, ListHead.next, node);
   write(cpu, next, ListHead.prev, node);
 }

@@ -59,7 +59,7 @@ export const OP_NAMES: readonly string[] = [
 
 /** Operations after which memory may differ, for whoever asks which of two depend on each other. */
 export function isWriteOp(kind: number): boolean {
-  return (WRITING >> kind) % 2 === 1;
+  return ((WRITING >> kind) & 1) !== 0;
 }
 const WRITING =
   (1 << OP_WRITE) |

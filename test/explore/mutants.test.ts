@@ -12,7 +12,7 @@ import * as numbers from '../../src/base/mutant-numbers.js';
 import * as none from '../../src/base/mutants.js';
 import * as switchable from '../../src/base/mutants.switchable.js';
 import { MUTANTS_TABLE } from '../../src/explore/mutants.js';
-import { findProgram } from '../../src/explore/programs/registry.js';
+import { programNamed } from '../../src/explore/programs/registry.js';
 import { bootMachine } from '../../src/machine/boot.js';
 import { exploreProgram } from '../support/exploration.js';
 
@@ -44,7 +44,7 @@ describe('the table of mutants', () => {
         name,
       );
       assert.ok(shownBy.length > 0, name);
-      for (const program of shownBy) assert.ok(findProgram(program) !== undefined, program);
+      for (const program of shownBy) assert.ok(programNamed(program) !== undefined, program);
     }
   });
 });

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
-import { findProgram } from '../../src/explore/programs/registry.js';
+import { programNamed } from '../../src/explore/programs/registry.js';
 import { explorePrograms, type Request } from '../support/exploration.js';
 
 /** Random programs that are tried. */
@@ -16,9 +16,9 @@ describe('random programs', () => {
   const names = Array.from({ length: SEEDS }, (_, seed) => `random-${seed}`);
 
   test('are the same for the same seed, and others for others', () => {
-    const titles = names.map((name) => findProgram(name)!.title);
+    const titles = names.map((name) => programNamed(name)!.title);
     assert.deepEqual(
-      names.map((name) => findProgram(name)!.title),
+      names.map((name) => programNamed(name)!.title),
       titles,
     );
     assert.equal(new Set(titles).size, SEEDS);
@@ -26,7 +26,7 @@ describe('random programs', () => {
 
   test('have two or three tasks of one to three operations', () => {
     for (const name of names) {
-      const { tasks } = findProgram(name)!;
+      const { tasks } = programNamed(name)!;
       assert.ok(tasks.length === 2 || tasks.length === 3, name);
       for (const { operations } of tasks) assert.ok([1, 2, 3].includes(operations.length), name);
     }
@@ -46,7 +46,7 @@ describe('random programs', () => {
 
   test('are no others', () => {
     for (const name of ['random-', 'random-x', 'random--1', 'random-1.5', 'nothing']) {
-      assert.equal(findProgram(name), undefined, name);
+      assert.equal(programNamed(name), undefined, name);
     }
   });
 });

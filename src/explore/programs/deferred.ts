@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { read, readOnce, write, writeOnce } from '#memory';
+import { fetchAdd, read, readOnce, write, writeOnce } from '#memory';
 
 import { bug } from '../../base/bug.js';
 import { type Cpu } from '../../machine/cpu.js';
@@ -45,7 +45,7 @@ const World = struct('deferred_world', {
   line1: cacheline,
   removed: word, // the removal of X has returned
   line2: cacheline,
-  callbacks: word, // times X was told; written by the invalidating task
+  callbacks: word, // times X was told; atomic
 });
 type World = Ptr<'deferred_world'>;
 
@@ -58,7 +58,7 @@ export const deferredDriver = defineOps({
       if (readOnce(cpu, world, World.removed) !== 0) {
         bug('INV-22: the callback of an interval that was removed');
       }
-      write(cpu, world, World.callbacks, read(cpu, world, World.callbacks) + 1);
+      fetchAdd(cpu, world, World.callbacks, 1);
     }
     mmuIntervalSetSeq(cpu, interval, seq);
     return true;

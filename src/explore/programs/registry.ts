@@ -43,6 +43,6 @@ export const PROGRAMS: readonly ExploreProgram[] = [
 ];
 
 /** The program of that name; `random-N` is drawn with N as its seed. */
-export function findProgram(name: string): ExploreProgram | undefined {
+export function programNamed(name: string): ExploreProgram | undefined {
   return PROGRAMS.find((program) => program.name === name) ?? randomProgram(name);
 }

@@ -1,5 +1,5 @@
 /**
- * Loads a driver of the user's for `--driver MODULE`.
+ * Loads what the user brings: `--driver MODULE`, `--program MODULE`.
  *
  * A module may do anything when it is loaded: throw, wait for ever, spin, end the process. So it is loaded
  * in a thread of its own first, which can be given up on; what it does only in the main thread shows after
@@ -14,7 +14,7 @@ import { Worker } from 'node:worker_threads';
 
 import { EXIT_USAGE, FaultlineError, type LoadedDriver, type SvmDriver } from 'faultline';
 
-import { type DriverProblem, problemOf } from './driver-problem.js';
+import { type ModuleKind, type ModuleProblem, problemOf } from './module-problem.js';
 
 /**
  * The driver that a module exports.
@@ -22,23 +22,37 @@ import { type DriverProblem, problemOf } from './driver-problem.js';
  * @throws FaultlineError naming the module and what is wrong with it
  */
 export async function loadDriver(path: string, limitMs: number): Promise<LoadedDriver> {
-  const file = resolve(path);
-  const stats = statSync(file, { throwIfNoEntry: false });
-  if (stats === undefined) throw bad(`--driver ${path}: no such file`);
-  if (!stats.isFile()) throw bad(`--driver ${path}: is not a file`);
-  const url = pathToFileURL(file).href;
-  const problem = (await probe(url, limitMs)) ?? (await problemOf(url));
-  if (problem !== undefined) {
-    const place = problem.line === undefined ? '' : `:${problem.line}`;
-    throw bad(`--driver ${path}${place}: ${problem.message}`);
-  }
+  const url = await checkModule(path, 'driver', limitMs);
   const { driver } = (await import(url)) as { readonly driver: SvmDriver };
   return { url, driver };
 }
 
+/** The URL of a module that exports a program to explore; limits and errors as above. */
+export function checkProgramModule(path: string, limitMs: number): Promise<string> {
+  return checkModule(path, 'program', limitMs);
+}
+
+/** The URL of a module that exports what is wanted. */
+async function checkModule(path: string, kind: ModuleKind, limitMs: number): Promise<string> {
+  const file = resolve(path);
+  const stats = statSync(file, { throwIfNoEntry: false });
+  if (stats === undefined) throw bad(kind, `--${kind} ${path}: no such file`);
+  if (!stats.isFile()) throw bad(kind, `--${kind} ${path}: is not a file`);
+  const url = pathToFileURL(file).href;
+  const problem = (await probe(url, kind, limitMs)) ?? (await problemOf(url, kind));
+  if (problem === undefined) return url;
+  const place = problem.line === undefined ? '' : `:${problem.line}`;
+  throw bad(kind, `--${kind} ${path}${place}: ${problem.message}`);
+}
+
 /** What is wrong with the module, if anything. */
-async function probe(url: string, limitMs: number): Promise<DriverProblem | undefined> {
-  const worker = new Worker(new URL('./driver-probe.js', import.meta.url), { workerData: url });
+async function probe(
+  url: string,
+  kind: ModuleKind,
+  limitMs: number,
+): Promise<ModuleProblem | undefined> {
+  const workerData = { url, kind };
+  const worker = new Worker(new URL('./module-probe.js', import.meta.url), { workerData });
   try {
     return await new Promise((settle) => {
       const timer = setTimeout(() => {
@@ -66,6 +80,6 @@ function whyEnded(code: number): string {
   return `ends the thread that loads it, with exit code ${code}`;
 }
 
-function bad(message: string): FaultlineError {
-  return new FaultlineError('FAULTLINE_BAD_DRIVER', message, EXIT_USAGE);
+function bad(kind: ModuleKind, message: string): FaultlineError {
+  return new FaultlineError(`FAULTLINE_BAD_${kind.toUpperCase()}`, message, EXIT_USAGE);
 }

@@ -1,0 +1,98 @@
+/**
+ * What is wrong with a module of the user's, found out by loading it into this thread.
+ *
+ * @module
+ */
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+import { type ExploreProgram, type SvmDriver } from 'faultline';
+
+import { reasonOf } from '../base/reason.js';
+import { TASKS_MAX } from '../explore/control.js';
+
+/** Why a module cannot be used, and on which line of it, if that is known. */
+export interface ModuleProblem {
+  readonly message: string;
+  readonly line?: number;
+}
+
+/** What a module is to export, and by that name. */
+export type ModuleKind = 'driver' | 'program';
+
+/** Loads a module; what is wrong with it, or undefined. */
+export async function problemOf(
+  url: string,
+  kind: ModuleKind,
+): Promise<ModuleProblem | undefined> {
+  try {
+    const exported = ((await import(url)) as Readonly<Record<string, unknown>>)[kind];
+    const message = CHECKS[kind](exported);
+    return message === undefined ? undefined : { message };
+  } catch (error) {
+    const line = error instanceof SyntaxError ? syntaxLine(url) : lineIn(url, error);
+    const message = `cannot be loaded: ${reasonOf(error)}`;
+    return line === undefined ? { message } : { message, line };
+  }
+}
+
+const CHECKS: Readonly<Record<ModuleKind, (exported: unknown) => string | undefined>> = {
+  driver: problemOfDriver,
+  program: problemOfProgram,
+};
+
+function problemOfProgram(program: unknown): string | undefined {
+  if (typeof program !== 'object' || program === null) return "it exports no object named 'program'";
+  const { name, title, tasks, setup, check, observe } = program as Partial<
+    Record<keyof ExploreProgram, unknown>
+  >;
+  if (typeof name !== 'string' || !/^[\w.-]+$/.test(name)) {
+    return 'program.name is not a name of letters, digits, dots and dashes';
+  }
+  if (typeof title !== 'string') return 'program.title is not a text';
+  if (typeof setup !== 'function') return 'program.setup is not a function';
+  if (check !== undefined && typeof check !== 'function') return 'program.check is not a function';
+  if (observe !== undefined && typeof observe !== 'function') {
+    return 'program.observe is not a function';
+  }
+  if (!Array.isArray(tasks) || tasks.length === 0) return 'program.tasks is not a list of tasks';
+  if (tasks.length > TASKS_MAX) return `program.tasks has more than ${TASKS_MAX} tasks`;
+  const wrong = tasks.findIndex((task) => !isTask(task));
+  return wrong < 0 ? undefined : `program.tasks[${wrong}] is no { name, operations }`;
+}
+
+function isTask(task: unknown): boolean {
+  if (typeof task !== 'object' || task === null) return false;
+  const { name, operations } = task as Partial<Record<'name' | 'operations', unknown>>;
+  const isOperation = (operation: unknown): boolean =>
+    typeof (operation as { run?: unknown } | null)?.run === 'function';
+  return typeof name === 'string' && Array.isArray(operations) && operations.every(isOperation);
+}
+
+function problemOfDriver(driver: unknown): string | undefined {
+  if (typeof driver !== 'object' || driver === null) return "it exports no object named 'driver'";
+  const { opsName, invalidate, fault } = driver as Partial<Record<keyof SvmDriver, unknown>>;
+  if (typeof opsName !== 'string' || opsName === '') return 'driver.opsName is not a name';
+  if (typeof invalidate !== 'function') return 'driver.invalidate is not a function';
+  if (typeof fault !== 'function') return 'driver.fault is not a function';
+  return undefined;
+}
+
+/** Where the module has a syntax error. The error that `import` throws does not say; `--check` does. */
+function syntaxLine(url: string): number | undefined {
+  const file = fileURLToPath(url);
+  const { stderr } = spawnSync(process.execPath, ['--check', file], { encoding: 'utf8' });
+  return lineIn(url, stderr);
+}
+
+/** The first line of the module that an error, or what was said about it, mentions. */
+function lineIn(url: string, error: unknown): number | undefined {
+  const stack = error instanceof Error ? (error.stack ?? '') : String(error);
+  for (const name of [url, fileURLToPath(url)]) {
+    const start = stack.indexOf(`${name}:`);
+    if (start < 0) continue;
+    const line = Number.parseInt(stack.slice(start + name.length + 1), 10);
+    if (line > 0) return line;
+  }
+  return undefined;
+}

@@ -1,0 +1,205 @@
+/**
+ * The diagram of a failing run, as kernel lists show it: one column for each CPU, time going down.
+ *
+ *   step  CPU0 invalidate                    CPU1 fault                         where
+ *         mmuIntervalSetSeq
+ *     9 *   write interval.invalidateSeq = 3                                    mmu-interval-notifier.ts:157
+ *         (preempted)
+ *                                            mmuIntervalReadBegin
+ *    10 *                                      read interval.invalidateSeq: 3   mmu-interval-notifier.ts:107
+ *
+ * By default only what matters is there: where a task begins and ends a run of steps, what other tasks can
+ * notice, locks, sleeping and waking, and what is critical. What a column leaves out is counted.
+ *
+ * @module
+ */
+import { type ExplainedStep, type Explanation, type Switch } from './explanation.js';
+import { shortPlace } from './sites.js';
+
+export interface DiagramOptions {
+  /** Columns of the terminal; by default 100. */
+  readonly width?: number;
+  /** Every step. */
+  readonly all?: boolean;
+}
+
+/** What the diagram is made of. */
+type Told = Omit<Explanation, 'diagram'>;
+
+const WIDTH = 100;
+/** A CPU's column gets no narrower than this; a narrow terminal wraps lines then. */
+const COLUMN_MIN = 20;
+const COLUMN_MAX = 56;
+const WHERE_MAX = 34;
+/** Step number, and the mark of critical ones. */
+const STEP_WIDTH = 7;
+const GAP = 2;
+
+/** One line: a cell of one CPU, and what is left and right of all cells. */
+interface Row {
+  readonly task: number;
+  readonly step: string;
+  readonly text: string;
+  readonly where: string;
+}
+
+/** Draws it. */
+export function renderDiagram(
+  told: Told,
+  { width = WIDTH, all = false }: DiagramOptions = {},
+): string {
+  const rows = rowsOf(told, all);
+  const places = rows.map(({ where }) => where.length);
+  const where = Math.min(WHERE_MAX, Math.max('where'.length, ...places));
+  const forCells = width - STEP_WIDTH - where;
+  const fitting = Math.floor(forCells / told.tasks.length) - GAP;
+  const longest = Math.max(...rows.map(({ text }) => text.length), COLUMN_MIN);
+  const cell = Math.min(Math.max(fitting, COLUMN_MIN), COLUMN_MAX, longest);
+  const heads = told.tasks.map(({ name }, task) => `CPU${task} ${name}`);
+  return [
+    ...lines('step', heads, 'where', cell, where),
+    ...rows.flatMap((row) => rowLines(row, told.tasks.length, cell, where)),
+  ].join('\n');
+}
+
+function rowLines(
+  { task, step, text, where }: Row,
+  tasks: number,
+  cell: number,
+  place: number,
+): string[] {
+  const cells = Array.from({ length: tasks }, (_, id) => (id === task ? text : ''));
+  return lines(step, cells, where, cell, place);
+}
+
+/** A row as lines: cells that are too long go on below. */
+function lines(
+  step: string,
+  cells: readonly string[],
+  where: string,
+  cell: number,
+  place: number,
+): string[] {
+  const wrapped = cells.map((text) => wrap(text, cell));
+  const height = Math.max(...wrapped.map((parts) => parts.length));
+  return Array.from({ length: height }, (_, i) => {
+    const columns = wrapped.map((parts) => (parts[i] ?? '').padEnd(cell + GAP));
+    const ends =
+      i === 0 ? [step.padEnd(STEP_WIDTH), fromRight(where, place)] : [' '.repeat(STEP_WIDTH), ''];
+    return `${ends[0]!}${columns.join('')}${ends[1]!}`.trimEnd();
+  });
+}
+
+/** Breaks at spaces or arrows, or where it must; continued lines are indented further. */
+function wrap(text: string, width: number): string[] {
+  const margin = /^ */.exec(text)![0];
+  const indent = `${margin}  `;
+  const parts: string[] = [];
+  let rest = text;
+  while (rest.length > width) {
+    const least = (parts.length === 0 ? margin : indent).length;
+    const space = rest.lastIndexOf(' ', width);
+    const arrow = rest.lastIndexOf('->', width - 2) + 2;
+    const at = space > least ? space : arrow > least + 2 ? arrow : width;
+    parts.push(rest.slice(0, at));
+    rest = `${indent}${rest.slice(at).trimStart()}`;
+  }
+  return [...parts, rest];
+}
+
+function fromRight(text: string, width: number): string {
+  return text.length <= width ? text : `…${text.slice(text.length - width + 1)}`;
+}
+
+// --- which rows ---
+
+function rowsOf(told: Told, all: boolean): Row[] {
+  const { steps, switches } = told;
+  const switchAt = new Map(switches.map((one) => [one.step, one]));
+  const rows: Row[] = [];
+  let skipped = 0;
+  let lastFunction = '';
+  let lastOperation = '';
+  for (const step of steps) {
+    const begins = step.step === 0 || switchAt.has(step.step);
+    if (begins) lastFunction = '';
+    if (begins && skipped > 0) rows.push(skipRow(steps[step.step - 1]!.task, skipped));
+    if (begins) skipped = 0;
+    rows.push(...switchRow(switchAt.get(step.step)));
+    if (!all && !matters(step, steps, begins)) {
+      skipped++;
+      continue;
+    }
+    if (skipped > 0) rows.push(skipRow(step.task, skipped));
+    skipped = 0;
+    const operation = `${step.task} ${step.operation}`;
+    if (operation !== lastOperation) rows.push(...operationRow(told, step));
+    lastOperation = operation;
+    const within = step.site?.function ?? '';
+    if (within !== '' && within !== lastFunction) rows.push(note(step.task, within));
+    lastFunction = within;
+    rows.push(stepRow(step));
+  }
+  if (skipped > 0) rows.push(skipRow(steps.at(-1)!.task, skipped));
+  return [...rows, ...told.tasks.map(({ end }, task) => note(task, `(${end})`))];
+}
+
+/** True if others could tell the difference, or who reads would miss it. */
+function matters(step: ExplainedStep, steps: readonly ExplainedStep[], begins: boolean): boolean {
+  if (step.critical) return true;
+  if (step.action === 'read' && step.shortName.endsWith('.lockClass')) return false; // it never changes
+  const next = steps[step.step + 1];
+  if (begins || next?.task !== step.task) return true;
+  if (step.conflicts) return true;
+  return !['read', 'write', 'update'].includes(step.action);
+}
+
+const note = (task: number, text: string): Row => ({ task, step: '', text, where: '' });
+
+const skipRow = (task: number, count: number): Row =>
+  note(task, `  … ${count} ${count === 1 ? 'step' : 'steps'}`);
+
+function switchRow(one: Switch | undefined): Row[] {
+  return one === undefined || one.reason === 'finished' ? [] : [note(one.from, `(${one.reason})`)];
+}
+
+/** The name of an operation, where the head of the column does not say it. */
+function operationRow(told: Told, { task, operation }: ExplainedStep): Row[] {
+  const { name, operations } = told.tasks[task]!;
+  const text = operations[operation];
+  if (text === undefined || (operations.length === 1 && text === name)) return [];
+  return [note(task, `== ${text} ==`)];
+}
+
+function stepRow(step: ExplainedStep): Row {
+  return {
+    task: step.task,
+    step: `${String(step.step).padStart(4)}${step.critical ? ' *' : ''}`,
+    text: `  ${stepText(step)}`,
+    where: step.site === undefined ? '' : shortPlace(step.site),
+  };
+}
+
+/** `write interval.invalidateSeq = 3`, `update world.counter: 1 -> 2`, `lock driver->lock` */
+export function stepText(step: ExplainedStep): string {
+  const { action, shortName, before, after, words } = step;
+  const many = words > 2 ? ` (${words} words)` : '';
+  const what = `${action} ${shortName}${many}`;
+  switch (action) {
+    case 'read':
+      return before === undefined ? what : `${what}: ${before}`;
+    case 'write':
+      return after === undefined ? what : `${what} = ${after}`;
+    case 'update':
+      if (before === undefined || after === undefined) return what;
+      return before === after ? `${what}: still ${before}` : `${what}: ${before} -> ${after}`;
+    case 'sleep if':
+      return before === undefined ? what : `${what} is ${before}`;
+    case 'wake up':
+      return step.timedOut ? 'wake up: time is up' : 'wake up';
+    case 'spin':
+      return 'spin';
+    default:
+      return what;
+  }
+}

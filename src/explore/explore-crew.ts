@@ -1,0 +1,200 @@
+/**
+ * The main thread's side of an exploration: starts the workers, watches, ends them.
+ *
+ * Protocol   One Piscina worker for each task of the program; one for all on the virtual engine. The worker of task 0 explores, and sends the
+ *            others what they need to know of its machine; no schedule comes by here. Every POLL_MS the
+ *            watchdog compares how far the running schedule is; a task that has the token and makes no
+ *            operation for stallMs, or whose thread ends, ends the exploration, by name. Nothing is left
+ *            running when `exploreWithCrew` has settled.
+ *
+ * @module
+ */
+import { MessageChannel, type MessagePort } from 'node:worker_threads';
+
+import { EXIT_INTERNAL, EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
+import { MachineFailure } from '../host/failure.js';
+import { endPool, newPool, WORKER } from '../host/pool.js';
+import { sharedIntegers } from '../memory/shared-tables.js';
+import { glance } from '../memory/turn-token.js';
+import { C_END, C_LAST, C_STEP, C_TASKS, CONTROL_WORDS, END_NONE, TASKS_MAX } from './control.js';
+import { CREW_HOLDER, CREW_RUNNING, CREW_RUNS, CREW_WORDS } from './crew-block.js';
+import { type Operations } from './explain/subject.js';
+import { type ExploreOutcome, type ExplorerRef, type ExploreWorkerTask } from './explore-worker.js';
+import { findMutant } from './mutants.js';
+import { type ExploreProgram } from './program.js';
+import { findProgram, type ProgramRef } from './program-ref.js';
+import { type EngineName } from './report.js';
+import { type CrewBlocks } from './workers-engine.js';
+
+export interface CrewExploration {
+  readonly program: ProgramRef;
+  readonly explorer: ExplorerRef;
+  /** By default the workers engine. */
+  readonly engine?: EngineName;
+  /** Name of a mistake to plant. */
+  readonly mutant?: string;
+  /** Only these operations of each task. */
+  readonly operations?: Operations;
+  /** A task that makes no operation for so long is stuck; by default 4 s. Unit: milliseconds. */
+  readonly stallMs?: number;
+  /** When aborted, ends all workers at once; what was found is lost. */
+  readonly signal?: AbortSignal;
+  /** URL of the worker's file; it must export `runExploreMember`. */
+  readonly worker?: string;
+}
+
+const DEFAULT_STALL_MS = 4000;
+const POLL_MS = 200;
+
+/**
+ * Explores on one worker for each task; returns what the explorer returned.
+ * @throws MachineFailure if a worker was lost or a task is stuck; what the explorer threw
+ */
+export async function exploreWithCrew(exploration: CrewExploration): Promise<unknown> {
+  const program = await findProgram(exploration.program);
+  const tasks = program.tasks.length;
+  const members = exploration.engine === 'virtual' ? 1 : tasks;
+  if (tasks < 1 || tasks > TASKS_MAX) {
+    const message = `${program.name} has ${tasks} tasks; there may be 1 to ${TASKS_MAX}`;
+    throw new FaultlineError('FAULTLINE_BAD_PROGRAM', message);
+  }
+  exploration.signal?.throwIfAborted();
+  const blocks = { control: sharedIntegers(CONTROL_WORDS), crew: sharedIntegers(CREW_WORDS) };
+  const pool = newPool(members, exploration.worker ?? WORKER, 'turnstile');
+  const threads = [...pool.threads];
+  const watch = new CrewWatch(program, blocks, exploration);
+  pool.on('error', (error: Error) => {
+    watch.fail(lost(`a worker failed outside of its task: ${error.message}`));
+  });
+  try {
+    const outcomes = tasksOf(exploration, members, blocks).map(({ task, transferList }) =>
+      outcomeOf(
+        pool.run(task, { name: 'runExploreMember', transferList }) as Promise<ExploreOutcome>,
+        `task ${task.task} (${program.tasks[task.task]!.name})`,
+      ),
+    );
+    const [value] = await Promise.race([Promise.all(outcomes), watch.failed]);
+    return value;
+  } finally {
+    watch.stop();
+    await endPool(pool, threads);
+  }
+}
+
+interface Assignment {
+  readonly task: ExploreWorkerTask;
+  readonly transferList: readonly MessagePort[];
+}
+
+/** What each worker gets: task 0 one end of a channel for each other, which has the other end. */
+function tasksOf(
+  { program, explorer, engine = 'workers', mutant: mutantName, operations }: CrewExploration,
+  members: number,
+  blocks: CrewBlocks,
+): Assignment[] {
+  const mutant = mutantName === undefined ? 0 : findMutant(mutantName).number;
+  const channels = Array.from({ length: members - 1 }, () => new MessageChannel());
+  return Array.from({ length: members }, (_, task) => {
+    const ports = task === 0 ? channels.map(({ port1 }) => port1) : [channels[task - 1]!.port2];
+    return {
+      task: {
+        program,
+        engine,
+        mutant,
+        operations: operations ?? null,
+        task,
+        blocks,
+        ports,
+        explorer,
+      },
+      transferList: ports,
+    };
+  });
+}
+
+/** What the worker returned. @throws what it threw; MachineFailure if its thread has ended */
+async function outcomeOf(running: Promise<ExploreOutcome>, who: string): Promise<unknown> {
+  let outcome: ExploreOutcome;
+  try {
+    outcome = await running;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : 'what it returned cannot be sent';
+    throw lost(`${who} lost its worker thread: ${reason}`);
+  }
+  if (outcome.status === 'returned') return outcome.value;
+  const { code, exitCode, errorName, message, stack } = outcome;
+  if (code !== undefined) throw new FaultlineError(code, message, exitCode);
+  throw new FaultlineError(
+    'FAULTLINE_EXPLORER_FAILED',
+    `${who}: ${errorName}: ${message}\n${stack}`,
+    EXIT_INTERNAL,
+  );
+}
+
+function lost(summary: string): MachineFailure {
+  return new MachineFailure('lost worker', summary, [], EXIT_VIOLATION);
+}
+
+/** Ends the exploration when a task is stuck, or somebody wants it to end. */
+class CrewWatch {
+  /** Rejects if it must end. */
+  readonly failed: Promise<never>;
+  #reject!: (reason: unknown) => void;
+  readonly #program: ExploreProgram;
+  readonly #blocks: CrewBlocks;
+  readonly #stallMs: number;
+  readonly #isVirtual: boolean;
+  readonly #timer: NodeJS.Timeout;
+  readonly #stopListening: () => void;
+  #seen = '';
+  #movedAt = performance.now();
+
+  constructor(program: ExploreProgram, blocks: CrewBlocks, exploration: CrewExploration) {
+    const { signal } = exploration;
+    this.#program = program;
+    this.#blocks = blocks;
+    this.#stallMs = exploration.stallMs ?? DEFAULT_STALL_MS;
+    this.#isVirtual = exploration.engine === 'virtual';
+    this.failed = new Promise((_, reject) => (this.#reject = reject));
+    this.failed.catch(() => undefined); // it may come when nobody waits any more
+    this.#timer = setInterval(() => {
+      this.#poll();
+    }, POLL_MS);
+    const onAbort = (): void => {
+      this.fail(signal?.reason);
+    };
+    signal?.addEventListener('abort', onAbort);
+    this.#stopListening = () => signal?.removeEventListener('abort', onAbort);
+  }
+
+  fail(reason: unknown): void {
+    this.#reject(reason);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    this.#stopListening();
+  }
+
+  #poll(): void {
+    const { control, crew } = this.#blocks;
+    const [running, holder] = this.#isVirtual
+      ? [
+          glance(control, C_END) === END_NONE && glance(control, C_TASKS) > 0,
+          glance(control, C_LAST),
+        ]
+      : [glance(crew, CREW_RUNNING) !== 0, glance(crew, CREW_HOLDER)];
+    const now = `${glance(crew, CREW_RUNS)} ${glance(control, C_STEP)} ${holder}`;
+    if (!running || now !== this.#seen) {
+      this.#seen = now;
+      this.#movedAt = performance.now();
+      return;
+    }
+    const stalledMs = performance.now() - this.#movedAt;
+    if (stalledMs < this.#stallMs) return;
+    const who = `task ${holder} (${this.#program.tasks[holder]?.name ?? '?'})`;
+    const seconds = (stalledMs / 1000).toFixed(1);
+    const summary = `${who} has made no operation on shared memory for ${seconds} s, and does not return`;
+    this.fail(new MachineFailure('stalled', summary, [], EXIT_VIOLATION));
+  }
+}

@@ -1,0 +1,68 @@
+/**
+ * What a thread is asked to explore, and what it tells while it does.
+ *
+ * @module
+ */
+import { type ProgramRef } from './program-ref.js';
+import {
+  type EngineName,
+  type FailureReport,
+  type OutcomeCount,
+  type StrategyName,
+  type StrategyReport,
+} from './report.js';
+
+/** How long to explore. */
+export interface Limits {
+  /** Schedules; 0 for as many as there is time for. */
+  readonly schedules: number;
+  /** Unit: seconds; 0 for as long as it takes. */
+  readonly seconds: number;
+}
+
+/** How a strategy chooses. */
+export interface StrategyOptions {
+  readonly strategy: StrategyName;
+  readonly seed: number;
+  /** PCT: how many events in the wrong order a failure takes. */
+  readonly depth: number;
+  /** Bounded search: stop after so many preemptions; -1 for no bound. */
+  readonly maxPreemptions: number;
+}
+
+/** What one thread explores. Survives `postMessage`. */
+export interface ExploreJob extends StrategyOptions, Limits {
+  readonly program: ProgramRef;
+  readonly mutant: string | null;
+  readonly engine: EngineName;
+  /** Lay a failure open: minimise it, name what decides, draw it. */
+  readonly explain: boolean;
+  /** How wide the diagram may be. Unit: characters. */
+  readonly width: number;
+  /** Shared by all jobs of an exploration: J_STOP. */
+  readonly stop: Int32Array;
+  /** Of this job: J_SCHEDULES, J_PHASE. */
+  readonly progress: Int32Array;
+}
+
+/** 1: come to an end. */
+export const J_STOP = 0;
+/** Schedules run so far. */
+export const J_SCHEDULES = 1;
+/** JOB_*: what the thread does. */
+export const J_PHASE = 2;
+export const JOB_WORDS = 16;
+
+export const PHASE_LOADING = 0;
+export const PHASE_EXPLORING = 1;
+export const PHASE_EXPLAINING = 2;
+
+/** What came of it. */
+export interface JobResult {
+  readonly title: string;
+  readonly tasks: readonly string[];
+  readonly report: StrategyReport;
+  readonly outcomes: readonly OutcomeCount[];
+  readonly failure: FailureReport | null;
+  readonly program: string;
+}

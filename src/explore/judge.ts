@@ -1,0 +1,285 @@
+/**
+ * The verdict on a schedule: what went wrong, if anything.
+ *
+ * Protocol   After a run and before the world is restored. The first of these that applies:
+ *
+ *              use-after-free   memory was touched after it had been given back; the rest may follow from it
+ *              died             a task broke a rule of the kernel, or threw
+ *              deadlock         nobody can go on: in part, if some tasks have finished
+ *              livelock         whoever could go on spins, and nothing it looks at will change
+ *              starvation       the schedule took too many steps
+ *              invariant        the program's check found a rule violated
+ *              leak             structs are allocated that were not at the start
+ *              forbidden        the program ended in an outcome that it declares FORBIDDEN, or not at all
+ *              race             two accesses with nothing to order them
+ *
+ *            What checks store is noted and restored with the rest.
+ *
+ * @module
+ */
+import { FaultlineError } from '../base/bug.js';
+import { memoryWords } from '../memory/snapshot.js';
+import { type Turnstile } from '../memory/turnstile.js';
+import { countAllocations, describeLeak } from './allocations.js';
+import {
+  C_END,
+  C_STEP,
+  END_DEADLOCK,
+  END_DIED,
+  END_DIVERGED,
+  END_DONE,
+  END_LIVELOCK,
+  END_STEPS,
+} from './control.js';
+import { Controller } from './controller.js';
+import { type Engine } from './engine.js';
+import { type ExploreProgram } from './program.js';
+import { type Race, RaceDetector } from './races.js';
+import { describeWaits } from './waits.js';
+
+export type FailureKind =
+  | 'invariant'
+  | 'forbidden'
+  | 'race'
+  | 'use-after-free'
+  | 'died'
+  | 'deadlock'
+  | 'livelock'
+  | 'starvation'
+  | 'leak';
+
+/** What went wrong in a schedule. */
+export interface Failure {
+  readonly kind: FailureKind;
+  /** In a line, for people. */
+  readonly message: string;
+  /** Two schedules that fail in the same way have the same. */
+  readonly signature: string;
+  /** `INV-20`, if a rule of that name was broken. */
+  readonly invariant?: string;
+  /** What each task does: who waits for whom. */
+  readonly waits?: readonly string[];
+  /** Two accesses that should not have been. */
+  readonly race?: Race;
+}
+
+/** What became of a schedule. */
+export interface Verdict {
+  readonly failure?: Failure;
+  /** The name of its outcome, if it came to an end and the program observes any. */
+  readonly outcome?: string;
+}
+
+const FINE: Verdict = {};
+
+/** Lets checks of the boot CPU go on, and notes what they store. */
+class CheckTurnstile implements Turnstile {
+  readonly #controller: Controller;
+  readonly modelsLocks = false;
+
+  constructor(controller: Controller) {
+    this.#controller = controller;
+  }
+
+  pass(): void {
+    // nobody else is running
+  }
+
+  mustYield(): boolean {
+    return false;
+  }
+
+  log(at: number, count: number): void {
+    this.#controller.log(at, count);
+  }
+
+  sleepFor(): void {
+    throw new FaultlineError('FAULTLINE_BAD_PROGRAM', 'a check sleeps, and nobody can wake it');
+  }
+
+  wasWoken(): boolean {
+    return false;
+  }
+
+  wake(): number {
+    return 0;
+  }
+
+  clockMs(): number {
+    return 0;
+  }
+}
+
+/** Judges the schedules of one program on one engine. */
+export class Judge {
+  readonly #engine: Engine;
+  readonly #program: ExploreProgram;
+  readonly #races: RaceDetector | undefined;
+  readonly #turnstile: CheckTurnstile;
+  readonly #allocations: Int32Array | undefined;
+  readonly #forbidden: ReadonlySet<string>;
+  readonly #declared: ReadonlySet<string> | undefined;
+
+  /** The world must be as setup left it. */
+  constructor(engine: Engine, program: ExploreProgram, { races = true } = {}) {
+    this.#engine = engine;
+    this.#program = program;
+    const { cpu } = engine.world.machine;
+    const memory = memoryWords(cpu);
+    this.#races = races ? new RaceDetector(program.tasks.length, memory.length) : undefined;
+    this.#turnstile = new CheckTurnstile(new Controller(engine.control, memory));
+    if (program.leakFree === true) this.#allocations = countAllocations(cpu);
+    const { outcomes } = program;
+    this.#declared = outcomes && new Set(outcomes.map(({ name }) => name));
+    this.#forbidden = new Set(
+      (outcomes ?? []).filter(({ grade }) => grade === 'FORBIDDEN').map(({ name }) => name),
+    );
+  }
+
+  /** The verdict on the schedule that was just run. @throws FaultlineError if the program is not what it was */
+  judge(): Verdict {
+    const { control } = this.#engine;
+    const end = control[C_END]!;
+    if (end === END_DIVERGED) {
+      throw new FaultlineError(
+        'FAULTLINE_DIVERGED',
+        `${this.#program.name}: the schedule does not fit the program (or the program is not deterministic)`,
+      );
+    }
+    const race = this.#races?.find(control);
+    if (race?.kind === 'use-after-free') return { failure: failureOfRace(this.#program, race) };
+    if (end === END_DONE) {
+      const verdict = this.#judgeEnd();
+      if (verdict.failure !== undefined || race === undefined) return verdict;
+      return { ...verdict, failure: failureOfRace(this.#program, race) };
+    }
+    const failure = this.#judgeStop(end);
+    if (failure !== undefined) return { failure };
+    return race === undefined ? FINE : { failure: failureOfRace(this.#program, race) };
+  }
+
+  // --- it did not end ---
+
+  #judgeStop(end: number): Failure | undefined {
+    switch (end) {
+      case END_DIED:
+        return failureOfError('died', this.#engine.error);
+      case END_DEADLOCK:
+        return this.#stuck('deadlock');
+      case END_LIVELOCK:
+        return this.#stuck('livelock');
+      case END_STEPS:
+        return {
+          kind: 'starvation',
+          message: `no end after ${this.#engine.control[C_STEP]!} steps`,
+          signature: 'starvation',
+        };
+      default:
+        return undefined; // what follows has been seen
+    }
+  }
+
+  #stuck(kind: 'deadlock' | 'livelock'): Failure {
+    const { control, world } = this.#engine;
+    const waits = describeWaits(world.machine.cpu, control, this.#program);
+    const waiting = waits.filter(({ finished }) => !finished);
+    const extent = kind === 'deadlock' && waiting.length < waits.length ? 'partial deadlock' : kind;
+    const text = waiting.map(({ task, doing }) => `${task} ${doing}`).join('; ');
+    return {
+      kind,
+      message: `${extent}: ${text}`,
+      signature: `${extent}: ${withoutNumbers(text)}`,
+      waits: waits.map(({ task, doing }) => `${task} ${doing}`),
+    };
+  }
+
+  // --- it ended ---
+
+  #judgeEnd(): Verdict {
+    const { cpu } = this.#engine.world.machine;
+    const before = cpu.turnstile;
+    cpu.turnstile = this.#turnstile;
+    try {
+      return this.#check();
+    } catch (error) {
+      if (error instanceof FaultlineError) throw error;
+      return { failure: failureOfError('invariant', error) };
+    } finally {
+      cpu.turnstile = before;
+    }
+  }
+
+  #check(): Verdict {
+    const { machine, pointer } = this.#engine.world;
+    const { check, observe } = this.#program;
+    const violated = check?.(machine.cpu, pointer);
+    if (violated !== undefined) return { failure: failureOfInvariant(violated) };
+    const leak = this.#leak();
+    if (leak !== undefined) return { failure: leak };
+    const outcome = observe?.(machine.cpu, pointer);
+    if (outcome === undefined) return FINE;
+    const failure = this.#outcomeFailure(outcome);
+    return failure === undefined ? { outcome } : { outcome, failure };
+  }
+
+  #leak(): Failure | undefined {
+    if (this.#allocations === undefined) return undefined;
+    const { cpu } = this.#engine.world.machine;
+    const lost = describeLeak(cpu, this.#allocations, countAllocations(cpu));
+    if (lost === '') return undefined;
+    return {
+      kind: 'leak',
+      message: `not given back: ${lost}`,
+      signature: `leak: ${withoutNumbers(lost)}`,
+    };
+  }
+
+  #outcomeFailure(outcome: string): Failure | undefined {
+    const kind = 'forbidden';
+    if (this.#forbidden.has(outcome)) {
+      return { kind, message: `outcome '${outcome}'`, signature: `${kind}: ${outcome}` };
+    }
+    if (this.#declared === undefined || this.#declared.has(outcome)) return undefined;
+    const message = `outcome '${outcome}', which the program does not declare`;
+    return { kind, message, signature: `${kind}: ${outcome}` };
+  }
+}
+
+function failureOfRace(program: ExploreProgram, race: Race): Failure {
+  const [first, second] = race.tasks.map((task) => program.tasks[task]?.name ?? `task ${task}`);
+  const [did, does] = race.operations;
+  const [at, then] = race.steps;
+  const message =
+    race.kind === 'race'
+      ? `${first} (${did}, step ${at}) and ${second} (${does}, step ${then}) race for word ${race.word}`
+      : `${second} (${does}, step ${then}) uses word ${race.word}, which ${first} freed at step ${at}`;
+  // the same race, whoever came first in this schedule
+  const sides = [`${first} ${did}`, `${second} ${does}`];
+  if (race.kind === 'race') sides.sort();
+  return { kind: race.kind, message, signature: `${race.kind}: ${sides.join(', ')}`, race };
+}
+
+function failureOfInvariant(message: string): Failure {
+  const invariant = /\bINV-\d+[a-z]?\b/.exec(message)?.[0];
+  return {
+    kind: 'invariant',
+    message,
+    signature: `invariant: ${invariant ?? withoutNumbers(message)}`,
+    ...(invariant === undefined ? {} : { invariant }),
+  };
+}
+
+function failureOfError(kind: 'died' | 'invariant', error: unknown): Failure {
+  const text = error instanceof Error ? error.message : String(error);
+  const isBug = error instanceof Error && error.name === 'KernelBug';
+  const name = error instanceof Error ? error.name : 'exception';
+  const message = isBug ? text : `${name}: ${text}`;
+  if (kind === 'invariant') return failureOfInvariant(message);
+  const { signature, ...rest } = failureOfInvariant(message);
+  return { ...rest, kind, signature: signature.replace('invariant', kind) };
+}
+
+/** What is left of a message that is the same wherever things lie. */
+function withoutNumbers(text: string): string {
+  return text.replace(/\b(?:0x[0-9a-f]+|\d+)\b/gi, '#');
+}

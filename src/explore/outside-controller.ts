@@ -1,0 +1,186 @@
+/**
+ * Another program as the controller: it is told what each task is about to do, and says who goes.
+ *
+ * Protocol   The worker with the virtual engine writes what it asks to stdout, a line of JSON each, and sleeps
+ *            until a reply has been left for it; the main thread reads stdin and leaves replies, in a ring of
+ *            shared words, in order.
+ *
+ * @module
+ */
+import { writeSync } from 'node:fs';
+
+import { FaultlineError } from '../base/bug.js';
+import { sharedIntegers } from '../memory/shared-tables.js';
+import { arrive, awaitArrivals } from '../memory/turn-token.js';
+import { OP_NAMES } from '../memory/turnstile.js';
+import {
+  C_LAST,
+  C_STEP,
+  C_TASKS,
+  RULE_ASK,
+  STATE_READY,
+  T_AT,
+  T_COUNT,
+  T_KIND,
+  T_STATE,
+  TASK_WORDS,
+  TASKS_AT,
+} from './control.js';
+import { bitCount, lowestBit } from './controller.js';
+import { type Engine } from './engine.js';
+import { exploreWithCrew } from './explore-crew.js';
+import { Judge } from './judge.js';
+import { deviationsOf, setPlan } from './plan.js';
+import { findProgram, type ProgramRef } from './program-ref.js';
+import { checkOf, formatSchedule } from './schedule.js';
+import { type VirtualEngine } from './virtual-engine.js';
+
+export const CONTROLLER_SCHEMA = 'faultline.controller/1';
+
+/** Replies. */
+export const CONTROLLER_TASK = 1;
+export const CONTROLLER_AGAIN = 2;
+export const CONTROLLER_END = 3;
+
+/** Replies that may wait to be read. */
+const RING = 1024;
+/** How many have come; then each two words. */
+const R_COUNT = 0;
+const R_FIRST = 2;
+
+/** A session, for the main thread. */
+export interface ControllerSession {
+  /** Leaves a reply. */
+  readonly reply: (kind: number, value: number) => void;
+  /** Resolves when the other program has had enough. */
+  readonly ended: Promise<{ readonly failed: boolean }>;
+}
+
+interface SessionArgs {
+  readonly program: ProgramRef;
+  readonly mutant: string | null;
+  readonly replies: Int32Array;
+}
+
+/** Starts a session on a thread of its own. */
+export function controlFromOutside(
+  program: ProgramRef,
+  options: { readonly mutant?: string; readonly stallMs: number; readonly signal: AbortSignal },
+): ControllerSession {
+  const replies = sharedIntegers(R_FIRST + 2 * RING);
+  const args: SessionArgs = { program, mutant: options.mutant ?? null, replies };
+  let given = 0;
+  const reply = (kind: number, value: number): void => {
+    const at = R_FIRST + 2 * (given++ % RING);
+    replies[at] = kind;
+    replies[at + 1] = value;
+    arrive(replies, R_COUNT);
+  };
+  const ended = exploreWithCrew({
+    program,
+    engine: 'virtual',
+    explorer: { module: 'faultline:explore', entry: 'serveController', args },
+    stallMs: Number.POSITIVE_INFINITY, // it waits for the other program
+    ...(options.mutant !== undefined && { mutant: options.mutant }),
+  }) as Promise<{ failed: boolean }>;
+  options.signal.addEventListener('abort', () => {
+    reply(CONTROLLER_END, 0);
+  });
+  return { reply, ended };
+}
+
+/** The session has been ended from outside. */
+class SessionEnded extends Error {
+  override readonly name = 'SessionEnded';
+}
+
+/** The worker's side. */
+export async function serveController(
+  engine: Engine,
+  { program: ref, mutant, replies }: SessionArgs,
+): Promise<{ failed: boolean }> {
+  const program = await findProgram(ref);
+  const { control } = engine;
+  const judge = new Judge(engine, program);
+  let read = 0;
+  const nextReply = (): readonly [number, number] => {
+    awaitArrivals(replies, R_COUNT, read + 1);
+    const at = R_FIRST + 2 * (read++ % RING);
+    const kind = replies[at]!;
+    if (kind === CONTROLLER_END) throw new SessionEnded();
+    return [kind, replies[at + 1]!];
+  };
+  let schedule = 0;
+  let failed = false;
+  tell({
+    type: 'start',
+    schema: CONTROLLER_SCHEMA,
+    program: program.name,
+    title: program.title,
+    mutant,
+    tasks: program.tasks.map(({ name }) => name),
+  });
+  (engine as VirtualEngine).controller.ask = (enabled) => {
+    tell({ type: 'choose', schedule, ...choiceOf(control, enabled) });
+    const [kind, task] = nextReply();
+    if (kind === CONTROLLER_TASK && ((enabled >> task) & 1) !== 0) return task;
+    const what = kind === CONTROLLER_TASK ? `task ${task} cannot go` : 'the schedule is not done';
+    throw new FaultlineError('FAULTLINE_BAD_CONTROLLER', `--controller stdio: ${what}`);
+  };
+  try {
+    for (;;) {
+      schedule++;
+      setPlan(control, { rule: RULE_ASK });
+      engine.run();
+      if (engine.error instanceof SessionEnded || engine.error instanceof FaultlineError) {
+        throw engine.error;
+      }
+      const verdict = judge.judge();
+      failed ||= verdict.failure !== undefined;
+      const steps = control[C_STEP]!;
+      const text = formatSchedule({
+        program: program.name,
+        mutants: mutant === null ? [] : [mutant],
+        deviations: deviationsOf(control),
+        check: checkOf(control),
+      });
+      engine.restore();
+      tell({
+        type: 'end',
+        schedule,
+        steps,
+        outcome: verdict.outcome ?? null,
+        failure: verdict.failure ?? null,
+        string: text,
+      });
+      const [kind] = nextReply();
+      if (kind !== CONTROLLER_AGAIN) {
+        throw new FaultlineError(
+          'FAULTLINE_BAD_CONTROLLER',
+          '--controller stdio: the schedule is done: {"again":true} or {"end":true}',
+        );
+      }
+    }
+  } catch (error) {
+    if (error instanceof SessionEnded) return { failed };
+    throw error;
+  }
+}
+
+/** Who can go, and what each task would do. */
+function choiceOf(control: Int32Array, enabled: number): object {
+  const tasks: number[] = [];
+  for (let rest = enabled; bitCount(rest) > 0; rest &= rest - 1) tasks.push(lowestBit(rest));
+  const pending = [];
+  for (let task = 0; task < control[C_TASKS]!; task++) {
+    const t = TASKS_AT + task * TASK_WORDS;
+    if (control[t + T_STATE] !== STATE_READY) continue;
+    const operation = OP_NAMES[control[t + T_KIND]!];
+    pending.push({ task, operation, at: control[t + T_AT], words: control[t + T_COUNT] });
+  }
+  return { step: control[C_STEP], last: control[C_LAST], enabled: tasks, pending };
+}
+
+function tell(message: object): void {
+  writeSync(1, `${JSON.stringify(message)}\n`);
+}

@@ -1,0 +1,121 @@
+/**
+ * Results of `faultline explore` as people read them.
+ *
+ * @module
+ */
+import Table from 'cli-table3';
+
+import { type ExploreProgram } from '../explore/program.js';
+import { type ExploreReport, type FailureReport, type StrategyReport } from '../explore/report.js';
+import { countOf, formatCount } from './format.js';
+
+interface Look {
+  readonly color: boolean;
+  readonly width: number;
+}
+
+/** What was explored and how, how it ended, and the failure in full. */
+export function exploreText(report: ExploreReport, look: Look): string {
+  const parts = [headline(report), strategyTable(report, look)];
+  if (report.outcomes.length > 0) parts.push(outcomeTable(report, look));
+  for (const failure of report.failures) parts.push(failureText(failure));
+  parts.push(verdict(report));
+  return parts.join('\n\n');
+}
+
+function headline({ program, title, tasks, mutant, engine, seed }: ExploreReport): string {
+  const planted = mutant === null ? '' : `, with mutant ${mutant}`;
+  return `${program}: ${title}\n${countOf(tasks.length, 'task')} (${tasks.join(', ')})${planted}; ${engine} engine, seed ${seed}`;
+}
+
+function strategyTable({ strategies }: ExploreReport, look: Look): string {
+  const table = newTable(
+    ['strategy', 'schedules', '/s', 'steps', 'covered'],
+    ['left', 'right', 'right', 'right', 'left'],
+    look,
+  );
+  for (const row of strategies) {
+    table.push([
+      row.strategy,
+      formatCount(row.schedules),
+      formatCount(row.seconds > 0 ? row.schedules / row.seconds : 0),
+      formatCount(row.schedules === 0 ? 0 : row.steps / row.schedules),
+      coverage(row),
+    ]);
+  }
+  const notes = strategies.flatMap(({ strategy, notes: said }) =>
+    said.map((note) => `${strategy}: ${note}`),
+  );
+  return [table.toString(), ...notes].join('\n');
+}
+
+function coverage({ exhausted, preemptionBound, notes }: StrategyReport): string {
+  if (exhausted) return 'exhausted: every schedule';
+  const bound =
+    preemptionBound === null ? '' : `all with ${countOf(preemptionBound, 'preemption')} or fewer`;
+  const [note] = notes;
+  return bound || (note === undefined ? 'a sample' : 'a sample, see below');
+}
+
+function outcomeTable({ outcomes }: ExploreReport, look: Look): string {
+  const total = outcomes.reduce((sum, { count }) => sum + count, 0);
+  const table = newTable(
+    ['outcome', 'schedules', 'share', 'grade', ''],
+    ['left', 'right', 'right', 'left', 'left'],
+    look,
+  );
+  for (const { name, count, grade, description } of outcomes) {
+    const share = total === 0 ? '-' : `${((100 * count) / total).toFixed(2)} %`;
+    table.push([name, formatCount(count), share, grade, description]);
+  }
+  return table.toString();
+}
+
+function newTable(
+  head: string[],
+  colAligns: ('left' | 'right')[],
+  { color }: Look,
+): InstanceType<typeof Table> {
+  return new Table({
+    head,
+    colAligns,
+    style: { head: color ? ['bold'] : [], border: color ? ['grey'] : [], compact: true },
+  });
+}
+
+/** A failure: what, how it was found, why, how it went, and how to see it again. */
+export function failureText(failure: FailureReport): string {
+  const lines = [
+    `FAILED (${failure.kind}): ${failure.message}`,
+    `found by ${failure.foundBy} after ${countOf(failure.foundAfter, 'schedule')} (${failure.foundAfterSeconds.toFixed(3)} s), with ${countOf(failure.foundPreemptions, 'preemption')}; made small: ${countOf(failure.preemptions, 'preemption')}`,
+    ...failure.criticalPairs,
+    '',
+    failure.diagram,
+    '',
+    `replay: ${failure.replay}`,
+  ];
+  return lines.join('\n');
+}
+
+function verdict(report: ExploreReport): string {
+  const { failures, exhausted, interrupted, schedules, seconds, schedulesPerSecond } = report;
+  const seen = `${formatCount(schedules)} schedules in ${seconds.toFixed(1)} s, ${formatCount(schedulesPerSecond)}/s`;
+  if (failures.length > 0) return `FAILURE: ${failures[0]?.message ?? ''} (${seen})`;
+  if (interrupted) return `interrupted; no failure until then (${seen})`;
+  if (exhausted) return `SUCCESS: exhausted, no schedule fails (${seen})`;
+  const bound =
+    report.preemptionBound === null
+      ? ''
+      : `; complete up to ${countOf(report.preemptionBound, 'preemption')}`;
+  return `SUCCESS: no failure found, which is no proof${bound} (${seen})`;
+}
+
+/** The programs there are. */
+export function programTable(programs: readonly ExploreProgram[], color: boolean): string {
+  const table = newTable(['program', 'tasks', 'what it asks'], ['left', 'right', 'left'], {
+    color,
+    width: Number.POSITIVE_INFINITY,
+  });
+  for (const { name, tasks, title } of programs) table.push([name, tasks.length, title]);
+  return table.toString();
+}
