@@ -43,6 +43,7 @@ export * as svmEngine from './drivers/svm/engine.js';
 export { deviceClearRange, deviceFence, deviceMapRange } from './drivers/svm/page-table.js';
 export { type SvmTotals, svmTotals } from './drivers/svm/stats.js';
 export { SvmContext, SvmDevice, SvmEngine, SvmRequest } from './drivers/svm/types.js';
+export { TASKS_MAX } from './explore/control.js';
 export { type ExploreOptions, exploreProgram } from './explore/explore-program.js';
 export {
   defineProgram,

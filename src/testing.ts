@@ -9,7 +9,7 @@
  *
  * @module
  */
-import { exploreProgram, type ExploreOptions, type ExploreReport } from 'faultline';
+import { type ExploreOptions, exploreProgram, type ExploreReport } from 'faultline';
 
 /** How `explore` explores, and what it insists on. */
 export interface ExploreTestOptions extends ExploreOptions {

@@ -5,6 +5,5 @@
  * @module
  */
 export * from './index.js';
-export { PLANTED_BUGS, SOUND_COUNTER } from './explore/programs/planted.js';
-export { randomToy, toyProgram } from './explore/programs/toy.js';
 export { Cpu as VirtualCpu } from './machine/cpu.js';
+export { programNamed } from './explore/programs/registry.js';

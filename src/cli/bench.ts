@@ -40,11 +40,11 @@ import {
   SWEEPABLE,
   type SweepOption,
 } from './bench-points.js';
-import { loadDriver } from './user-module.js';
 import { untilInterrupted } from './interrupt.js';
 import { badOptions, fileName, integer, oneOf, real } from './options.js';
 import { checkJsonTarget, outputWidth, say, wantsColor, writeJson } from './output.js';
 import { runReplay } from './replay-strace.js';
+import { loadDriver } from './user-module.js';
 
 export interface BenchCommandOptions extends GivenValues {
   readonly sweep?: readonly SweepOption[];

@@ -6,10 +6,9 @@
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-import { type ExploreProgram, type SvmDriver } from 'faultline';
+import { type ExploreProgram, type SvmDriver, TASKS_MAX } from 'faultline';
 
 import { reasonOf } from '../base/reason.js';
-import { TASKS_MAX } from '../explore/control.js';
 
 /** Why a module cannot be used, and on which line of it, if that is known. */
 export interface ModuleProblem {
@@ -21,10 +20,7 @@ export interface ModuleProblem {
 export type ModuleKind = 'driver' | 'program';
 
 /** Loads a module; what is wrong with it, or undefined. */
-export async function problemOf(
-  url: string,
-  kind: ModuleKind,
-): Promise<ModuleProblem | undefined> {
+export async function problemOf(url: string, kind: ModuleKind): Promise<ModuleProblem | undefined> {
   try {
     const exported = ((await import(url)) as Readonly<Record<string, unknown>>)[kind];
     const message = CHECKS[kind](exported);
@@ -42,7 +38,8 @@ const CHECKS: Readonly<Record<ModuleKind, (exported: unknown) => string | undefi
 };
 
 function problemOfProgram(program: unknown): string | undefined {
-  if (typeof program !== 'object' || program === null) return "it exports no object named 'program'";
+  if (typeof program !== 'object' || program === null)
+    return "it exports no object named 'program'";
   const { name, title, tasks, setup, check, observe } = program as Partial<
     Record<keyof ExploreProgram, unknown>
   >;

@@ -14,10 +14,10 @@
 import { createInterface } from 'node:readline';
 
 import {
+  controlFromOutside,
   CONTROLLER_AGAIN,
   CONTROLLER_END,
   CONTROLLER_TASK,
-  controlFromOutside,
   EXIT_GOOD,
   EXIT_USAGE,
   EXIT_VIOLATION,

@@ -22,9 +22,9 @@ import { countOf } from '../report/format.js';
 import { startProgress } from '../report/progress.js';
 import { straceReport } from '../report/strace-table.js';
 import { type BenchCommandOptions } from './bench.js';
-import { loadDriver } from './user-module.js';
 import { untilInterrupted } from './interrupt.js';
 import { checkJsonTarget, say, wantsColor, writeJson } from './output.js';
+import { loadDriver } from './user-module.js';
 
 /** Device threads and devices where no option says otherwise. */
 const DEFAULT_FAULT_THREADS = 2;

@@ -111,7 +111,8 @@ function replayText({
   for (const { signature, count } of failures) {
     lines.push(`${engine} engine: failed ${count} of ${countOf(times, 'time')} (${signature})`);
   }
-  if (failures.length === 0) lines.push(`${engine} engine: no failure; ended as ${outcomes.join(', ')}`);
+  if (failures.length === 0)
+    lines.push(`${engine} engine: no failure; ended as ${outcomes.join(', ')}`);
   if (sameTrace !== times) {
     lines.push(
       `note: ${times - sameTrace} of ${countOf(times, 'run')} differed from the recorded one: the code has changed since`,

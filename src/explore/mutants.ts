@@ -64,7 +64,7 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'M-remove-unlocked',
     NOTIFIER,
     ['remove-free', 'lt-17'],
-    'a removal looks at the sequence without the lock, and returns while the last end uses the interval',
+    'a removal looks at the sequence without the lock, and returns while the last end still uses the interval',
   ),
   mutant(
     numbers.M_8,

@@ -29,7 +29,7 @@ import {
 import { bitCount, lowestBit } from './controller.js';
 import { type Engine } from './engine.js';
 import { exploreWithCrew } from './explore-crew.js';
-import { Judge } from './judge.js';
+import { Judge, type Verdict } from './judge.js';
 import { deviationsOf, setPlan } from './plan.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
 import { checkOf, formatSchedule } from './schedule.js';
@@ -125,46 +125,47 @@ export async function serveController(
     const [kind, task] = nextReply();
     if (kind === CONTROLLER_TASK && ((enabled >> task) & 1) !== 0) return task;
     const what = kind === CONTROLLER_TASK ? `task ${task} cannot go` : 'the schedule is not done';
-    throw new FaultlineError('FAULTLINE_BAD_CONTROLLER', `--controller stdio: ${what}`);
+    throw badController(what);
   };
   try {
     for (;;) {
       schedule++;
       setPlan(control, { rule: RULE_ASK });
       engine.run();
-      if (engine.error instanceof SessionEnded || engine.error instanceof FaultlineError) {
-        throw engine.error;
-      }
+      const { error } = engine;
+      if (error instanceof SessionEnded || error instanceof FaultlineError) throw error;
       const verdict = judge.judge();
       failed ||= verdict.failure !== undefined;
-      const steps = control[C_STEP]!;
-      const text = formatSchedule({
-        program: program.name,
-        mutants: mutant === null ? [] : [mutant],
-        deviations: deviationsOf(control),
-        check: checkOf(control),
-      });
+      tell({ type: 'end', schedule, ...endOf(control, program.name, mutant, verdict) });
       engine.restore();
-      tell({
-        type: 'end',
-        schedule,
-        steps,
-        outcome: verdict.outcome ?? null,
-        failure: verdict.failure ?? null,
-        string: text,
-      });
-      const [kind] = nextReply();
-      if (kind !== CONTROLLER_AGAIN) {
-        throw new FaultlineError(
-          'FAULTLINE_BAD_CONTROLLER',
-          '--controller stdio: the schedule is done: {"again":true} or {"end":true}',
-        );
+      if (nextReply()[0] !== CONTROLLER_AGAIN) {
+        throw badController('the schedule is done: {"again":true} or {"end":true}');
       }
     }
   } catch (error) {
     if (error instanceof SessionEnded) return { failed };
     throw error;
   }
+}
+
+function badController(what: string): FaultlineError {
+  return new FaultlineError('FAULTLINE_BAD_CONTROLLER', `--controller stdio: ${what}`);
+}
+
+/** How a schedule ended. */
+function endOf(
+  control: Int32Array,
+  program: string,
+  mutant: string | null,
+  { outcome, failure }: Verdict,
+): object {
+  const string = formatSchedule({
+    program,
+    mutants: mutant === null ? [] : [mutant],
+    deviations: deviationsOf(control),
+    check: checkOf(control),
+  });
+  return { steps: control[C_STEP], outcome: outcome ?? null, failure: failure ?? null, string };
 }
 
 /** Who can go, and what each task would do. */

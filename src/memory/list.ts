@@ -4,8 +4,8 @@
  * Kernel     include/linux/list.h
  * Protocol   A head is a node that belongs to no entry; an empty list is a head that points at itself.
  *            Entries embed a node and are found again with `containerOf`.
- * Ordering   None: the lock of the list's owner must be held. Only whether a list is empty may be asked
- *            without it, by readOnce of the head's `next`: so `next` is stored by writeOnce.
+ * Ordering   None: the lock of the list's owner must be held. A look at whether a list is empty may do
+ *            without (waitqueueActive): so what may be a head's `next` is stored by writeOnce, as in Linux.
  *
  * @module
  */

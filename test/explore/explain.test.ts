@@ -55,6 +55,18 @@ describe('a failing schedule, made small', () => {
     assert.equal(explained('relay').told.preemptions, 4);
   });
 
+  test('of LT-5 with M-4 has at most three, and names the sequence', () => {
+    const { told, again } = explained('lt-5+M-4');
+    assert.ok(told.preemptions <= 3, told.schedule);
+    assert.match(told.schedule, /^lt-5\+M-4@/);
+    assert.match(told.failure.message, /INV-20/);
+    assert.match(
+      told.sentence ?? '',
+      /CPU0 writes mmu_interval_notifier\.invalidateSeq of world\.interval before CPU1 reads it/,
+    );
+    assert.ok(again.every(({ isSameRun }) => isSameRun));
+  });
+
   test('has no more operations than the mistake needs', () => {
     const { tasks, schedule } = explained('busyUpdate').told;
     assert.deepEqual(

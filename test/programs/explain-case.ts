@@ -1,5 +1,5 @@
 /**
- * Explains the failure of a toy, in a process of the turnstile build:
+ * Explains the failure of a toy, or of PROGRAM+MUTANT, in a process of the turnstile build:
  *
  *   node --conditions=faultline-turnstile explain-case.js NAME [--runs=N]
  *
@@ -9,24 +9,33 @@
  */
 import { exploration } from 'faultline';
 
-import { findFailure, rewritten, subjectsOf } from '../support/explain-subject.js';
+import { findFailure, ownProgram, rewritten, subjectsOf } from '../support/explain-subject.js';
 
 const { allOperations, explain, minimise, perfettoTrace, renderExplanation } = exploration;
 
 const TOYS = new URL('explore-toys.js', import.meta.url).href;
 
 const name = process.argv[2] ?? '';
-const plain = (await import(TOYS)) as Record<string, exploration.ExploreProgram>;
-const copies = await rewritten(TOYS);
-const program = plain[name];
-const copy = copies[name];
-if (program === undefined || copy === undefined) throw new Error(`no toy is called ${name}`);
+/** A toy, or one of the kernel's own programs; as it is, and rewritten. */
+async function load(
+  called: string,
+): Promise<readonly [exploration.ExploreProgram, exploration.ExploreProgram]> {
+  const toys = (await import(TOYS)) as Record<string, exploration.ExploreProgram>;
+  const [toy, copy] = [toys[called], (await rewritten(TOYS))[called]];
+  return toy !== undefined && copy !== undefined ? [toy, copy] : ownProgram(called);
+}
 
-const subjectFor = subjectsOf(program, copy);
+const [called = '', ...mutants] = name.split('+');
+const [program, copy] = await load(called);
+const mutant = mutants.map((one) => exploration.findMutant(one).number)[0] ?? 0;
+const subjectFor = subjectsOf(program, copy, mutant);
 const whole = subjectFor(allOperations(program));
 const found = findFailure(whole);
 const runs = process.argv.find((argument) => argument.startsWith('--runs='))?.slice(7);
-const effort = runs === undefined ? {} : { runs: Number(runs), runsPerOperation: Number(runs) };
+const effort = {
+  mutants,
+  ...(runs === undefined ? {} : { runs: Number(runs), runsPerOperation: Number(runs) }),
+};
 const smallest = minimise(subjectFor, allOperations(program), found, effort);
 const told = explain(subjectFor, program, found, effort);
 const all = explain(subjectFor, program, found, { ...effort, all: true, width: 140 });

@@ -3,45 +3,40 @@
  *
  * @module
  */
-import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
-
 import { exploration, FaultlineError, KernelBug } from 'faultline';
-
-import { rewrite } from '../../src/explore/rewrite.js';
 
 const { control: words, programWith, setPlan, VirtualEngine } = exploration;
 
 type ExploreProgram = exploration.ExploreProgram;
 type Exports = Readonly<Record<string, unknown>>;
 
-const ROOT = new URL('../../../', import.meta.url);
-const VIRTUAL = new URL('dist/kernel.virtual.js', ROOT).href;
-const PRIMITIVES = ['read', 'readOnce', 'write', 'writeOnce', 'fetchAdd'];
-
 /** The rewritten kernel. */
-export const virtualKernel = (await import(VIRTUAL)) as Exports &
+const kernel = (await import('faultline/virtual')) as unknown as Exports &
   ConstructorParameters<typeof VirtualEngine>[2];
 
 /** A module of programs, rewritten over the rewritten kernel. */
 export async function rewritten(url: string): Promise<Record<string, ExploreProgram>> {
-  const generators = Object.entries(virtualKernel).flatMap(([name, value]) =>
-    typeof value === 'function' && value.constructor.name === 'GeneratorFunction' ? [name] : [],
-  );
-  const { code } = rewrite(readFileSync(fileURLToPath(url), 'utf8'), {
-    primitives: new Map(PRIMITIVES.map((name) => [name, name])),
-    generators: new Set(generators),
-  });
-  const text = code.replaceAll(/from 'faultline'/g, `from '${VIRTUAL}'`);
-  const dataUrl = `data:text/javascript,${encodeURIComponent(`${text}\n//# sourceURL=${url}`)}`;
-  return (await import(dataUrl)) as Record<string, ExploreProgram>;
+  const modules = new exploration.VirtualModules(kernel);
+  return (await modules.load(url)) as Record<string, ExploreProgram>;
+}
+
+/** A program of the kernel's own, and its rewritten copy. */
+export async function ownProgram(name: string): Promise<[ExploreProgram, ExploreProgram]> {
+  const find = kernel['findProgram'] as (ref: { name: string }) => Promise<ExploreProgram>;
+  const program = exploration.programNamed(name);
+  if (program === undefined) throw new Error(`no program is called ${name}`);
+  return [program, await find({ name })];
 }
 
 /** Makes subjects of a program and its rewritten copy. */
-export function subjectsOf(program: ExploreProgram, copy: ExploreProgram): exploration.SubjectFor {
+export function subjectsOf(
+  program: ExploreProgram,
+  copy: ExploreProgram,
+  mutant = 0,
+): exploration.SubjectFor {
   return (operations) => {
     const left = programWith(program, operations);
-    const engine = new VirtualEngine(left, programWith(copy, operations), virtualKernel);
+    const engine = new VirtualEngine(left, programWith(copy, operations), kernel, mutant);
     return {
       program: left,
       engine,
@@ -89,7 +84,7 @@ function judge(
  * Of `seeds` random schedules, the failing one with the most switches. Every other schedule lets tasks run
  * on for longer (POS), which some mistakes need.
  */
-export function findFailure(subject: exploration.Subject, seeds = 1000): exploration.Deviation[] {
+export function findFailure(subject: exploration.Subject, seeds = 5000): exploration.Deviation[] {
   let found: exploration.Deviation[] | undefined;
   for (let seed = 1; seed <= seeds; seed++) {
     const random = Math.imul(seed, 0x9e3779b1) | 1;

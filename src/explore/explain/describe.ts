@@ -94,10 +94,23 @@ export function describePair(
   return { first, second, name, sentence, isLock };
 }
 
-/** All pairs in one sentence: those of data, or of locks if there are no others. */
-export function describePairs(pairs: readonly CriticalPair[]): string | undefined {
+/** Those of data, or of locks if there are no others; each sentence once. */
+export function decisivePairs(pairs: readonly CriticalPair[]): CriticalPair[] {
   const ofData = pairs.filter(({ isLock }) => !isLock);
-  const sentences = [...new Set((ofData.length > 0 ? ofData : pairs).map((pair) => pair.sentence))];
+  const distinct = new Map<string, CriticalPair>();
+  for (const pair of ofData.length > 0 ? ofData : pairs) {
+    if (!distinct.has(pair.sentence)) distinct.set(pair.sentence, pair);
+  }
+  return [...distinct.values()];
+}
+
+/** All pairs in one sentence. Where two are about the same word, it says which steps it means. */
+export function describePairs(pairs: readonly CriticalPair[]): string | undefined {
+  const told = decisivePairs(pairs);
+  const sentences = told.map(({ name, sentence, first, second }) => {
+    const isOnlyOne = told.every((other) => other.first === first || other.name !== name);
+    return isOnlyOne ? sentence : `${sentence} (steps ${first}, ${second})`;
+  });
   return sentences.length === 0 ? undefined : `fails iff ${sentences.join(' and ')}`;
 }
 

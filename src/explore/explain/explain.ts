@@ -99,14 +99,14 @@ function explainAsIs(
     program: program.name,
     title: program.title,
     mutants: options.mutants ?? [],
-    failure,
+    failure: { ...failure, message: withNames(failure.message, names) },
     schedule,
     replay: replayLine(schedule),
     preemptions,
     tasks: subject.program.tasks.map(({ name, operations: left }, task) => ({
       name,
       operations: left.map((operation) => operation.name),
-      end: ends[task]!,
+      end: left.length === 0 ? 'has nothing to do' : ends[task]!,
     })),
     criticalPairs: pairs,
     sentence: describePairs(pairs),
@@ -114,6 +114,11 @@ function explainAsIs(
     switches,
   };
   return { ...told, diagram: renderDiagram(told, options) };
+}
+
+/** A message that names words by their numbers, with what they are called. */
+function withNames(message: string, names: Names): string {
+  return message.replace(/\bword (\d+)\b/g, (_, at: string) => names.of(Number(at)).path);
 }
 
 function scheduleOf(

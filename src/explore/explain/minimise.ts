@@ -31,9 +31,9 @@ import { conflictsOf, type Step, stepsOf } from './trace.js';
 
 /** How hard to try. */
 export interface MinimiseOptions {
-  /** Runs for each operation that might be left out; by default 3000. */
+  /** Runs for each operation that might be left out; by default 1000. */
   readonly runsPerOperation?: number;
-  /** Runs for the schedule; by default 60 000. */
+  /** Runs of a search for a schedule with fewer preemptions; by default 30 000. */
   readonly runs?: number;
 }
 
@@ -48,8 +48,10 @@ export interface Minimised {
   readonly runs: number;
 }
 
-const RUNS_PER_OPERATION = 3000;
-const RUNS = 60_000;
+const RUNS_PER_OPERATION = 1000;
+const RUNS = 30_000;
+/** Runs for making a schedule smaller where it stands. */
+const REDUCTION_RUNS = 5000;
 /** Preemptions that are searched for a smaller program. */
 const PREEMPTIONS_MAX = 3;
 
@@ -175,7 +177,7 @@ class Minimiser {
 
   /** Leaves stretches out, or moves them forward, many at a time and then fewer. */
   #reduce(subject: Subject, run: Run): Run {
-    const budget = { left: this.#runs };
+    const budget = { left: REDUCTION_RUNS };
     let best = run;
     let stretches = this.#stretches(subject, best);
     for (let size = Math.ceil(stretches.length / 2); size >= 1;) {
@@ -194,7 +196,7 @@ class Minimiser {
       }
       if (best === before || size > 1) size = size === 1 ? 0 : Math.ceil(size / 2);
     }
-    this.runs += this.#runs - budget.left;
+    this.runs += REDUCTION_RUNS - budget.left;
     return best;
   }
 

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { decisivePairs } from './describe.js';
 import { type CriticalPair, type ExplainedStep, type Explanation } from './explanation.js';
 import { shortPlace } from './sites.js';
 
@@ -31,17 +32,11 @@ export function renderExplanation(told: Explanation): string {
 }
 
 function sentenceLines({ criticalPairs: pairs, steps }: Explanation): string[] {
-  if (pairs.length === 0) return [];
-  const ofData = pairs.filter(({ isLock }) => !isLock);
-  const shown = ofData.length > 0 ? ofData : pairs;
-  const seen = new Set<string>();
-  const lines: string[] = [];
-  for (const pair of shown) {
-    if (seen.has(pair.sentence)) continue;
-    lines.push(`${seen.size === 0 ? 'fails iff' : '      and'} ${pair.sentence}`);
-    lines.push(`          ${placesOf(pair, steps)}`);
-    seen.add(pair.sentence);
-  }
+  if (pairs.length === 0) return ['no two operations decide it alone', ''];
+  const lines = decisivePairs(pairs).flatMap((pair, i) => [
+    `${i === 0 ? 'fails iff' : '      and'} ${pair.sentence}`,
+    `          ${placesOf(pair, steps)}`,
+  ]);
   return [...lines, ''];
 }
 

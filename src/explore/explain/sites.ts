@@ -23,9 +23,12 @@ const FRAME =
   /^at (?:async )?(?:(.+?) (?:\[as [^\]]+\] )?\()?((?:file:\/\/|\/)[^\s()]+):(\d+):(\d+)\)?$/;
 /** The folder that a bundle or a compiled file is in, with a folder `dist` in between. */
 const ROOT = /^(.*\/)dist\/(?:kernel[\w.-]*\.js|src\/|test\/)/;
-/** Code that only does what it is told, by a caller that matters. */
+/**
+ * Code that only does what it is told, by a caller that matters. What has no source is the door as the
+ * modules of users see it (rewrite.ts).
+ */
 const MACHINERY =
-  /^src\/(?:memory\/|debug\/|explore\/(?!programs\/)|machine\/(?:arch-spinlock|sched)\.ts|sync\/spinlock\.ts)/;
+  /^dist\/|^src\/(?:memory\/|debug\/|explore\/(?!programs\/)|machine\/(?:arch-spinlock|sched)\.ts|sync\/spinlock\.ts)/;
 
 /** Reads stacks; keeps the maps that it has read. */
 export function siteReader(): SiteReader {
@@ -64,7 +67,7 @@ export function actingSites(sites: readonly Site[], modelsLocks: boolean): Site[
     ({ file }) => !MACHINERY.test(file) || (!modelsLocks && file.endsWith('spinlock.ts')),
   );
   if (acting.length > 0) return acting;
-  return sites.filter(({ file }) => !/^src\/(?:memory|explore)\//.test(file));
+  return sites.filter(({ file }) => !/^dist\/|^src\/(?:memory|explore)\//.test(file));
 }
 
 /** `mmu-interval-notifier.ts:107`. */

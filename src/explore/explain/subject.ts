@@ -26,7 +26,10 @@ export interface Subject {
   /** With those operations only that are left. */
   readonly program: ExploreProgram;
   readonly engine: VirtualEngine;
-  /** Runs the plan, judges how it ended and restores; the trace stays in the engine's control block. */
+  /**
+   * Runs the plan, judges how it ended and restores; the trace stays in the engine's control block. A plan
+   * that asks for a task that cannot go (END_DIVERGED) has not failed.
+   */
   readonly fails: (plan: Plan) => Failure | undefined;
 }
 
@@ -55,7 +58,5 @@ export function recordRun(subject: Subject, deviations: readonly Deviation[]): R
   const { engine } = subject;
   subject.fails({ deviations });
   setPlan(engine.control, { deviations, stepLimit: engine.control[C_STEP_LIMIT]! });
-  if (engine.record !== undefined) return engine.record();
-  engine.run();
-  return [];
+  return engine.record();
 }

@@ -71,6 +71,7 @@ function plant(
     title: `a planted bug: ${kind}`,
     tasks: tasks.map((run, i) => task(`task ${i}`, run)),
     ramBytes: 32 * 4096,
+    isBroken: true,
     setup,
     ...more,
   });
@@ -175,12 +176,15 @@ function freeThing(cpu: Cpu, at: number): void {
 function publishThing(cpu: Cpu, at: number): void {
   const world = at as World;
   const thing = kzalloc(cpu, Thing);
+  exchange(cpu, world, World.other, 1);
   if (readOnce(cpu, world, World.flag) !== 0) kfree(cpu, Thing, thing);
   else exchange(cpu, world, World.slot, thing);
 }
 
+/** Waits until both are about equally far. */
 function closeSlot(cpu: Cpu, at: number): void {
   const world = at as World;
+  while (readOnce(cpu, world, World.other) === 0) relax(cpu);
   exchange(cpu, world, World.flag, 1);
   const thing: Thing = exchange(cpu, world, World.slot, 0 as Thing);
   if (thing !== 0) kfree(cpu, Thing, thing);

@@ -9,6 +9,7 @@ import { completion, completionTimeout } from './completion.js';
 import { DEFERRED_PROGRAMS } from './deferred.js';
 import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.js';
 import { osq } from './osq.js';
+import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
 import { randomProgram } from './random.js';
 import { refcount } from './refcount.js';
 import { RETRY_PROGRAMS } from './retry.js';
@@ -16,6 +17,7 @@ import { RWSEM_PROGRAMS } from './rwsem.js';
 import { seqcount, seqlock } from './seqcount.js';
 import { spinlock } from './spinlock.js';
 import { lt18 } from './sync-point.js';
+import { toyNamed } from './toy.js';
 import { validFlag } from './valid-flag.js';
 import { waitQueue } from './wait-queue.js';
 
@@ -42,7 +44,14 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   ...SPACE_PROGRAMS,
 ];
 
-/** The program of that name; `random-N` is drawn with N as its seed. */
+/** What tests the explorer itself: programs with a planted bug each, and one without. */
+const TESTS: readonly ExploreProgram[] = [
+  ...PLANTED_BUGS.map(({ program }) => program),
+  SOUND_COUNTER,
+];
+
+/** The program of that name; `random-N` and `toy-N` are drawn with N as their seed. */
 export function programNamed(name: string): ExploreProgram | undefined {
-  return PROGRAMS.find((program) => program.name === name) ?? randomProgram(name);
+  const shipped = [...PROGRAMS, ...TESTS].find((program) => program.name === name);
+  return shipped ?? toyNamed(name) ?? randomProgram(name);
 }

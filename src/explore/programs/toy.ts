@@ -165,8 +165,14 @@ function observeToy(cpu: Cpu, world: ToyWorld, tasks: readonly (readonly ToyOp[]
   return `${values.join(' ')} | ${seen.join(' | ')}`;
 }
 
+/** The toy `toy-N`; undefined for other names. */
+export function toyNamed(name: string): ExploreProgram | undefined {
+  const seed = /^toy-(\d{1,9})$/.exec(name)?.[1];
+  return seed === undefined ? undefined : randomToy(Number(seed));
+}
+
 /** A toy from a seed: two or three tasks of two to four operations. */
-export function randomToy(seed: number): ExploreProgram {
+function randomToy(seed: number): ExploreProgram {
   const random = mulberry(seed);
   const tasks = 2 + random(2);
   const longest = tasks === 2 ? 4 : 3;

@@ -4,6 +4,7 @@
  * @module
  */
 import { FaultlineError } from '../../base/bug.js';
+import { type StrategyName } from '../report.js';
 import { BoundedSearch } from './bounded.js';
 import { FullSearch } from './dfs.js';
 import { PartialOrderReduction } from './dpor.js';
@@ -19,9 +20,7 @@ const STRATEGIES = {
   bounded: BoundedSearch,
   dpor: PartialOrderReduction,
   dfs: FullSearch,
-} as const;
-
-export type StrategyName = keyof typeof STRATEGIES;
+} as const satisfies Record<StrategyName, new (options: StrategyOptions) => Strategy>;
 
 export const STRATEGY_NAMES = Object.keys(STRATEGIES) as readonly StrategyName[];
 
