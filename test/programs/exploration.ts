@@ -9,11 +9,12 @@
  *
  * @module
  */
-import { exploration } from 'faultline';
-
-import type { ExploreProgram } from '../../src/explore/program.js';
-import type { VirtualEngine, VirtualKernel } from '../../src/explore/virtual-engine.js';
-import { OP_ALLOC, OP_FREE } from '../../src/memory/turnstile.js';
+import * as control from '../../src/explore/control.js';
+import { Judge } from '../../src/explore/judge.js';
+import { findMutant } from '../../src/explore/mutants.js';
+import { setPlan } from '../../src/explore/plan.js';
+import type { VirtualEngine } from '../../src/explore/virtual-engine.js';
+import { VirtualPrograms } from '../../src/explore/virtual-program.js';
 
 /** What to explore. */
 export interface Request {
@@ -41,17 +42,8 @@ export interface Answer {
   readonly different: number;
 }
 
-interface RewrittenKernel extends VirtualKernel {
-  readonly programNamed: (name: string) => ExploreProgram | undefined;
-}
-
-const { control, findMutant, programNamed, setPlan } = exploration;
-const rewrittenUrl = new URL('../../kernel.virtual.js', import.meta.url).href;
-const rewritten = (await import(rewrittenUrl)) as RewrittenKernel;
-
 const STEP_LIMIT = 10_000;
 const CHANGE_POINTS_MAX = 4;
-const ENDS = ['', 'done', 'deadlock', 'livelock', 'too many steps', 'died', 'seen', 'diverged'];
 
 /** Numbers that look random, always the same ones for a seed. */
 function numbersFrom(seed: number): (limit: number) => number {
@@ -83,46 +75,11 @@ function planPct(engine: VirtualEngine, seed: number, tasks: number, longest: nu
   setPlan(engine.control, { rule, priorities, deviations, stepLimit: STEP_LIMIT });
 }
 
-/** The first use of a struct after it was freed, in the trace of a schedule. */
-function useAfterFree(words: Int32Array): string | undefined {
-  const freed = new Map<number, number>();
-  for (let step = 0; step < words[control.C_STEP]!; step++) {
-    const trace = control.TRACE_AT + step * control.TRACE_WORDS;
-    const kind = control.stepKind(words[trace]!);
-    const at = words[trace + control.TR_AT]!;
-    const end = at + words[trace + control.TR_COUNT]!;
-    if (kind === OP_FREE) freed.set(at, end);
-    if (freed.size === 0 || kind === OP_FREE) continue;
-    for (const [start, stop] of freed) {
-      if (at >= stop || start >= end) continue;
-      if (kind !== OP_ALLOC) return 'use after free';
-      freed.delete(start);
-    }
-  }
-  return undefined;
-}
-
-/** How the schedule that was just run has ended: an outcome, or what is wrong. */
-function judge(program: ExploreProgram, engine: VirtualEngine): { outcome: string; bad: boolean } {
-  const end = engine.control[control.C_END]!;
-  if (end === control.END_DIED) return { outcome: `died: ${String(engine.error)}`, bad: true };
-  if (end !== control.END_DONE) return { outcome: ENDS[end] ?? String(end), bad: true };
-  const use = useAfterFree(engine.control);
-  if (use !== undefined) return { outcome: use, bad: true };
-  const { machine, pointer } = engine.world;
-  const wrong = program.check?.(machine.cpu, pointer);
-  if (wrong !== undefined) return { outcome: wrong, bad: true };
-  const outcome = program.observe?.(machine.cpu, pointer) ?? 'done';
-  if (program.outcomes === undefined) return { outcome, bad: false };
-  const grade = program.outcomes.find(({ name }) => name === outcome)?.grade;
-  return { outcome, bad: grade === undefined || grade === 'FORBIDDEN' };
-}
-
-function explore(request: Request): Answer {
-  const program = programNamed(request.program)!;
+async function explore(request: Request): Promise<Answer> {
+  const programs = await VirtualPrograms.load({ name: request.program });
   const mutant = request.mutant === undefined ? 0 : findMutant(request.mutant).number;
-  const copy = rewritten.programNamed(request.program)!;
-  const engine = new exploration.VirtualEngine(program, copy, rewritten, mutant);
+  const { engine, program } = programs.part(null, mutant);
+  const judge = new Judge(engine, program);
   const outcomes: Record<string, number> = {};
   const { random, pct } = request;
   let steps = 0;
@@ -141,7 +98,9 @@ function explore(request: Request): Answer {
     engine.run();
     const taken = engine.control[control.C_STEP]!;
     const hash = engine.control[control.C_HASH];
-    const { outcome, bad } = judge(program, engine);
+    const verdict = judge.judge();
+    const bad = verdict.failure !== undefined;
+    const outcome = verdict.failure?.message ?? verdict.outcome ?? 'done';
     engine.restore();
     outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
     steps += taken;
@@ -159,5 +118,5 @@ function explore(request: Request): Answer {
 }
 
 for (const request of process.argv.slice(2)) {
-  console.log(JSON.stringify(explore(JSON.parse(request) as Request)));
+  console.log(JSON.stringify(await explore(JSON.parse(request) as Request)));
 }
