@@ -3,6 +3,7 @@
  *
  *   npm run bench                          all of it, about five minutes
  *   npm run bench -- locks boot            these parts only
+ *   npm run bench -- mutants               which strategy finds which planted mistake
  *   npm run bench -- yardstick --rounds 3  with other numbers
  *
  * @module
@@ -15,6 +16,7 @@ import { allocationReport } from './allocation.js';
 import { bootReport } from './boot.js';
 import { exploreTable } from './explore.js';
 import { lockTable } from './locks.js';
+import { mutantTable } from './mutants.js';
 import { buildYardstick } from './native.js';
 import { endProgress, showProgress } from './progress.js';
 import { type YardstickOptions, yardstickTable } from './yardstick.js';
@@ -24,8 +26,12 @@ const PARTS: Readonly<Record<string, (options: YardstickOptions) => Promise<stri
   boot: bootReport,
   allocation: allocationReport,
   explore: exploreTable,
+  mutants: mutantTable,
   yardstick: async (options) => (buildYardstick() ? yardstickTable(options) : ''),
 };
+
+/** Without being asked for; the table of mutants takes a quarter of an hour. */
+const USUAL = Object.keys(PARTS).filter((name) => name !== 'mutants');
 
 function positive(text: string): number {
   const value = Number(text);
@@ -50,7 +56,7 @@ await new Command('bench')
   .addArgument(
     new Argument('[parts...]', 'what to measure')
       .choices(Object.keys(PARTS))
-      .default(Object.keys(PARTS), 'all'),
+      .default(USUAL, 'all but mutants'),
   )
   .option('--rounds <n>', 'pairs of runs with the yardstick', positive, 5)
   .option('--seconds <s>', 'length of each of these runs', positive, 2)

@@ -87,7 +87,8 @@ const PRIMITIVES: Readonly<Record<string, readonly Announcement[]>> = {
   readOnceCells: [run(OP_READ_ONCE, 2, 3, 2)],
   readOnceCellsWhile: [run(OP_READ_ONCE, 2, 3, 2)],
   fillWords: [run(OP_WRITE, 1, 3, 1)],
-  copyWords: [run(OP_READ, 2, 3, 1), run(OP_WRITE, 1, 3, 1)],
+  loadRun: [run(OP_READ, 1, 2, 1)],
+  storeRun: [run(OP_WRITE, 1, 3, 1)],
   noteFree: [run(OP_FREE, 1, 2, 1)],
   noteAlloc: [run(OP_ALLOC, 1, 2, 1)],
 };

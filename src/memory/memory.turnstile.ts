@@ -372,13 +372,16 @@ export function fillWords(cpu: MemoryPort, to: number, value: number, count: num
   parallel.fillWords(cpu, to, value, count);
 }
 
-export function copyWords(cpu: MemoryPort, to: number, from: number, count: number): void {
-  cpu.operations++;
-  if (cpu.turnstile !== null) {
-    cpu.turnstile.pass(cpu, OP_READ, from, count);
-    beforeStore(cpu, OP_WRITE, to, count);
-  }
-  parallel.copyWords(cpu, to, from, count);
+/** The first half of copyWords: what is there now. */
+export function loadRun(cpu: MemoryPort, from: number, count: number): Int32Array {
+  if (cpu.turnstile !== null) cpu.turnstile.pass(cpu, OP_READ, from, count);
+  return cpu.words.slice(from, from + count);
+}
+
+/** The second half. */
+export function storeRun(cpu: MemoryPort, to: number, words: Int32Array, count: number): void {
+  if (cpu.turnstile !== null) beforeStore(cpu, OP_WRITE, to, count);
+  cpu.words.set(words, to);
 }
 
 // --- what only this build is told ---
@@ -419,6 +422,12 @@ export function park<S extends string>(
   if (cpu.turnstile === null) return parallel.park(cpu, p, field, expected, timeoutMs);
   if (!parkCheck(cpu, p, field, expected, timeoutMs)) return false;
   return parkResume(cpu, p, field);
+}
+
+export function copyWords(cpu: MemoryPort, to: number, from: number, count: number): void {
+  cpu.operations++;
+  if (cpu.turnstile === null) parallel.copyWords(cpu, to, from, count);
+  else storeRun(cpu, to, loadRun(cpu, from, count), count);
 }
 
 /** Low bits of an entry of a page table that are flags. */

@@ -10,9 +10,14 @@ import { programUrl, runProgram } from '../support/crew.js';
 import { place } from '../support/machine.js';
 
 type Door = typeof parallel;
-/** What `park` of the turnstile build is made of. */
-type Extra = 'parkCheck' | 'parkResume';
-const EXTRA: ReadonlySet<string> = new Set<Extra>(['parkCheck', 'parkResume']);
+/** What `park` and `copyWords` of the turnstile build are made of. */
+type Extra = 'parkCheck' | 'parkResume' | 'loadRun' | 'storeRun';
+const EXTRA: ReadonlySet<string> = new Set<Extra>([
+  'parkCheck',
+  'parkResume',
+  'loadRun',
+  'storeRun',
+]);
 /** Fails to compile unless a build has the parallel build's names, and no others, with its types. */
 const doors: Record<'checked' | 'turnstile', Door> = { checked, turnstile };
 const same: [keyof typeof checked, Exclude<keyof typeof turnstile, Extra>] extends [
