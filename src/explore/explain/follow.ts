@@ -9,7 +9,15 @@
  *
  * @module
  */
-import { C_END, C_STEP, END_DIVERGED, TR_ENABLED, TRACE_AT, TRACE_WORDS } from '../control.js';
+import {
+  C_END,
+  C_STEP,
+  DEVIATIONS_MAX,
+  END_DIVERGED,
+  TR_ENABLED,
+  TRACE_AT,
+  TRACE_WORDS,
+} from '../control.js';
 import { type Deviation, deviationsOf, preemptionsOf } from '../plan.js';
 import { type Failure, type Subject } from './subject.js';
 import { type Step } from './trace.js';
@@ -63,6 +71,7 @@ export function follow(
     for (const { task, until } of guide.slice(next)) {
       for (; asked[task]! < until; asked[task]!++) choices.push(task);
     }
+    if (choices.length > DEVIATIONS_MAX) choices.length = DEVIATIONS_MAX; // it ends before, by its steps
     const run = runDeviations(
       subject,
       choices.map((task, step) => ({ step, task })),
