@@ -12,6 +12,7 @@ import {
   EXIT_VIOLATION,
   exploreProgram,
   type ExploreReport,
+  MUTANTS_TABLE,
   type ProgramRef,
   PROGRAMS,
   STRATEGIES,
@@ -20,7 +21,7 @@ import {
 
 import { describeEnvironment, environmentLine } from '../report/environment.js';
 import { EXPLORE_SCHEMA, type ExploreResult } from '../report/explore-result.js';
-import { exploreText, programTable } from '../report/explore-table.js';
+import { exploreText, mutantTable, programTable } from '../report/explore-table.js';
 import { startProgress } from '../report/progress.js';
 import { untilInterrupted } from './interrupt.js';
 import { badOptions, fileName, integer, oneOf, real } from './options.js';
@@ -117,7 +118,8 @@ async function runExplore(
 ): Promise<number> {
   const { json } = options;
   if (options.list === true) {
-    say(programTable(PROGRAMS, wantsColor(json)), json);
+    const color = wantsColor(json);
+    say(`${programTable(PROGRAMS, color)}\n\n${mutantTable(MUTANTS_TABLE, color)}`, json);
     return EXIT_GOOD;
   }
   if ((name === undefined) === (options.program === undefined)) {
@@ -134,8 +136,8 @@ async function runExplore(
       : { url: await checkProgramModule(options.program, options.watchdog * 1000) };
   if (options.controller !== undefined) return runController(program, options);
   const environment = describeEnvironment('wasm', 1);
-  say(`${environmentLine(environment)}\n`, json);
   const report = await withProgress(program, options);
+  say(`${environmentLine(environment)}\n`, json);
   say(exploreText(report, { color: wantsColor(json), width: outputWidth(json) }), json);
   const result: ExploreResult = { schema: EXPLORE_SCHEMA, environment, ...report };
   if (json !== undefined) writeJson(json, result);

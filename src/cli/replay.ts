@@ -146,7 +146,7 @@ function scheduleOf(given: string): string {
   const { schema, failures } = result as { schema?: unknown; failures?: unknown };
   if (schema !== EXPLORE_SCHEMA) throw badFile(file, `schema is not ${EXPLORE_SCHEMA}`);
   if (!Array.isArray(failures) || failures.length === 0) throw badFile(file, 'failures is empty');
-  const { schedule } = failures[0] as { schedule?: unknown };
+  const { schedule } = (failures[0] ?? {}) as { schedule?: unknown };
   if (typeof schedule !== 'string') throw badFile(file, 'failures[0].schedule is not a text');
   return schedule;
 }

@@ -7,6 +7,8 @@
  *
  * @module
  */
+import { EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
+import { reasonOf } from '../base/reason.js';
 import { type BootedMachine, bootMachine } from '../machine/boot.js';
 import { type Cpu } from '../machine/cpu.js';
 import { registerOps } from '../machine/ops-table.js';
@@ -53,8 +55,18 @@ export function buildWorld(program: ExploreProgram, mutant = 0): World {
   const { cpu } = machine;
   bootMm(cpu);
   registerOps(cpu, [program.ops ?? {}]);
-  const pointer = program.setup(cpu);
+  const pointer = runSetup(program, cpu);
   return { machine, pointer, snapshot: takeSnapshot(cpu) };
+}
+
+/** What setup returns. @throws FaultlineError if it throws */
+function runSetup(program: ExploreProgram, cpu: Cpu): number {
+  try {
+    return program.setup(cpu);
+  } catch (error) {
+    const message = `the setup of ${program.name}: ${reasonOf(error)}`;
+    throw new FaultlineError('FAULTLINE_PROGRAM_FAILED', message, EXIT_VIOLATION, { cause: error });
+  }
 }
 
 /** Copies back what a schedule has changed. */

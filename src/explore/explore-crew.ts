@@ -45,6 +45,8 @@ export interface CrewExploration {
 
 const DEFAULT_STALL_MS = 4000;
 const POLL_MS = 200;
+/** Setup, and loading before it, may take so long at least. */
+const SETUP_MS = 5000;
 
 /**
  * Explores on one worker for each task; returns what the explorer returned.
@@ -143,6 +145,7 @@ class CrewWatch {
   readonly #program: ExploreProgram;
   readonly #blocks: CrewBlocks;
   readonly #stallMs: number;
+  readonly #startedAt = performance.now();
   readonly #isVirtual: boolean;
   readonly #timer: NodeJS.Timeout;
   readonly #stopListening: () => void;
@@ -176,6 +179,14 @@ class CrewWatch {
     this.#stopListening();
   }
 
+  /** Before the first schedule. */
+  #checkSetup(): void {
+    const limitMs = Math.max(this.#stallMs, SETUP_MS);
+    if (performance.now() - this.#startedAt < limitMs) return;
+    const summary = `${this.#program.name} is not set up after ${(limitMs / 1000).toFixed(1)} s`;
+    this.fail(new MachineFailure('stalled', summary, [], EXIT_VIOLATION));
+  }
+
   #poll(): void {
     const { control, crew } = this.#blocks;
     const [running, holder] = this.#isVirtual
@@ -184,6 +195,10 @@ class CrewWatch {
           glance(control, C_LAST),
         ]
       : [glance(crew, CREW_RUNNING) !== 0, glance(crew, CREW_HOLDER)];
+    if (glance(control, C_TASKS) === 0) {
+      this.#checkSetup();
+      return;
+    }
     const now = `${glance(crew, CREW_RUNS)} ${glance(control, C_STEP)} ${holder}`;
     if (!running || now !== this.#seen) {
       this.#seen = now;
@@ -192,7 +207,8 @@ class CrewWatch {
     }
     const stalledMs = performance.now() - this.#movedAt;
     if (stalledMs < this.#stallMs) return;
-    const who = `task ${holder} (${this.#program.tasks[holder]?.name ?? '?'})`;
+    const name = this.#program.tasks[holder]?.name;
+    const who = name === undefined ? 'a task that starts' : `task ${holder} (${name})`;
     const seconds = (stalledMs / 1000).toFixed(1);
     const summary = `${who} has made no operation on shared memory for ${seconds} s, and does not return`;
     this.fail(new MachineFailure('stalled', summary, [], EXIT_VIOLATION));

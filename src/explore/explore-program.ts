@@ -10,7 +10,8 @@
  */
 import { availableParallelism } from 'node:os';
 
-import { FaultlineError } from '../base/bug.js';
+import { EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
+import { MachineFailure } from '../host/failure.js';
 import { sharedIntegers } from '../memory/shared-tables.js';
 import { glance, leaveWord } from '../memory/turn-token.js';
 import { exploreWithCrew } from './explore-crew.js';
@@ -22,6 +23,7 @@ import {
   JOB_WORDS,
   type JobResult,
   PHASE_EXPLAINING,
+  PHASE_EXPLORING,
 } from './job.js';
 import { type ProgramRef } from './program-ref.js';
 import {
@@ -67,6 +69,7 @@ export interface ExploreOptions {
 const PORTFOLIO: readonly StrategyName[] = ['dpor', 'pct', 'random', 'pos', 'bounded'];
 const DEFAULT_SECONDS = 10;
 const DEFAULT_WIDTH = 120;
+const DEFAULT_STALL_MS = 20_000;
 const POLL_MS = 100;
 
 /**
@@ -79,7 +82,8 @@ export async function exploreProgram(
 ): Promise<ExploreReport> {
   const startedAt = performance.now();
   const jobs = jobsOf(program, options);
-  const watch = new JobWatch(jobs, options, startedAt);
+  const aborter = new AbortController();
+  const watch = new JobWatch(jobs, options, startedAt, aborter);
   try {
     const results = await Promise.all(
       jobs.map(async (job) => {
@@ -88,7 +92,8 @@ export async function exploreProgram(
           engine: job.engine,
           ...(job.mutant !== null && { mutant: job.mutant }),
           explorer: { module: 'faultline:explore', entry: 'runJob', args: job },
-          stallMs: options.stallMs ?? 20_000,
+          stallMs: options.stallMs ?? DEFAULT_STALL_MS,
+          signal: aborter.signal,
         })) as JobResult;
         if (result.failure !== null || result.report.exhausted) watch.stopAll();
         return result;
@@ -135,7 +140,18 @@ class JobWatch {
     this.stopAll();
   };
 
-  constructor(jobs: readonly ExploreJob[], options: ExploreOptions, startedAt: number) {
+  readonly #aborter: AbortController;
+  /** When each job was first seen to explore. */
+  readonly #exploringSince = new Map<ExploreJob, number>();
+  #stoppedAt = Number.POSITIVE_INFINITY;
+
+  constructor(
+    jobs: readonly ExploreJob[],
+    options: ExploreOptions,
+    startedAt: number,
+    aborter: AbortController,
+  ) {
+    this.#aborter = aborter;
     this.#jobs = jobs;
     this.#options = options;
     this.#startedAt = startedAt;
@@ -147,6 +163,7 @@ class JobWatch {
   }
 
   stopAll(): void {
+    this.#stoppedAt = Math.min(this.#stoppedAt, performance.now());
     for (const { stop } of this.#jobs) leaveWord(stop, J_STOP, 1);
   }
 
@@ -155,7 +172,24 @@ class JobWatch {
     this.#options.signal?.removeEventListener('abort', this.#onAbort);
   }
 
+  /** A job that goes on exploring after its time is over is in a function that does not return. */
+  #checkEnd(): void {
+    const { stallMs = DEFAULT_STALL_MS } = this.#options;
+    const now = performance.now();
+    for (const job of this.#jobs) {
+      if (glance(job.progress, J_PHASE) !== PHASE_EXPLORING) continue;
+      const since = this.#exploringSince.get(job) ?? now;
+      this.#exploringSince.set(job, since);
+      const limit = job.seconds > 0 ? since + job.seconds * 1000 : Number.POSITIVE_INFINITY;
+      const overMs = now - Math.min(limit, Math.max(since, this.#stoppedAt));
+      if (overMs <= stallMs) continue;
+      const summary = `the program's check or observe has run for ${(overMs / 1000).toFixed(1)} s, and does not return`;
+      this.#aborter.abort(new MachineFailure('stalled', summary, [], EXIT_VIOLATION));
+    }
+  }
+
   #poll(): void {
+    this.#checkEnd();
     const { onProgress, seconds = DEFAULT_SECONDS, schedules = 0 } = this.#options;
     if (onProgress === undefined) return;
     const run = this.#jobs.reduce((sum, { progress }) => sum + glance(progress, J_SCHEDULES), 0);

@@ -56,6 +56,7 @@ export const JOB_WORDS = 16;
 export const PHASE_LOADING = 0;
 export const PHASE_EXPLORING = 1;
 export const PHASE_EXPLAINING = 2;
+export const PHASE_DONE = 3;
 
 /** What came of it. */
 export interface JobResult {

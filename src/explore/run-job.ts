@@ -17,6 +17,7 @@ import {
   J_SCHEDULES,
   J_STOP,
   type JobResult,
+  PHASE_DONE,
   PHASE_EXPLAINING,
   PHASE_EXPLORING,
 } from './job.js';
@@ -50,7 +51,7 @@ export async function runJob(engine: Engine, job: ExploreJob): Promise<JobResult
     shouldStop: () => glance(job.stop, J_STOP) !== 0,
   });
   const [failure] = result.failures;
-  if (failure !== undefined) leaveWord(job.progress, J_PHASE, PHASE_EXPLAINING);
+  leaveWord(job.progress, J_PHASE, failure === undefined ? PHASE_DONE : PHASE_EXPLAINING);
   return {
     program: program.name,
     title: program.title,

@@ -5,6 +5,7 @@
  */
 import Table from 'cli-table3';
 
+import { type Mutant } from '../explore/mutants.js';
 import { type ExploreProgram } from '../explore/program.js';
 import { type ExploreReport, type FailureReport, type StrategyReport } from '../explore/report.js';
 import { countOf, formatCount } from './format.js';
@@ -117,5 +118,17 @@ export function programTable(programs: readonly ExploreProgram[], color: boolean
     width: Number.POSITIVE_INFINITY,
   });
   for (const { name, tasks, title } of programs) table.push([name, tasks.length, title]);
+  return table.toString();
+}
+
+/** The mistakes that can be planted. */
+export function mutantTable(mutants: readonly Mutant[], color: boolean): string {
+  const table = newTable(['mutant', 'what goes wrong', 'shown by'], ['left', 'left', 'left'], {
+    color,
+    width: Number.POSITIVE_INFINITY,
+  });
+  for (const { name, description, shownBy } of mutants) {
+    table.push([name, description, shownBy.join(', ')]);
+  }
   return table.toString();
 }

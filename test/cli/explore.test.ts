@@ -1,0 +1,181 @@
+/**
+ * `faultline explore` used as it is meant to be, and what it says to input it cannot use.
+ *
+ * @module
+ */
+import assert from 'node:assert/strict';
+import { mkdirSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+
+import { MUTANTS_TABLE, PROGRAMS } from 'faultline';
+
+import { type ExploreResult } from '../../src/report/explore-result.js';
+import {
+  faultline,
+  fileIn,
+  refusalOf,
+  ROOT,
+  scratchFolder,
+  startFaultline,
+} from '../support/cli.js';
+
+const folder = scratchFolder();
+const EXAMPLES = join(ROOT, 'examples/own-program');
+const M_4 = ['explore', 'lt-5', '--mutant', 'M-4', '--seconds', '20'];
+
+test('--list shows every program and every mutant', async () => {
+  const { code, stdout, stderr } = await faultline(['explore', '--list']);
+  assert.deepEqual([code, stderr], [0, '']);
+  for (const { name, title } of PROGRAMS)
+    assert.ok(stdout.includes(` ${name} `) && stdout.includes(title), name);
+  for (const { name, description } of MUTANTS_TABLE) {
+    assert.ok(stdout.includes(` ${name} `) && stdout.includes(description), name);
+  }
+});
+
+test('a program without mistakes is exhausted', async () => {
+  const args = ['explore', 'lt-5', '--strategy', 'dpor', '--seconds', '20'];
+  const { code, stdout, stderr } = await faultline(args);
+  assert.deepEqual([code, stderr], [0, '']);
+  assert.match(stdout, /^SUCCESS: exhausted/m);
+});
+
+test('a failure is explained', async () => {
+  const { code, stdout, stderr } = await faultline([...M_4, '--strategy', 'dpor']);
+  assert.deepEqual([code, stderr], [1, '']);
+  assert.match(stdout, /^FAILED \(invariant\): INV-20/m);
+  assert.match(stdout, /made small: [0-3] preemptions?$/m);
+  assert.match(stdout, /^fails iff .*invalidateSeq/m);
+  assert.match(stdout, /CPU0 invalidate +CPU1 fault +where/);
+  assert.match(stdout, /mmu-interval-notifier\.ts:\d+$/m);
+  assert.match(stdout, /^replay: faultline replay 'lt-5\+M-4[^']*~[0-9a-f]{6}'$/m);
+  assert.match(stdout, /^FAILURE: INV-20/m);
+});
+
+for (const how of [
+  ['dpor', 'virtual'],
+  ['dpor', 'workers'],
+  ['portfolio', 'virtual'],
+] as const) {
+  test(`the result as JSON: ${how.join(', ')}`, async () => {
+    const [strategy, engine] = how;
+    const args = [...M_4, '--strategy', strategy, '--engine', engine, '--json', '-'];
+    const { code, stdout, stderr } = await faultline(args);
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /^FAILURE: INV-20/m, 'what people read goes to stderr');
+    assertResult(JSON.parse(stdout) as ExploreResult, how);
+  });
+}
+
+function assertResult(result: ExploreResult, [strategy, engine]: readonly [string, string]): void {
+  assert.equal(result.schema, 'faultline.explore/1');
+  const { program, mutant, seed, exhausted, preemptionBound } = result;
+  assert.deepEqual(
+    { program, mutant, seed, exhausted, strategy: result.strategy, engine: result.engine },
+    { program: 'lt-5', mutant: 'M-4', seed: 1, exhausted: false, strategy, engine },
+  );
+  assert.ok(result.schedules > 0 && result.seconds > 0 && result.schedulesPerSecond > 0);
+  assert.ok(preemptionBound === null || preemptionBound >= 0);
+  const failure = result.failures.find(({ invariant }) => invariant === 'INV-20');
+  assert.ok(failure !== undefined);
+  assert.equal(failure.kind, 'invariant');
+  assert.ok(failure.preemptions >= 1 && failure.preemptions <= 3);
+  assert.match(failure.criticalPairs.join('\n'), /invalidateSeq/);
+  assert.match(failure.diagram, /CPU0.*CPU1/);
+  assert.ok(failure.schedule.startsWith('lt-5+M-4'));
+  assert.equal(failure.replay, `faultline replay '${failure.schedule}'`);
+}
+
+describe("a program of one's own", () => {
+  test('without mistakes', async () => {
+    const args = ['--program', join(EXAMPLES, 'ticket-lock.mjs'), '--strategy', 'dpor'];
+    const { code, stdout, stderr } = await faultline(['explore', ...args]);
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /^SUCCESS: exhausted/m);
+  });
+
+  test('with one: the line that replays it names the module', async () => {
+    const module = join(EXAMPLES, 'broken-ticket-lock.mjs');
+    const { code, stdout } = await faultline(['explore', '--program', module]);
+    assert.equal(code, 1);
+    assert.match(stdout, /broken-ticket-lock\.mjs:\d+$/m);
+    assert.ok(stdout.includes(` --program ${module}\n`));
+  });
+});
+
+test('Ctrl-C ends a long exploration with what was seen', async () => {
+  const args = ['explore', 'rwsem', '--strategy', 'random', '--seconds', '3600'];
+  const running = startFaultline(args, { terminal: 120 });
+  await running.said(/ [1-9]\d* schedules/);
+  running.child.kill('SIGINT');
+  const { code, stdout } = await running.done;
+  assert.equal(code, 130, stdout);
+  assert.match(stdout, /interrupted; no failure until then \([1-9]/);
+});
+
+describe('refused:', () => {
+  const REFUSED: readonly (readonly [string, RegExp])[] = [
+    ['', /needs the name of a program, or --program MODULE/],
+    ['lt-5 --program x.mjs', /not both/],
+    ['no-such-program', /no program no-such-program; --list/],
+    ['lt-5 --mutant M-99', /no mutant M-99; --list/],
+    ['lt-5 --strategy luck', /--strategy.*'luck'.*one of random, pct/],
+    ['lt-5 --engine steam', /--engine.*'steam'.*one of virtual, workers/],
+    ['--program no-such.mjs', /--program no-such\.mjs: no such file$/],
+  ];
+  for (const [args, message] of REFUSED) {
+    test(`explore ${args}`, async () => {
+      const words = args.split(' ').filter((word) => word !== '');
+      assert.match(await refusalOf(['explore', ...words]), message);
+    });
+  }
+
+  for (const [name, text, message] of [
+    ['syntax', 'const a = 1;\nexport const program = {;\n', /syntax\.mjs:2: cannot be loaded/],
+    ['nothing', 'export const a = 1;\n', /exports no object named 'program'/],
+    ['shapeless', "export const program = { name: 'x' };\n", /program\.title is not a text/],
+  ] as const) {
+    test(`a module with ${name}`, async () => {
+      const module = fileIn(folder, `${name}.mjs`, text);
+      assert.match(await refusalOf(['explore', '--program', module]), message);
+    });
+  }
+});
+
+describe('a program that misbehaves', () => {
+  // as an installation has it: by another name it would be another copy of the library
+  mkdirSync(join(folder, 'node_modules'));
+  symlinkSync(ROOT, join(folder, 'node_modules/faultline'));
+  const moduleWith = (name: string, members: string): string =>
+    fileIn(
+      folder,
+      `${name}.mjs`,
+      `import { defineProgram, kzalloc, layout, memory, task } from 'faultline';
+const World = layout.struct('world', { a: layout.word });
+const run = (cpu, world) => { memory.writeOnce(cpu, world, World.a, 1); };
+export const program = defineProgram({
+  name: 'mine', title: 'mine', tasks: [task('one', run), task('two', run)],
+  setup: (cpu) => kzalloc(cpu, World), ${members}
+});\n`,
+    );
+  for (const [name, members, message] of [
+    ['setup-throws', "setup() { throw new Error('no world'); }", /setup of mine: .*no world/],
+    ['setup-loops', 'setup() { for (;;); }', /mine is not set up after/],
+    ['task-loops', "tasks: [task('one', () => { for (;;); })]", /task .*does not return/],
+    ['check-throws', "check() { throw new Error('no check'); }", /FAILED.*no check/],
+    ['check-loops', 'check() { for (;;); }', /check .*does not return/],
+  ] as const) {
+    for (const engine of ['virtual', 'workers']) {
+      test(`${name}, ${engine} engine`, async () => {
+        const module = moduleWith(name, members);
+        const limits = ['--watchdog', '2', '--seconds', '2', '--strategy', 'dpor'];
+        const args = ['explore', '--program', module, '--engine', engine, ...limits];
+        const { code, stdout, stderr } = await faultline(args);
+        assert.equal(code, 1, stdout + stderr);
+        assert.match(stdout + stderr, message);
+        assert.doesNotMatch(stderr, /\n {4}at /, 'no stack');
+      });
+    }
+  }
+});
