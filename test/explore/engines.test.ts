@@ -24,8 +24,8 @@ import { liveWorkers } from '../support/workers.js';
 
 const VIRTUAL_PROCESS = fileURLToPath(new URL('../programs/virtual-process.js', import.meta.url));
 /** Schedules of a program on both engines; of one program there are more. */
-const PLANS = 120;
-const MANY_PLANS = 4000;
+const PLANS = 60;
+const MANY_PLANS = 2500;
 
 afterEach(() => {
   assert.equal(liveWorkers(), 0);

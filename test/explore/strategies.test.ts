@@ -36,10 +36,10 @@ async function exploreOne(args: ExploreArgs): Promise<ExploreResult> {
 
 describe('complete strategies', () => {
   test('find the same outcomes of every toy', async () => {
-    const toys = { first: 1, last: 150, schedules: 6000 };
+    const toys = { first: 1, last: 80, schedules: 4000 };
     const found = (await onWorker(compareOnToys, toys)) as ToyComparison;
     assert.deepEqual(found.differences, []);
-    assert.ok(found.compared >= 100, `${found.compared} toys were compared`);
+    assert.ok(found.compared >= 50, `${found.compared} toys were compared`);
     assert.ok(found.outcomes >= 2 * found.compared, `${found.outcomes} outcomes`);
     assert.equal(found.schedules.bounded, found.schedules.dfs); // each schedule once
     assert.ok(found.schedules.dpor * 20 <= found.schedules.dfs, JSON.stringify(found.schedules));
