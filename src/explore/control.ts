@@ -49,8 +49,6 @@ export const C_SLEEPING = 11;
 export const C_PARKED = 12;
 /** PCT: the next priority below all others. */
 export const C_LOWEST = 13;
-/** 1: a lock of which only the taking matters is taken in one step. */
-export const C_MODELS_LOCKS = 14;
 /** Unit: milliseconds. How far a task's clock moves at each look. */
 export const C_TICK = 15;
 /** Times that all who spin were let go on because nobody else could. */
@@ -59,8 +57,6 @@ export const C_SPIN_RELEASES = 16;
 export const C_SLEEP_FROM = 17;
 /** Hash of all steps so far: two runs of one schedule must agree. */
 export const C_HASH = 19;
-/** Last step at which a word was changed; who spins on nothing that changes is stuck. */
-export const C_LAST_STORE = 20;
 export const HEAD_WORDS = 32;
 
 // --- one task ---
@@ -92,9 +88,7 @@ export const T_STORED = 12;
 export const T_READS = 13;
 /** 1: it goes on when one of the words it watches has changed. */
 export const T_WATCHING = 14;
-/** Operations made. */
-export const T_STEPS = 15;
-export const T_WATCH = 16;
+export const T_WATCH = 15;
 export const WATCH_MAX = 8;
 export const TASK_WORDS = T_WATCH + 2 * WATCH_MAX;
 

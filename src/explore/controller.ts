@@ -52,7 +52,6 @@ import {
   C_END,
   C_HASH,
   C_LAST,
-  C_LAST_STORE,
   C_LOG,
   C_LOWEST,
   C_PARKED,
@@ -95,7 +94,6 @@ import {
   T_SPIN_BEFORE,
   T_SPIN_HASH,
   T_STATE,
-  T_STEPS,
   T_STORED,
   T_TIMEOUT,
   T_WATCH,
@@ -103,6 +101,9 @@ import {
   T_WOKEN,
   TASK_WORDS,
   TASKS_AT,
+  TR_AT,
+  TR_COUNT,
+  TR_ENABLED,
   TRACE_AT,
   TRACE_RELEASED,
   TRACE_TIMED_OUT,
@@ -141,7 +142,6 @@ export class Controller {
     c[C_LOWEST] = 0;
     c[C_SPIN_RELEASES] = 0;
     c[C_HASH] = 0;
-    c[C_LAST_STORE] = 0;
     for (let task = 0; task < tasks; task++) {
       const t = TASKS_AT + task * TASK_WORDS;
       c[t + T_STATE] = STATE_NONE;
@@ -155,7 +155,6 @@ export class Controller {
       c[t + T_STORED] = 1;
       c[t + T_READS] = 0;
       c[t + T_WATCHING] = 0;
-      c[t + T_STEPS] = 0;
     }
   }
 
@@ -186,12 +185,6 @@ export class Controller {
       (c[t + T_READS] ?? 0) <= WATCH_MAX &&
       c[t + T_SPIN_HASH] === c[t + T_SPIN_BEFORE];
     return same ? 1 : 0;
-  }
-
-  /** True if the task can make its operation now. */
-  canGo(task: number): boolean {
-    const t = TASKS_AT + task * TASK_WORDS;
-    return this.words[t + T_STATE] === STATE_READY && this.#isOpen(t);
   }
 
   /** True if the operation need not wait. */
@@ -250,7 +243,7 @@ export class Controller {
     if (step >= c[C_STEP_LIMIT]!) return this.#end(END_STEPS);
     c[TRACE_AT + step * TRACE_WORDS] = released;
     if (c[C_RULE] === RULE_SLEEP_SETS) c[SLEEP_AT + step] = c[C_SLEEPING]!;
-    c[TRACE_AT + step * TRACE_WORDS + 3] = mask;
+    c[TRACE_AT + step * TRACE_WORDS + TR_ENABLED] = mask;
     const chosen = this.#chooseFrom(mask, step);
     c[C_TURN] = chosen;
     return chosen;
@@ -388,20 +381,18 @@ export class Controller {
     if (c[C_RULE] === RULE_POS || c[C_RULE] === RULE_SLEEP_SETS)
       this.#afterStep(task, kind, at, c[t + T_COUNT]!, step);
     if (kind >= OP_PARK) what |= this.#commitSpecial(t, kind);
-    else if (isWriteOp(kind)) this.#stored(t, step);
+    else if (isWriteOp(kind)) this.#stored(t);
     else if (kind === OP_READ_ONCE || kind === OP_ACQUIRE) this.#watch(t, at);
     c[trace] = what;
-    c[trace + 1] = at;
-    c[trace + 2] = c[t + T_COUNT]!;
+    c[trace + TR_AT] = at;
+    c[trace + TR_COUNT] = c[t + T_COUNT]!;
     c[C_HASH] = (Math.imul(c[C_HASH]! ^ what, 0x01000193) ^ at) | 0;
     c[C_LAST] = task;
     c[C_STEP] = step + 1;
-    c[t + T_STEPS]!++;
   }
 
-  #stored(t: number, step: number): void {
+  #stored(t: number): void {
     this.words[t + T_STORED] = 1;
-    this.words[C_LAST_STORE] = step;
     this.words[C_SPIN_RELEASES] = 0;
   }
 
@@ -443,10 +434,10 @@ export class Controller {
         return 0;
       case OP_LOCK:
         c[t + T_SKIP] = 1;
-        this.#stored(t, c[C_STEP]!);
+        this.#stored(t);
         return 0;
       default:
-        this.#stored(t, c[C_STEP]!);
+        this.#stored(t);
         return 0;
     }
   }
@@ -552,12 +543,6 @@ export class Controller {
     const now = this.words[t + T_CLOCK]! + this.words[C_TICK]!;
     this.words[t + T_CLOCK] = now;
     return now;
-  }
-
-  /** What the task will do, for people. */
-  describePending(task: number): string {
-    const t = TASKS_AT + task * TASK_WORDS;
-    return OP_NAMES[this.words[t + T_KIND]!] ?? '?';
   }
 }
 

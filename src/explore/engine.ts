@@ -9,7 +9,7 @@
  */
 import { EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
 import { reasonOf } from '../base/reason.js';
-import { type BootedMachine, bootMachine } from '../machine/boot.js';
+import { type BootedMachine, bootMachine, PERCPU_WORDS } from '../machine/boot.js';
 import { type Cpu } from '../machine/cpu.js';
 import { registerOps } from '../machine/ops-table.js';
 import { SCRATCH_WORDS, STACK_WORDS } from '../machine/stack.js';
@@ -45,7 +45,10 @@ export interface Engine {
   readonly error: unknown;
 }
 
-/** Boots the program's machine, with a mistake if one is asked for, and makes its world. Modules with ops tables come in this order everywhere. */
+/**
+ * Boots the program's machine, with a mistake if one is asked for, and makes its world. Modules with ops
+ * tables come in this order everywhere.
+ */
 export function buildWorld(program: ExploreProgram, mutant = 0): World {
   const machine = bootMachine({
     mutant,
@@ -99,7 +102,6 @@ export function isOwnWord(cpu: Cpu, kind: number, at: number): boolean {
   if (inArea >= OWN_START && inArea < OWN_END) return true;
   const inPercpu = at - cpu.percpu;
   if (inPercpu < 0) return false;
-  return inPercpu < STACK_WORDS + SCRATCH_WORDS || (kind <= OP_WRITE && inPercpu < PERCPU_OWN);
+  // plain accesses to a CPU's part of the per-CPU region are its own, by design
+  return inPercpu < STACK_WORDS + SCRATCH_WORDS || (kind <= OP_WRITE && inPercpu < PERCPU_WORDS);
 }
-/** Plain accesses to a CPU's part of the per-CPU region are its own, by design. Unit: words. */
-const PERCPU_OWN = 8192;

@@ -1,9 +1,9 @@
 /**
  * The main thread's side of an exploration: starts the workers, watches, ends them.
  *
- * Protocol   One Piscina worker for each task of the program; one for all on the virtual engine. The worker of task 0 explores, and sends the
- *            others what they need to know of its machine; no schedule comes by here. Every POLL_MS the
- *            watchdog compares how far the running schedule is; a task that has the token and makes no
+ * Protocol   One Piscina worker for each task of the program; one for all on the virtual engine. The worker
+ *            of task 0 explores, and sends the others what they need to know of its machine; no schedule
+ *            comes by here. Every POLL_MS the watchdog compares how far the running schedule is; a task that has the token and makes no
  *            operation for stallMs, or whose thread ends, ends the exploration, by name. Nothing is left
  *            running when `exploreWithCrew` has settled.
  *

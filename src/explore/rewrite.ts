@@ -184,11 +184,6 @@ export function primitivesOfBundle(code: string): Map<string, string> {
   return names;
 }
 
-/** Operations of #memory that announce themselves, by name. */
-export function isPrimitive(name: string): boolean {
-  return name in PRIMITIVES;
-}
-
 /** A generator function that asks for its turn and makes the operation: for callers that do not know it is one. */
 export function wrapperOf(name: string, local: string): string {
   const parameters = Array.from({ length: 8 }, (_, i) => (i === 0 ? 'cpu' : `a${i}`));

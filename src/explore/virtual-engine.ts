@@ -14,7 +14,6 @@ import { memoryWords } from '../memory/snapshot.js';
 import { OP_LOCK } from '../memory/turnstile.js';
 import {
   C_END,
-  C_MODELS_LOCKS,
   C_TICK,
   C_TURN,
   CONTROL_WORDS,
@@ -112,7 +111,6 @@ export class VirtualEngine implements Engine {
   ) {
     this.world = buildWorld(program, mutant);
     const { machine, snapshot } = this.world;
-    control[C_MODELS_LOCKS] = program.modelsLocks === false ? 0 : 1;
     control[C_TICK] = program.tickMs ?? 1;
     this.control = control;
     this.controller = new Controller(control, memoryWords(machine.cpu));

@@ -38,7 +38,6 @@ import {
 } from '../memory/turn-token.js';
 import {
   C_END,
-  C_MODELS_LOCKS,
   C_TICK,
   END_DIED,
   END_NONE,
@@ -206,7 +205,6 @@ export class WorkersEngine implements Engine {
   constructor(program: ExploreProgram, { control, crew }: CrewBlocks, mutant = 0) {
     this.world = buildWorld(program, mutant);
     const { machine } = this.world;
-    control[C_MODELS_LOCKS] = program.modelsLocks === false ? 0 : 1;
     control[C_TICK] = program.tickMs ?? 1;
     this.control = control;
     this.#crew = crew;

@@ -47,7 +47,7 @@ export interface BootedMachine {
 }
 
 /** One CPU's part of the per-CPU region. */
-const PERCPU_WORDS = 8192;
+export const PERCPU_WORDS = 8192;
 const PERCPU_LOCK = lockClass('pcpu_lock');
 const SLAB_LOCK = lockClass('slab_mutex');
 const MACHINE_MAGIC = 0x46_41_55_4c;
