@@ -10,6 +10,7 @@
  *
  * @module
  */
+import { lowestBit } from '../base/bits.js';
 
 /** Tasks of one program at most: their masks are words. */
 export const TASKS_MAX = 16;
@@ -166,4 +167,9 @@ export function stepTask(what: number): number {
 /** Operation of a step. */
 export function stepKind(what: number): number {
   return (what >> 4) & 31;
+}
+
+/** Who goes by RULE_FIRST, of the tasks that can go: the one that made the last step, or the lowest. */
+export function firstOf(last: number, enabled: number): number {
+  return last >= 0 && ((enabled >> last) & 1) !== 0 ? last : lowestBit(enabled);
 }

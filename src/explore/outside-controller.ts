@@ -9,6 +9,7 @@
  */
 import { writeSync } from 'node:fs';
 
+import { lowestBit } from '../base/bits.js';
 import { FaultlineError } from '../base/bug.js';
 import { sharedIntegers } from '../memory/shared-tables.js';
 import { arrive, awaitArrivals } from '../memory/turn-token.js';
@@ -26,7 +27,6 @@ import {
   TASK_WORDS,
   TASKS_AT,
 } from './control.js';
-import { bitCount, lowestBit } from './controller.js';
 import { type Engine } from './engine.js';
 import { exploreWithCrew } from './explore-crew.js';
 import { Judge, type Verdict } from './judge.js';
@@ -171,7 +171,7 @@ function endOf(
 /** Who can go, and what each task would do. */
 function choiceOf(control: Int32Array, enabled: number): object {
   const tasks: number[] = [];
-  for (let rest = enabled; bitCount(rest) > 0; rest &= rest - 1) tasks.push(lowestBit(rest));
+  for (let rest = enabled; rest !== 0; rest &= rest - 1) tasks.push(lowestBit(rest));
   const pending = [];
   for (let task = 0; task < control[C_TASKS]!; task++) {
     const t = TASKS_AT + task * TASK_WORDS;

@@ -13,6 +13,7 @@ import {
   C_STEP_LIMIT,
   DEVIATIONS_AT,
   DEVIATIONS_MAX,
+  firstOf,
   RULE_FIRST,
   STEPS_MAX,
   stepTask,
@@ -23,7 +24,6 @@ import {
   TRACE_AT,
   TRACE_WORDS,
 } from './control.js';
-import { lowestBit } from './controller.js';
 
 /** At a step, a task other than the rule's goes; with RULE_PRIORITY, a change point. */
 export interface Deviation {
@@ -78,8 +78,7 @@ export function deviationsOf(control: Int32Array, steps = control[C_STEP]!): Dev
     const trace = TRACE_AT + step * TRACE_WORDS;
     const task = stepTask(control[trace]!);
     const enabled = control[trace + TR_ENABLED]!;
-    const first = last >= 0 && ((enabled >> last) & 1) !== 0 ? last : lowestBit(enabled);
-    if (task !== first) deviations.push({ step, task });
+    if (task !== firstOf(last, enabled)) deviations.push({ step, task });
     last = task;
   }
   return deviations;

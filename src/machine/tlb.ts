@@ -35,6 +35,7 @@ import {
   write,
 } from '#memory';
 
+import { lowestBit } from '../base/bits.js';
 import { element, type Ptr, struct, word, words } from '../memory/layout.js';
 import { type Cpu, cpuArea } from './cpu.js';
 import { CPUS_MAX } from './limits.js';
@@ -141,7 +142,7 @@ export function tlbShootdown(cpu: Cpu, context: TlbContext, waitKind: number): v
   for (let group = 0; group * 32 <= cpus; group++) {
     let mask = readOnce(cpu, context, element(TlbContext.cpus, group));
     while (mask !== 0) {
-      const bit = 31 - Math.clz32(mask & -mask);
+      const bit = lowestBit(mask);
       mask &= mask - 1;
       waitOutside(cpu, cpuArea(group * 32 + bit), waitKind);
     }

@@ -11,7 +11,7 @@
  *
  * @module
  */
-import { bitCount } from '../controller.js';
+import { bitCount, lowestBit } from '../../base/bits.js';
 import { type Deviation } from '../plan.js';
 import { type Budget, type Run, runDeviations } from './follow.js';
 import { type Subject } from './subject.js';
@@ -77,7 +77,7 @@ class Search {
 
   #visitOthers(deviations: readonly Deviation[], step: Step, left: number): Run | undefined {
     for (let others = step.enabled & ~(1 << step.task); others !== 0; others &= others - 1) {
-      const task = 31 - Math.clz32(others & -others);
+      const task = lowestBit(others);
       const found = this.#visit([...deviations, { step: step.step, task }], left);
       if (found !== undefined) return found;
     }

@@ -11,6 +11,7 @@
  *
  * @module
  */
+import { lowestBit } from '../../base/bits.js';
 import {
   C_END,
   C_STEP,
@@ -21,7 +22,6 @@ import {
   TRACE_AT,
   TRACE_WORDS,
 } from '../control.js';
-import { lowestBit } from '../controller.js';
 import { type Deviation, type Plan } from '../plan.js';
 import { limitOf, type Strategy, type StrategyFacts, type StrategyOptions } from './strategy.js';
 

@@ -33,6 +33,7 @@ import {
   OP_SPIN,
   OP_UNPARK,
 } from '../../memory/turnstile.js';
+import { conflicts } from '../conflicts.js';
 import {
   C_STEP,
   STATE_READY,
@@ -56,7 +57,6 @@ import {
   TRACE_WORDS,
   WATCH_MAX,
 } from '../control.js';
-import { conflicts } from '../controller.js';
 
 /** Words of a list's entry: step, kind, next older entry, word. */
 const ENTRY_STEP = 0;

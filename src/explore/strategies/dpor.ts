@@ -17,8 +17,8 @@
  *
  * @module
  */
+import { lowestBit } from '../../base/bits.js';
 import { C_END, END_DIED, END_SEEN, END_STEPS, RULE_SLEEP_SETS } from '../control.js';
-import { lowestBit } from '../controller.js';
 import { type Plan } from '../plan.js';
 import { Dependence, type RaceListener } from './dependence.js';
 import { limitOf, type Strategy, type StrategyFacts, type StrategyOptions } from './strategy.js';

@@ -4,8 +4,10 @@
  *
  * @module
  */
+import { lowestBit } from '../../base/bits.js';
 import {
   C_STEP,
+  firstOf,
   RULE_SLEEP_SETS,
   SLEEP_AT,
   STEPS_MAX,
@@ -14,7 +16,6 @@ import {
   TRACE_AT,
   TRACE_WORDS,
 } from '../control.js';
-import { lowestBit } from '../controller.js';
 import { type Deviation, type Plan } from '../plan.js';
 
 export class ScheduleTree {
@@ -68,9 +69,8 @@ export class ScheduleTree {
     let last = -1;
     for (let step = 0; step < end; step++) {
       const enabled = this.enabled[step]!;
-      const first = last >= 0 && ((enabled >> last) & 1) !== 0 ? last : lowestBit(enabled);
       const task = this.task[step]!;
-      if (task !== first) deviations.push({ step, task });
+      if (task !== firstOf(last, enabled)) deviations.push({ step, task });
       last = task;
     }
     return deviations;
