@@ -106,13 +106,13 @@ async function virtualTasks() {
       const { code: rewritten } = rewrite(code, { primitives: primitivesOfBundle(code) });
       const lines = code.split('\n').length;
       if (rewritten.split('\n').length !== lines) throw new Error('rewriting has moved lines');
-      return { code: rewritten, map: sameLines(this.getCombinedSourcemap?.() ?? null, lines) };
+      return { code: rewritten, map: sameLines(lines) };
     },
   };
 }
 
 /** A source map from each line to itself. */
-function sameLines(_map, lines) {
+function sameLines(lines) {
   return {
     version: 3,
     sources: ['chunk'],
@@ -121,7 +121,8 @@ function sameLines(_map, lines) {
   };
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
+/** Writes the bundles of the compiled kernel layers into dist. */
+export async function bundleKernels() {
   for (const [condition, file] of Object.entries(BUNDLES)) {
     const input = fileURLToPath(new URL('dist/src/kernel.js', root));
     await bundle(input, condition, fileURLToPath(new URL(`dist/${file}`, root)));

@@ -1,34 +1,25 @@
 /**
- * What scripts and tests that have an engine in their own thread use of this layer.
+ * What else of this layer programs use that have an engine in their own thread: it must come out of the
+ * bundle that their engine is from.
  *
  * @module
  */
 export * as control from './control.js';
-export { type ExplainOptions, explain } from './explain/explain.js';
-export { type Explanation } from './explain/explanation.js';
-export { minimise, type Minimised } from './explain/minimise.js';
+export { explain } from './explain/explain.js';
+export { minimise } from './explain/minimise.js';
 export { perfettoTrace } from './explain/perfetto.js';
 export { renderExplanation } from './explain/render.js';
 export {
   allOperations,
   type Failure,
-  type Operations,
   programWith,
   type Subject,
   type SubjectFor,
 } from './explain/subject.js';
-export { exploreWithCrew } from './explore-crew.js';
-export { explore } from './explorer.js';
-export { Judge } from './judge.js';
-export { findMutant, MUTANTS_TABLE } from './mutants.js';
-export * as plan from './plan.js';
-export { type Deviation, deviationsOf, type Plan, preemptionsOf, setPlan } from './plan.js';
+export { findMutant } from './mutants.js';
+export { type Deviation, deviationsOf, setPlan } from './plan.js';
 export { type ExploreProgram } from './program.js';
-export { PLANTED_BUGS } from './programs/planted.js';
-export { programNamed, PROGRAMS } from './programs/registry.js';
-export { RaceDetector } from './races.js';
-export { checkOf, formatSchedule, parseSchedule, type Schedule } from './schedule.js';
-export { makeStrategy, STRATEGY_NAMES } from './strategies/strategies.js';
+export { programNamed } from './programs/registry.js';
+export { checkOf, parseSchedule } from './schedule.js';
 export { VirtualEngine } from './virtual-engine.js';
 export { VirtualModules } from './virtual-module.js';
-export { VirtualPrograms } from './virtual-program.js';

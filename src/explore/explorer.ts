@@ -8,12 +8,13 @@ import { C_END, C_STEP, END_SEEN } from './control.js';
 import { type Engine } from './engine.js';
 import { type Failure, Judge } from './judge.js';
 import { type Deviation, deviationsOf, preemptionsOf, setPlan } from './plan.js';
-import { type ExploreProgram, type Grade } from './program.js';
+import { type ExploreProgram } from './program.js';
+import { type OutcomeCount } from './report.js';
 import { checkOf } from './schedule.js';
 import { type Strategy, type StrategyFacts } from './strategies/strategy.js';
 
 /** When to stop; without any of these, when the strategy has no schedule left. */
-export interface ExploreOptions {
+export interface ExplorerOptions {
   /** Schedules to run at most. */
   readonly schedules?: number;
   /** How long it may take at most. */
@@ -50,14 +51,6 @@ export interface FoundFailure extends Failure {
   count: number;
 }
 
-export interface OutcomeCount {
-  readonly name: string;
-  /** Undefined if the program does not declare it. */
-  readonly grade: Grade | undefined;
-  readonly description: string;
-  readonly count: number;
-}
-
 /** What an exploration found. */
 export interface ExploreResult extends StrategyFacts {
   readonly program: string;
@@ -86,7 +79,7 @@ export function explore(
   engine: Engine,
   program: ExploreProgram,
   strategy: Strategy,
-  options: ExploreOptions = {},
+  options: ExplorerOptions = {},
 ): ExploreResult {
   return new Exploration(engine, program, strategy, options).run();
 }
@@ -95,7 +88,7 @@ class Exploration {
   readonly #engine: Engine;
   readonly #program: ExploreProgram;
   readonly #strategy: Strategy;
-  readonly #options: ExploreOptions;
+  readonly #options: ExplorerOptions;
   readonly #judge: Judge;
   readonly #startedAt = performance.now();
   readonly #outcomes = new Map<string, number>();
@@ -111,7 +104,7 @@ class Exploration {
     engine: Engine,
     program: ExploreProgram,
     strategy: Strategy,
-    options: ExploreOptions,
+    options: ExplorerOptions,
   ) {
     this.#engine = engine;
     this.#program = program;
@@ -206,7 +199,7 @@ class Exploration {
       byPreemptions: Array.from(this.#byPreemptions, (count: number | undefined) => count ?? 0),
       outcomes: [...this.#outcomes].map(([name, count]) => ({
         name,
-        grade: declared.get(name)?.grade,
+        grade: declared.get(name)?.grade ?? 'FORBIDDEN',
         description: declared.get(name)?.description ?? '',
         count,
       })),

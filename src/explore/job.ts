@@ -12,26 +12,18 @@ import {
   type StrategyReport,
 } from './report.js';
 
-/** How long to explore. */
-export interface Limits {
-  /** Schedules; 0 for as many as there is time for. */
-  readonly schedules: number;
-  /** Unit: seconds; 0 for as long as it takes. */
-  readonly seconds: number;
-}
-
-/** How a strategy chooses. */
-export interface StrategyOptions {
+/** What one thread explores. Survives `postMessage`. */
+export interface ExploreJob {
   readonly strategy: StrategyName;
   readonly seed: number;
   /** PCT: how many events in the wrong order a failure takes. */
   readonly depth: number;
   /** Bounded search: stop after so many preemptions; -1 for no bound. */
   readonly maxPreemptions: number;
-}
-
-/** What one thread explores. Survives `postMessage`. */
-export interface ExploreJob extends StrategyOptions, Limits {
+  /** Schedules; 0 for as many as there is time for. */
+  readonly schedules: number;
+  /** Unit: seconds; 0 for as long as it takes. */
+  readonly seconds: number;
   readonly program: ProgramRef;
   readonly mutant: string | null;
   readonly engine: EngineName;

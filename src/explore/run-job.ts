@@ -57,10 +57,7 @@ export async function runJob(engine: Engine, job: ExploreJob): Promise<JobResult
     title: program.title,
     tasks: program.tasks.map(({ name }) => name),
     report: reportOf(job, result),
-    outcomes: result.outcomes.map((outcome) => ({
-      ...outcome,
-      grade: outcome.grade ?? 'FORBIDDEN',
-    })),
+    outcomes: result.outcomes,
     failure: failure === undefined ? null : await failureReport(job, program, failure),
   };
 }

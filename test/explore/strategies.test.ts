@@ -9,7 +9,7 @@ import { describe, test } from 'node:test';
 import { exploreWithCrew } from '../../src/explore/explore-crew.js';
 import { type ExploreResult, type FoundFailure } from '../../src/explore/explorer.js';
 import { PLANTED_BUGS } from '../../src/explore/programs/planted.js';
-import { STRATEGY_NAMES } from '../../src/explore/strategies/strategies.js';
+import { STRATEGIES } from '../../src/explore/report.js';
 import {
   compareOnToys,
   exploreAll,
@@ -111,7 +111,7 @@ describe('random strategies', () => {
 describe('planted bugs', () => {
   for (const { program, kind, says } of PLANTED_BUGS) {
     test(`every strategy finds: ${kind} (${says})`, async () => {
-      const explorations = STRATEGY_NAMES.map((strategy) => ({
+      const explorations = STRATEGIES.map((strategy) => ({
         name: program.name,
         strategy,
         until: { schedules: 20_000 },
@@ -133,7 +133,7 @@ describe('planted bugs', () => {
 
   test('a program without one does not fail', async () => {
     const explorations = ['sound-counter', 'lt-5'].flatMap((name) =>
-      STRATEGY_NAMES.map((strategy) => ({ name, strategy, until: { schedules: 3000 } })),
+      STRATEGIES.map((strategy) => ({ name, strategy, until: { schedules: 3000 } })),
     );
     const results = (await onWorker(exploreAll, { explorations })) as ExploreResult[];
     for (const { program, strategy, failures } of results) {

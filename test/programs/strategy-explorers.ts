@@ -6,7 +6,7 @@
 import { NO_MUTANT } from '../../src/base/mutant-numbers.js';
 import { C_END, END_DIED, END_SEEN } from '../../src/explore/control.js';
 import { type Engine } from '../../src/explore/engine.js';
-import { explore, type ExploreOptions, type ExploreResult } from '../../src/explore/explorer.js';
+import { explore, type ExploreResult, type ExplorerOptions } from '../../src/explore/explorer.js';
 import { Judge } from '../../src/explore/judge.js';
 import { type Deviation, setPlan } from '../../src/explore/plan.js';
 import { type StrategyName } from '../../src/explore/report.js';
@@ -108,7 +108,7 @@ export interface ExploreArgs {
   readonly name: string;
   readonly strategy: StrategyName;
   readonly with?: Partial<StrategyOptions>;
-  readonly until?: Pick<ExploreOptions, 'schedules' | 'seconds' | 'stopAtFirst'>;
+  readonly until?: Pick<ExplorerOptions, 'schedules' | 'seconds' | 'stopAtFirst'>;
 }
 
 /** Explores one program after the other. */
