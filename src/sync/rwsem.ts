@@ -62,7 +62,7 @@ import {
 import { bug } from '../base/bug.js';
 import { EINTR } from '../base/errno.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from '../machine/arch-spinlock.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { type LockClass, lockClass } from '../machine/lock-class.js';
 import {
   beginWait,

@@ -13,7 +13,7 @@ import { lockAcquire, lockAcquired, lockRelease } from '#debug';
 import { read } from '#memory';
 
 import { archSpinLock, archSpinTrylock, archSpinUnlock } from '../machine/arch-spinlock.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { Spinlock } from '../machine/types.js';
 
 export { initSpinlock } from '../machine/arch-spinlock.js';

@@ -19,12 +19,12 @@ import {
 } from '#memory';
 
 import { bug } from '../../base/bug.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { kfree, kzalloc } from '../../machine/slab.js';
 import { cacheline, member, pointer, type Ptr, struct, word } from '../../memory/layout.js';
 import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
-import { type FailureKind } from '../judge.js';
+import type { FailureKind } from '../judge.js';
 import { defineProgram, type ExploreProgram, type Operation, task } from '../program.js';
 
 const Thing = struct('planted_thing', { value: word, line: cacheline });
