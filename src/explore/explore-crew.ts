@@ -159,7 +159,7 @@ class CrewWatch {
   readonly #isVirtual: boolean;
   readonly #timer: NodeJS.Timeout;
   readonly #stopListening: () => void;
-  #seen = '';
+  #seen: string | undefined;
   #movedAt = performance.now();
 
   constructor(program: ExploreProgram, blocks: CrewBlocks, exploration: CrewExploration) {
@@ -203,8 +203,8 @@ class CrewWatch {
       return;
     }
     const doing = this.#doing();
-    if (doing === undefined || doing.at !== this.#seen) {
-      this.#seen = doing?.at ?? '';
+    if (doing?.at !== this.#seen || doing === undefined) {
+      this.#seen = doing?.at;
       this.#movedAt = performance.now();
       return;
     }

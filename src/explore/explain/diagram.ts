@@ -179,7 +179,7 @@ function sameRounds(steps: readonly ExplainedStep[], last: number): Rounds {
 }
 
 function isSameStep(step: ExplainedStep | undefined, before: ExplainedStep): boolean {
-  if (step === undefined || step.task !== before.task || step.critical) return false;
+  if (step?.task !== before.task || step.critical) return false;
   return stepText(step) === stepText(before) && step.site?.line === before.site?.line;
 }
 

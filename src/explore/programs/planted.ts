@@ -212,12 +212,12 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   }),
   plant('invariant', 'INV-1: 2 tasks', [takeOnce, takeOnce], { check: checkTakenOnce }),
-  plant('deadlock', 'deadlock: task 0 waits for spinlock planted->second, held by task 1', [
+  plant('deadlock', 'task 0 waits for spinlock planted->second, held by task 1', [
     lockFirstSecond,
     lockSecondFirst,
   ]),
   plant('deadlock', 'partial deadlock: task 0 sleeps', [sleepUntilFlag, wakeThenSetFlag]),
-  plant('livelock', 'livelock: task 0 spins', [askAndSpin, answerOnce]),
+  plant('livelock', 'task 0 spins', [askAndSpin, answerOnce]),
   plant('starvation', 'no end', [askAndCount, answerOnce]),
   plant('use-after-free', 'freed at step', [useIfAlive, freeThing]),
   plant('leak', 'not given back: 1 planted_thing', [publishThing, closeSlot], { leakFree: true }),
