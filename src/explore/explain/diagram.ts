@@ -153,7 +153,6 @@ function rowsOf(told: Told, all: boolean): Row[] {
 /** True if others could tell the difference, or who reads would miss it. */
 function matters(step: ExplainedStep, steps: readonly ExplainedStep[], begins: boolean): boolean {
   if (step.critical) return true;
-  if (step.action === 'read' && step.shortName.endsWith('.lockClass')) return false; // it never changes
   const next = steps[step.step + 1];
   if (begins || next?.task !== step.task) return true;
   if (step.conflicts) return true;
