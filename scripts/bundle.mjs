@@ -99,7 +99,8 @@ export async function bundle(input, condition, file, plugins = []) {
 
 /** Rewrites the whole module for the virtual engine; every line stays where it is. */
 async function virtualTasks() {
-  const { primitivesOfBundle, rewrite } = await import('../dist/src/explore/rewrite.js');
+  const { rewrite } = await import('../dist/src/explore/rewrite.js');
+  const { primitivesOfBundle } = await import('../dist/src/explore/rewrite-primitives.js');
   return {
     name: 'virtual-tasks',
     renderChunk(code) {

@@ -49,6 +49,7 @@ export {
   defineProgram,
   type ExploreProgram,
   type Grade,
+  GRADES,
   type Operation,
   type Outcome,
   type ProgramTask,

@@ -84,11 +84,11 @@ function addOptions(command: Command): Command {
     .option('--depth <n>', 'pct: orders that a failure takes', integer(1, 16), 3)
     .option(
       '--max-preemptions <n>',
-      'bounded and dpor: stop beyond so many; -1 = never',
+      'bounded: stop beyond so many; -1 = never',
       integer(-1, 1000),
       -1,
     )
-    .option('--jobs <n>', 'threads of a portfolio; 0 = one for each core', integer(0, 256), 0)
+    .option('--jobs <n>', 'threads of a portfolio; 0 = one for each core', integer(0, 32), 0)
     .option('--seed <n>', 'seed of all random choices', integer(1, SEED_MAX), 1)
     .option('--watchdog <s>', 'give up on a schedule that takes so long', real(1, 3600), 20)
     .optionsGroup('Output:')

@@ -6,7 +6,7 @@
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-import { type ExploreProgram, type SvmDriver, TASKS_MAX } from 'faultline';
+import { type ExploreProgram, GRADES, type Outcome, type SvmDriver, TASKS_MAX } from 'faultline';
 
 import { reasonOf } from '../base/reason.js';
 
@@ -40,7 +40,7 @@ const CHECKS: Readonly<Record<ModuleKind, (exported: unknown) => string | undefi
 function problemOfProgram(program: unknown): string | undefined {
   if (typeof program !== 'object' || program === null)
     return "it exports no object named 'program'";
-  const { name, title, tasks, setup, check, observe } = program as Partial<
+  const { name, title, tasks, setup, check, observe, outcomes } = program as Partial<
     Record<keyof ExploreProgram, unknown>
   >;
   if (typeof name !== 'string' || !/^[\w.-]+$/.test(name)) {
@@ -52,10 +52,30 @@ function problemOfProgram(program: unknown): string | undefined {
   if (observe !== undefined && typeof observe !== 'function') {
     return 'program.observe is not a function';
   }
+  if (outcomes !== undefined && (!Array.isArray(outcomes) || !outcomes.every(isOutcome))) {
+    return `program.outcomes is no list of { name, grade, description } with a grade of ${GRADES.join(', ')}`;
+  }
   if (!Array.isArray(tasks) || tasks.length === 0) return 'program.tasks is not a list of tasks';
   if (tasks.length > TASKS_MAX) return `program.tasks has more than ${TASKS_MAX} tasks`;
   const wrong = tasks.findIndex((task) => !isTask(task));
-  return wrong < 0 ? undefined : `program.tasks[${wrong}] is no { name, operations }`;
+  if (wrong >= 0) return `program.tasks[${wrong}] is no { name, operations }`;
+  const runs = (tasks as ExploreProgram['tasks']).flatMap((task) => task.operations);
+  const special = [setup, check, observe, ...runs.map(({ run }) => run)].find(isSpecial);
+  if (special === undefined) return undefined;
+  const named = (special as { name: string }).name;
+  return `${named === '' ? 'a function' : named} of the program is async or a generator`;
+}
+
+/** True of an async function or a generator: programs block, and do not await. */
+function isSpecial(value: unknown): boolean {
+  return typeof value === 'function' && /(?:Async|Generator)/.test(value.constructor.name);
+}
+
+function isOutcome(outcome: unknown): boolean {
+  if (typeof outcome !== 'object' || outcome === null) return false;
+  const { name, grade, description } = outcome as Partial<Record<keyof Outcome, unknown>>;
+  const isKnown = GRADES.some((known) => known === grade);
+  return typeof name === 'string' && typeof description === 'string' && isKnown;
 }
 
 function isTask(task: unknown): boolean {

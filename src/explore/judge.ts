@@ -216,11 +216,11 @@ export class Judge {
   #check(): Verdict {
     const { machine, pointer } = this.#engine.world;
     const { check, observe } = this.#program;
-    const violated = check?.(machine.cpu, pointer);
+    const violated = textFrom('check', check?.(machine.cpu, pointer));
     if (violated !== undefined) return { failure: failureOfInvariant(violated) };
     const leak = this.#leak();
     if (leak !== undefined) return { failure: leak };
-    const outcome = observe?.(machine.cpu, pointer);
+    const outcome = textFrom('observe', observe?.(machine.cpu, pointer));
     if (outcome === undefined) return FINE;
     const failure = this.#outcomeFailure(outcome);
     return failure === undefined ? { outcome } : { outcome, failure };
@@ -247,6 +247,14 @@ export class Judge {
     const message = `outcome '${outcome}', which the program does not declare`;
     return { kind, message, signature: `${kind}: ${outcome}` };
   }
+}
+
+/** What a function of the program's returned. @throws FaultlineError if it is neither a text nor undefined */
+function textFrom(name: string, value: unknown): string | undefined {
+  if (value === undefined || typeof value === 'string') return value;
+  const kind = value === null ? 'null' : `a value of type ${typeof value}`;
+  const message = `the program's ${name} returns ${kind}, and not a text or undefined`;
+  throw new FaultlineError('FAULTLINE_BAD_PROGRAM', message);
 }
 
 function failureOfRace(program: ExploreProgram, race: Race): Failure {

@@ -26,7 +26,8 @@ export interface ProgramTask {
 }
 
 /** What an outcome is, as jcstress has it. */
-export type Grade = 'ACCEPTABLE' | 'INTERESTING' | 'FORBIDDEN';
+export const GRADES = ['ACCEPTABLE', 'INTERESTING', 'FORBIDDEN'] as const;
+export type Grade = (typeof GRADES)[number];
 
 /** One way the program may end. */
 export interface Outcome {

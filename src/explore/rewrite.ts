@@ -26,96 +26,35 @@
  */
 import { type AnyNode, parse, type Program } from 'acorn';
 
-import {
-  OP_ACQUIRE,
-  OP_ALLOC,
-  OP_FREE,
-  OP_LOCK,
-  OP_PARK,
-  OP_READ,
-  OP_READ_ONCE,
-  OP_RELEASE,
-  OP_RESUME,
-  OP_RMW,
-  OP_SPIN,
-  OP_UNPARK,
-  OP_WRITE,
-  OP_WRITE_ONCE,
-} from '../memory/turnstile.js';
 import { type InlineBody, INLINED, straightBody } from './rewrite-inline.js';
+import { turnsOf, wrapperOf } from './rewrite-primitives.js';
+import {
+  childrenOf,
+  type FunctionNode,
+  importsOf,
+  isCpu,
+  isFunction,
+  isPure,
+  linesIn,
+  namesOf,
+  passesCpu,
+} from './rewrite-syntax.js';
 
-/** What an operation announces: its kind, and from which arguments its words follow. */
-interface Announcement {
-  readonly kind: number;
-  /** Arguments whose sum is the first word; none: 0. */
-  readonly at: readonly number[];
-  /** A number of words, or the argument that says how many `unit`s they are. */
-  readonly count: number | { readonly argument: number; readonly unit: number };
-}
-
-const field = (kind: number, count = 1): Announcement[] => [{ kind, at: [1, 2], count }];
-const run = (kind: number, at: number, argument: number, unit: number): Announcement => ({
-  kind,
-  at: [at],
-  count: { argument, unit },
-});
-
-/** The operations of memory/memory.turnstile.ts that announce themselves. */
-const PRIMITIVES: Readonly<Record<string, readonly Announcement[]>> = {
-  read: field(OP_READ),
-  write: field(OP_WRITE),
-  readAddress: field(OP_READ, 2),
-  writeAddress: field(OP_WRITE, 2),
-  readOnce: field(OP_READ_ONCE),
-  writeOnce: field(OP_WRITE_ONCE),
-  loadAcquire: field(OP_ACQUIRE),
-  storeRelease: field(OP_RELEASE),
-  fetchAdd: field(OP_RMW),
-  fetchOr: field(OP_RMW),
-  fetchAnd: field(OP_RMW),
-  exchange: field(OP_RMW),
-  cmpxchg: field(OP_RMW),
-  parkCheck: field(OP_PARK),
-  parkResume: field(OP_RESUME),
-  unpark: field(OP_UNPARK),
-  awaitFree: field(OP_LOCK),
-  relax: [{ kind: OP_SPIN, at: [], count: 0 }],
-  writeOnceCells: [run(OP_WRITE_ONCE, 1, 3, 2)],
-  clearCells: [run(OP_WRITE_ONCE, 1, 2, 2)],
-  changeCells: [run(OP_RMW, 1, 2, 2)],
-  takeCells: [run(OP_RMW, 2, 3, 2)],
-  readOnceCells: [run(OP_READ_ONCE, 2, 3, 2)],
-  readOnceCellsWhile: [run(OP_READ_ONCE, 2, 3, 2)],
-  fillWords: [run(OP_WRITE, 1, 3, 1)],
-  loadRun: [run(OP_READ, 1, 2, 1)],
-  storeRun: [run(OP_WRITE, 1, 3, 1)],
-  noteFree: [run(OP_FREE, 1, 2, 1)],
-  noteAlloc: [run(OP_ALLOC, 1, 2, 1)],
-};
-
-/** Functions without effect, whose calls may be repeated. */
-const PURE = new Set([
-  'member',
-  'element',
-  'addressElement',
-  'containerOf',
-  'addressCell',
-  'cpuArea',
-  'thisCpuPtr',
-]);
+/** Methods of the language's own that call what they are given. */
+const CALLING_BACK = new Set(
+  'every filter find findIndex findLast findLastIndex flatMap forEach map reduce reduceRight replace replaceAll some sort toSorted then catch finally'.split(
+    ' ',
+  ),
+);
 
 /** What a rewritten module needs; the engine provides it. */
 export const RUNTIME = `
 const $turn = (cpu, kind, at, count) => cpu.turnstile !== null && cpu.turnstile.mustYield(cpu, kind, at, count);
-const $isGenerator = (value) => typeof value === 'object' && value !== null && typeof value.next === 'function';
+const $isGenerator = (value) => typeof value === 'object' && value !== null && value[Symbol.toStringTag] === 'Generator';
 const $pending = (globalThis[Symbol.for('faultline.pending')] ??= []);
-const $outside = (name) => { throw new Error(name + ' is called where the virtual engine cannot follow: in a callback, a class or an async function'); };
+const $outside = (name) => { throw new Error(name + ' is called where the virtual engine cannot follow: in a callback, a class, a getter, a generator or an async function'); };
+const $plain = (value, name) => $isGenerator(value) ? $outside(name) : value;
 `.replaceAll('\n', ' ');
-
-type FunctionNode = Extract<
-  AnyNode,
-  { type: 'FunctionDeclaration' | 'FunctionExpression' | 'ArrowFunctionExpression' }
->;
 
 interface FunctionInfo {
   readonly node: FunctionNode;
@@ -142,8 +81,13 @@ export interface RewriteOptions {
   readonly generators?: ReadonlySet<string>;
   /** Method names that hold generator functions elsewhere. */
   readonly methods?: ReadonlySet<string>;
-  /** True for code that need not call its CPU `cpu`: any call of a parameter or such a method may yield. */
-  readonly anyFirstArgument?: boolean;
+  /** Of imported namespaces, by their local names: the names in them that hold generator functions. */
+  readonly namespaces?: ReadonlyMap<string, ReadonlySet<string>>;
+  /**
+   * Where code of a user's comes from. It need not call its CPU `cpu`: any call of a parameter or of such a method
+   * may yield. And what the text does not say is looked at when it runs: nothing that yields may be lost.
+   */
+  readonly userModule?: string;
   /** What an import is to be read from instead. */
   readonly importFrom?: ReadonlyMap<string, string>;
 }
@@ -159,47 +103,6 @@ export function rewrite(code: string, options: RewriteOptions): Rewritten {
   return new Rewriter(code, options).run();
 }
 
-/** Local names of the operations, from the namespace object that a bundler makes of #memory. */
-export function primitivesOfBundle(code: string): Map<string, string> {
-  const names = new Map<string, string>();
-  const program = parse(code, { ecmaVersion: 'latest', sourceType: 'module' });
-  for (const node of program.body) {
-    if (node.type !== 'VariableDeclaration') continue;
-    for (const { init } of node.declarations) {
-      if (init?.type !== 'CallExpression') continue;
-      const [object] = init.arguments;
-      if (object?.type !== 'ObjectExpression') continue;
-      const entries = object.properties.flatMap((property) =>
-        property.type === 'Property' &&
-        property.key.type === 'Identifier' &&
-        property.value.type === 'Identifier'
-          ? [[property.key.name, property.value.name] as const]
-          : [],
-      );
-      if (!entries.some(([key]) => key === 'parkCheck')) continue;
-      for (const [key, local] of entries) if (key in PRIMITIVES) names.set(local, key);
-    }
-  }
-  if (names.size === 0) throw new Error('the bundle has no namespace of #memory');
-  return names;
-}
-
-/** A generator function that asks for its turn and makes the operation: for callers that do not know it is one. */
-export function wrapperOf(name: string, local: string): string {
-  const parameters = Array.from({ length: 8 }, (_, i) => (i === 0 ? 'cpu' : `a${i}`));
-  const asks = turnsOf(name, parameters).join(', ');
-  return `function* (${parameters.join(', ')}) { ${asks}; return ${local}(${parameters.join(', ')}); }`;
-}
-
-function turnsOf(name: string, args: readonly string[]): string[] {
-  return PRIMITIVES[name]!.map(({ kind, at, count }) => {
-    const where = at.length === 0 ? '0' : at.map((i) => `(${args[i]!})`).join(' + ');
-    const many =
-      typeof count === 'number' ? String(count) : `(${args[count.argument]!}) * ${count.unit}`;
-    return `$turn(${args[0]!}, ${kind}, ${where}, ${many}) && (yield)`;
-  });
-}
-
 class Rewriter {
   readonly #code: string;
   readonly #options: RewriteOptions;
@@ -208,12 +111,14 @@ class Rewriter {
   readonly #topLevel = new Map<string, FunctionInfo | null>();
   readonly #methods: Set<string>;
   readonly #importSources: ReadonlySet<AnyNode>;
+  readonly #isUsers: boolean;
   /** What parameters and constants are called while a function's body is put in the place of its call. */
   #names: ReadonlyMap<string, string> | undefined;
 
   constructor(code: string, options: RewriteOptions) {
     this.#code = code;
     this.#options = options;
+    this.#isUsers = options.userModule !== undefined;
     this.#program = parse(code, { ecmaVersion: 'latest', sourceType: 'module' });
     this.#methods = new Set(options.methods);
     this.#importSources = new Set(importsOf(this.#program));
@@ -345,7 +250,10 @@ class Rewriter {
 
   #reachesPoint(node: AnyNode, owner: FunctionInfo): boolean {
     if (isFunction(node)) return false;
-    if (node.type === 'CallExpression' && this.#classify(node, owner) !== 'plain') return true;
+    if (node.type === 'CallExpression') {
+      const kind = this.#classify(node, owner);
+      if (kind !== 'plain' && kind !== 'unknown') return true;
+    }
     return childrenOf(node).some((child) => this.#reachesPoint(child, owner));
   }
 
@@ -353,7 +261,7 @@ class Rewriter {
   #classify(
     node: Extract<AnyNode, { type: 'CallExpression' }>,
     owner: FunctionInfo | undefined,
-  ): 'primitive' | 'generator' | 'dynamic' | 'plain' {
+  ): 'primitive' | 'generator' | 'dynamic' | 'unknown' | 'plain' {
     const { callee } = node;
     if (callee.type === 'Identifier') {
       const { name } = callee;
@@ -365,16 +273,36 @@ class Rewriter {
       if (target === 'parameter') return this.#mayYield(node) ? 'dynamic' : 'plain';
       if (target !== null) return target.yields ? 'generator' : 'plain';
       const isVariable = !this.#isGlobal(name, owner);
-      return isVariable && this.#options.anyFirstArgument === true ? 'dynamic' : 'plain';
+      return isVariable && this.#isUsers ? 'dynamic' : 'plain';
     }
+    if (this.#isUsers && callee.type !== 'Super') return this.#classifyUsers(node, owner);
     if (callee.type !== 'MemberExpression' || callee.property.type !== 'Identifier') return 'plain';
     if (callee.computed) return this.#mayYield(node) ? 'dynamic' : 'plain';
     return this.#methods.has(callee.property.name) && this.#mayYield(node) ? 'dynamic' : 'plain';
   }
 
+  /** A call of a user's that is not of a name. */
+  #classifyUsers(
+    node: Extract<AnyNode, { type: 'CallExpression' }>,
+    owner: FunctionInfo | undefined,
+  ): 'generator' | 'dynamic' | 'unknown' | 'plain' {
+    const { callee } = node;
+    if (node.arguments.some(isCpu)) return 'dynamic';
+    if (callee.type !== 'MemberExpression') return 'unknown';
+    if (callee.computed || callee.property.type !== 'Identifier') return 'dynamic';
+    const { name } = callee.property;
+    if (callee.object.type === 'Identifier') {
+      const of = callee.object.name;
+      if (this.#isGlobal(of, owner)) return 'plain';
+      const known = this.#isTopLevelName(of, owner) && this.#options.namespaces?.get(of);
+      if (known) return known.has(name) ? 'generator' : 'plain';
+    }
+    return this.#methods.has(name) ? 'dynamic' : 'unknown';
+  }
+
   /** By convention a kernel function's first argument is its CPU. */
   #mayYield(node: Extract<AnyNode, { type: 'CallExpression' }>): boolean {
-    return this.#options.anyFirstArgument === true || passesCpu(node);
+    return this.#isUsers || passesCpu(node);
   }
 
   // --- the text ---
@@ -391,6 +319,13 @@ class Rewriter {
     if (node.type === 'CallExpression') return this.#asLong(node, this.#emitCall(node, owner));
     if (node.type === 'Identifier') return this.#names?.get(node.name) ?? node.name;
     if (node.type === 'Literal' && typeof node.value === 'string') return this.#emitString(node);
+    if (node.type === 'MetaProperty' && node.meta.name === 'import' && this.#isUsers) {
+      return `({ url: ${JSON.stringify(this.#options.userModule)} })`;
+    }
+    if (node.type === 'ImportExpression' && this.#isUsers) {
+      const line = linesIn(this.#code.slice(0, node.start));
+      throw new SyntaxError(`line ${line}: import() cannot be followed`);
+    }
     if (node.type === 'Property' && this.#isOperation(node.value, owner)) {
       const local = (node.value as { name: string }).name;
       const key = this.#code.slice(node.key.start, node.key.end);
@@ -447,6 +382,7 @@ class Rewriter {
     if (info.calls) names.push('$g', '$s');
     const temporaries = names.length === 0 ? '' : ` let ${names.join(', ')};`;
     if (node.type === 'ArrowFunctionExpression') {
+      this.#refuseCallsIn(node);
       const parameters = node.params.map((parameter) => this.#emit(parameter, info)).join(', ');
       const body =
         node.body.type === 'BlockStatement'
@@ -455,8 +391,19 @@ class Rewriter {
       return `function* (${parameters}) ${body}`;
     }
     const head = this.#code.slice(node.start, node.body.start);
+    this.#refuseCallsIn(node);
     const star = head.startsWith('function') ? head.replace('function', 'function*') : head;
     return `${star}{${temporaries}${bodyText.slice(1)}`;
+  }
+
+  /** A generator's parameters are computed before it runs. @throws SyntaxError if a default value may yield */
+  #refuseCallsIn({ params }: FunctionNode): void {
+    const calls = (node: AnyNode): boolean =>
+      !isFunction(node) && (node.type === 'CallExpression' || childrenOf(node).some(calls));
+    const bad = params.find(calls);
+    if (bad === undefined) return;
+    const line = linesIn(this.#code.slice(0, bad.start));
+    throw new SyntaxError(`line ${line}: a default value of a parameter calls a function`);
   }
 
   #emitCall(
@@ -464,6 +411,8 @@ class Rewriter {
     owner: FunctionInfo | undefined,
   ): string {
     const kind = this.#classify(node, owner);
+    const lost = this.#isUsers ? this.#lostCallback(node, owner) : undefined;
+    if (lost !== undefined) return `$outside(${JSON.stringify(lost)})`;
     if (kind === 'plain') return this.#emitChildren(node, owner);
     if (owner?.yields !== true) return this.#emitOutside(node, owner, kind);
     if (kind === 'primitive') return this.#emitPrimitive(node, owner);
@@ -525,12 +474,34 @@ class Rewriter {
     return [...body.free].every((name) => this.#isTopLevelName(name, owner)) ? body : undefined;
   }
 
+  /** A function that yields and is handed to code that would call it without knowing that. */
+  #lostCallback(
+    node: Extract<AnyNode, { type: 'CallExpression' }>,
+    owner: FunctionInfo | undefined,
+  ): string | undefined {
+    const { callee } = node;
+    if (callee.type !== 'MemberExpression' || callee.property.type !== 'Identifier')
+      return undefined;
+    if (!CALLING_BACK.has(callee.property.name)) return undefined;
+    for (const argument of node.arguments) {
+      if (argument.type !== 'Identifier') continue;
+      const target = this.#resolve(argument.name, owner);
+      if (target !== null && target !== 'parameter' && target.yields) return argument.name;
+    }
+    return undefined;
+  }
+
   /** A call where no generator can be: operations are made at once, what would yield is refused. */
   #emitOutside(
     node: Extract<AnyNode, { type: 'CallExpression' }>,
     owner: FunctionInfo | undefined,
     kind: string,
   ): string {
+    if (this.#isUsers && owner !== undefined) {
+      const { start, end } = node.callee;
+      const name = this.#code.slice(start, end).replaceAll(/\s+/g, ' ');
+      return `$plain(${this.#emitChildren(node, owner)}, ${JSON.stringify(name)})`;
+    }
     if (kind !== 'generator' || node.callee.type !== 'Identifier') {
       return this.#emitChildren(node, owner);
     }
@@ -551,125 +522,4 @@ class Rewriter {
     const parts = [...before, ...turnsOf(name, args), `${local}(${args.join(', ')})`];
     return `(${parts.join(', ')})`;
   }
-}
-
-/** Where a module imports from: the strings that say so. */
-function importsOf(program: Program): AnyNode[] {
-  return program.body.flatMap((node) => {
-    const isImport =
-      node.type === 'ImportDeclaration' ||
-      node.type === 'ExportNamedDeclaration' ||
-      node.type === 'ExportAllDeclaration';
-    return isImport && node.source != null ? [node.source] : [];
-  });
-}
-
-/** What a module imports: from where, and under which names here (`*` of a whole namespace is left out). */
-export function readImports(code: string): { from: string; names: Map<string, string> }[] {
-  const program = parse(code, { ecmaVersion: 'latest', sourceType: 'module' });
-  const found: { from: string; names: Map<string, string> }[] = [];
-  for (const node of program.body) {
-    if (node.type === 'ImportDeclaration') {
-      const names = new Map<string, string>();
-      for (const specifier of node.specifiers) {
-        if (specifier.type === 'ImportDefaultSpecifier') names.set(specifier.local.name, 'default');
-        if (specifier.type !== 'ImportSpecifier') continue;
-        const { imported } = specifier;
-        names.set(
-          specifier.local.name,
-          imported.type === 'Identifier' ? imported.name : String(imported.value),
-        );
-      }
-      found.push({ from: String(node.source.value), names });
-    } else if (
-      (node.type === 'ExportNamedDeclaration' || node.type === 'ExportAllDeclaration') &&
-      node.source != null
-    ) {
-      found.push({ from: String(node.source.value), names: new Map() });
-    }
-  }
-  return found;
-}
-
-function linesIn(text: string): number {
-  return text.split('\n').length;
-}
-
-function isFunction(node: AnyNode): node is FunctionNode {
-  return (
-    node.type === 'FunctionDeclaration' ||
-    node.type === 'FunctionExpression' ||
-    node.type === 'ArrowFunctionExpression'
-  );
-}
-
-/** True if the call's first argument is a CPU, which by convention is so of every kernel function. */
-function passesCpu(node: Extract<AnyNode, { type: 'CallExpression' }>): boolean {
-  const [first] = node.arguments;
-  return first?.type === 'Identifier' && /cpu$/i.test(first.name);
-}
-
-/** True if the expression may be computed twice, and no other task can change what it is. */
-function isPure(node: AnyNode): boolean {
-  switch (node.type) {
-    case 'Identifier':
-    case 'Literal':
-    case 'ThisExpression':
-      return true;
-    case 'MemberExpression':
-      return isPure(node.object) && (!node.computed || isPure(node.property));
-    case 'BinaryExpression':
-    case 'LogicalExpression':
-      return isPure(node.left) && isPure(node.right);
-    case 'UnaryExpression':
-      return isPure(node.argument);
-    case 'ConditionalExpression':
-      return isPure(node.test) && isPure(node.consequent) && isPure(node.alternate);
-    case 'ParenthesizedExpression':
-      return isPure(node.expression);
-    case 'CallExpression':
-      return (
-        node.callee.type === 'Identifier' &&
-        PURE.has(node.callee.name.replace(/\$\d+$/, '')) &&
-        node.arguments.every(isPure)
-      );
-    default:
-      return false;
-  }
-}
-
-/** Names that a pattern declares. */
-function namesOf(pattern: AnyNode): string[] {
-  switch (pattern.type) {
-    case 'Identifier':
-      return [pattern.name];
-    case 'ObjectPattern':
-      return pattern.properties.flatMap((property) =>
-        namesOf(property.type === 'Property' ? property.value : property.argument),
-      );
-    case 'ArrayPattern':
-      return pattern.elements.flatMap((element) => (element === null ? [] : namesOf(element)));
-    case 'AssignmentPattern':
-      return namesOf(pattern.left);
-    case 'RestElement':
-      return namesOf(pattern.argument);
-    default:
-      return [];
-  }
-}
-
-function childrenOf(node: AnyNode): AnyNode[] {
-  const children: AnyNode[] = [];
-  for (const value of Object.values(node) as unknown[]) {
-    if (Array.isArray(value)) {
-      for (const item of value) if (isNode(item)) children.push(item);
-    } else if (isNode(value)) {
-      children.push(value);
-    }
-  }
-  return children;
-}
-
-function isNode(value: unknown): value is AnyNode {
-  return typeof value === 'object' && value !== null && 'type' in value && 'start' in value;
 }

@@ -9,7 +9,8 @@ import { C_END, END_DIVERGED } from './control.js';
 import type { Engine } from './engine.js';
 import { explain } from './explain/explain.js';
 import type { Explanation } from './explain/explanation.js';
-import type { Operations, Subject } from './explain/subject.js';
+import { runDeviations } from './explain/follow.js';
+import { allOperations, type Operations, type Subject } from './explain/subject.js';
 import { explore, type ExploreResult, type FoundFailure } from './explorer.js';
 import { type ExploreJob, J_EXPLAINING, J_SCHEDULES, J_STOP, type JobResult } from './job.js';
 import { Judge } from './judge.js';
@@ -74,6 +75,7 @@ async function failureReport(
 ): Promise<FailureReport> {
   const mutants = job.mutant === null ? [] : [job.mutant];
   const explanation = job.explain ? await layOpen(job, program, failure) : undefined;
+  const doubt = job.explain && explanation === undefined ? NOT_AGAIN : '';
   const found = formatSchedule({
     program: program.name,
     mutants,
@@ -84,7 +86,7 @@ async function failureReport(
   return {
     kind: failure.kind,
     invariant: failure.invariant ?? null,
-    message: explanation?.failure.message ?? failure.message,
+    message: explanation?.failure.message ?? `${failure.message}${doubt}`,
     foundBy: job.strategy,
     foundAfter: failure.schedule,
     foundAfterSeconds: failure.seconds,
@@ -104,13 +106,21 @@ export function replayCommand(program: ProgramRef, schedule: string): string {
   return 'url' in program ? `${line} --program ${decodeURI(new URL(program.url).pathname)}` : line;
 }
 
-/** Explains the failure, on a virtual engine: a schedule means the same on both. */
+/** Said of a failure that cannot be explained. */
+const NOT_AGAIN = '; run again it does not fail: the program is not deterministic';
+
+/**
+ * Explains the failure, on a virtual engine: a schedule means the same on both. Undefined if it does not fail
+ * there, which is the program's doing.
+ */
 async function layOpen(
   job: ExploreJob,
   program: ExploreProgram,
   failure: FoundFailure,
-): Promise<Explanation> {
+): Promise<Explanation | undefined> {
   const subjectFor = await subjectsOf(job.program, job.mutant);
+  const again = runDeviations(subjectFor(allOperations(program)), failure.deviations);
+  if (again.failure === undefined) return undefined;
   return explain(subjectFor, program, failure.deviations, {
     mutants: job.mutant === null ? [] : [job.mutant],
     width: job.width,

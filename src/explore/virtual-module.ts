@@ -9,12 +9,13 @@
  * @module
  */
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { createRequire, isBuiltin } from 'node:module';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 import { FaultlineError } from '../base/bug.js';
 import { reasonOf } from '../base/reason.js';
-import { readImports, rewrite } from './rewrite.js';
+import { rewrite } from './rewrite.js';
+import { readImports, WHOLE } from './rewrite-syntax.js';
 
 type Exports = Readonly<Record<string, unknown>>;
 
@@ -55,30 +56,37 @@ export class VirtualModules {
     if (known !== undefined) return known;
     if (this.#loading.has(url)) throw bad(url, 'imports itself, by way of others');
     this.#loading.add(url);
-    const code = readFileSync(fileURLToPath(url), 'utf8');
-    const importFrom = new Map<string, string>();
-    const generators = new Set<string>();
-    for (const { from, names } of readImports(code)) {
-      const source = await this.#source(from, url);
-      importFrom.set(from, source.url);
-      for (const [local, name] of names) {
-        if (isGeneratorFunction(source.exports[name])) generators.add(local);
-      }
-    }
-    const { code: text, methods } = rewrite(code, {
-      primitives: new Map(),
-      generators,
-      methods: this.#methods,
-      anyFirstArgument: true,
-      importFrom,
-    });
-    for (const name of methods) this.#methods.add(name);
+    const code = readFileSync(fileURLToPath(url), 'utf8').replace(/^#!/, '//');
+    const text = await this.#rewrite(code, url);
     const dataUrl = `data:text/javascript,${encodeURIComponent(`${text}\n//# sourceURL=${url}`)}`;
     const exports = await this.#import(dataUrl, url);
     this.#loading.delete(url);
     const loaded = { url: dataUrl, exports };
     this.#loaded.set(url, loaded);
     return loaded;
+  }
+
+  async #rewrite(code: string, url: string): Promise<string> {
+    const importFrom = new Map<string, string>();
+    const generators = new Set<string>();
+    const namespaces = new Map<string, ReadonlySet<string>>();
+    for (const { from, names } of importsIn(code, url)) {
+      const source = await this.#source(from, url);
+      importFrom.set(from, source.url);
+      for (const [local, name] of names) {
+        if (name === WHOLE) namespaces.set(local, new Set(generatorNames(source.exports)));
+        else if (isGeneratorFunction(source.exports[name])) generators.add(local);
+      }
+    }
+    const options = { generators, namespaces, methods: this.#methods, importFrom };
+    try {
+      const primitives = new Map<string, string>();
+      const rewritten = rewrite(code, { ...options, primitives, userModule: url });
+      for (const name of rewritten.methods) this.#methods.add(name);
+      return rewritten.code;
+    } catch (error) {
+      throw bad(url, reasonOf(error));
+    }
   }
 
   async #import(dataUrl: string, url: string): Promise<Exports> {
@@ -96,14 +104,27 @@ export class VirtualModules {
   /** Where an import of `from` by the module at `url` leads. */
   async #source(from: string, url: string): Promise<{ url: string; exports: Exports }> {
     if (from === 'faultline') return { url: this.#kernelUrl, exports: this.#kernel };
-    if (from.startsWith('.') || from.startsWith('file:')) {
-      const { href } = new URL(from, url);
-      if (href.startsWith(this.#ownFiles)) throw bad(url, `imports ${from}, and not 'faultline'`);
-      return this.#load(href);
-    }
-    if (from.startsWith('node:')) return { url: from, exports: {} };
-    return { url: pathToFileURL(createRequire(url).resolve(from)).href, exports: {} };
+    if (isBuiltin(from)) return { url: from, exports: {} };
+    const isOwn = from.startsWith('.') || from.startsWith('file:');
+    const { href } = isOwn ? new URL(from, url) : pathToFileURL(createRequire(url).resolve(from)); // an npm package
+    if (href.startsWith(this.#ownFiles)) throw bad(url, `imports ${from}, and not 'faultline'`);
+    if (href.endsWith('.json')) return { url: href, exports: {} };
+    return isOwn || usesFaultline(href) ? this.#load(href) : { url: href, exports: {} };
   }
+}
+
+function importsIn(code: string, url: string): ReturnType<typeof readImports> {
+  try {
+    return readImports(code);
+  } catch (error) {
+    throw bad(url, reasonOf(error));
+  }
+}
+
+/** True of a module that works on machines, which the engine must follow. */
+function usesFaultline(url: string): boolean {
+  const code = readFileSync(fileURLToPath(url), 'utf8');
+  return /\bfrom\s*['"]faultline['"]/.test(code);
 }
 
 /** Names under which a value of the kernel's, a namespace perhaps, has generator functions. */

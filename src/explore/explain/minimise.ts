@@ -10,6 +10,7 @@
  *            stretches    each goes on until the next operation that conflicts with another task's, so
  *                         that a switch is where it matters
  *
+ *            Where somebody spins for ever, nothing is left out: what it spins for may be among it.
  *            A smaller program counts only if it needs the race as the whole one did: if that does not fail
  *            while every task runs to its end, then neither may this.
  * Invariant  I1  Everything is counted in runs and nothing in time: the same input gives the same result.
@@ -55,6 +56,9 @@ const REDUCTION_RUNS = 5000;
 /** Preemptions that are searched for a smaller program. */
 const PREEMPTIONS_MAX = 3;
 
+/** Of such a failure what others do is a part: without it, waiting would be in vain from the start. */
+const waitsForOthers = (kind: string): boolean => kind === 'livelock' || kind === 'starvation';
+
 /** @throws RangeError if the schedule does not fail */
 export function minimise(
   subjectFor: SubjectFor,
@@ -67,7 +71,7 @@ export function minimise(
   if (run.failure === undefined) throw new RangeError('the schedule does not fail');
   const minimiser = new Minimiser(subjectFor, run.failure.signature, options);
   const whole = { operations, subject, run };
-  const smaller = minimiser.leaveOutOperations(whole);
+  const smaller = waitsForOthers(run.failure.kind) ? whole : minimiser.leaveOutOperations(whole);
   const best = minimiser.settle(
     smaller.subject,
     minimiser.fewestPreemptions(smaller.subject, smaller.run),
