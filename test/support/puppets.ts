@@ -34,6 +34,8 @@ export interface Call {
 }
 
 const SLICE_MS = 50;
+/** A CPU seen so often at a spinlock waits for it; before, it may be on its way to what it will wait for. */
+const LASTING_SPINS = 50;
 /** What a puppet waits for that does nothing. */
 const WAITS_FOR_CALL: ReadonlySet<number> = new Set([WAIT_NONE, WAIT_START, WAIT_ROUND]);
 
@@ -93,7 +95,8 @@ export class Puppets {
     const done = finish();
     done.catch(() => undefined); // a test that is over awaits no answer
     const blocked = async (): Promise<void> => {
-      while (!this.isBlocked(id)) {
+      for (let spins = 0; spins < LASTING_SPINS;) {
+        if (this.isBlocked(id)) spins += this.waitOf(id) === 'spinlock' ? 1 : LASTING_SPINS;
         assert.ok(!isDone(), `${op} of puppet ${id} is done, not blocked`);
         if (this.#ended) await this.#outcome;
         await delay(1);
