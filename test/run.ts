@@ -5,7 +5,8 @@
  *   node dist/test/run.js sync/rw    those whose path has the text in it
  *
  * Each file runs in a process of its own. One that is not done after FILE_TIMEOUT_MS is killed and counts
- * as failed, by its name. A run in which no test ran has failed, too.
+ * as failed, by its name. A run in which no test ran has failed, too. What failed, and why, stands once more at
+ * the end.
  *
  * @module
  */
@@ -25,14 +26,27 @@ interface TestEvent {
   readonly data: {
     readonly name?: string;
     readonly nesting?: number;
-    readonly details?: { readonly type?: string };
+    readonly details?: {
+      readonly type?: string;
+      readonly error?: { readonly failureType?: string; readonly cause?: unknown };
+    };
   };
 }
 
 interface FileResult {
   readonly name: string;
   readonly passed: number;
-  readonly failed: number;
+  /** One text for each: what failed and why. */
+  readonly failures: readonly string[];
+}
+
+const REASON_LINES = 12;
+
+function describeFailure(name: string, event: TestEvent): string {
+  const cause = event.data.details?.error?.cause;
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  const lines = reason.split('\n').slice(0, REASON_LINES);
+  return [`${name}: ${event.data.name}`, ...lines].join('\n    ');
 }
 
 function testFiles(filter: string): string[] {
@@ -52,13 +66,14 @@ async function runFile(name: string): Promise<FileResult> {
   }, FILE_TIMEOUT_MS);
   const reporter = new spec();
   let passed = 0;
-  let failed = 0;
+  const failures: string[] = [];
   for await (const item of run({ files: [path], signal: late.signal })) {
     const { type, data } = item as TestEvent;
     if (type === 'test:diagnostic' && data.nesting === 0) continue; // totals: we print our own
     const isTest = data.details?.type !== 'suite' && data.name !== path; // an empty file passes as its path
     if (type === 'test:pass' && isTest) passed++;
-    if (type === 'test:fail') failed++;
+    const isParent = data.details?.error?.failureType === 'subtestsFailed';
+    if (type === 'test:fail' && !isParent) failures.push(describeFailure(name, { type, data }));
     reporter.write(item);
   }
   clearTimeout(timer);
@@ -67,7 +82,7 @@ async function runFile(name: string): Promise<FileResult> {
   for await (const chunk of reporter) report += String(chunk);
   const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
   process.stdout.write(`\n${name} (${seconds} s)\n${report}`);
-  return { name, passed, failed };
+  return { name, passed, failures };
 }
 
 async function runFiles(names: readonly string[]): Promise<FileResult[]> {
@@ -88,9 +103,9 @@ const filter = process.argv[2] ?? '';
 const startedAt = performance.now();
 const results = await runFiles(testFiles(filter));
 const passed = results.reduce((sum, result) => sum + result.passed, 0);
-const failures = results.filter((result) => result.failed > 0);
+const failures = results.flatMap((result) => result.failures);
 const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
 console.log(`\n${passed} tests passed in ${results.length} files, ${seconds} s`);
-for (const { name, failed } of failures) console.log(`${failed} failed in ${name}`);
+if (failures.length > 0) console.log(`${failures.length} failed:\n${failures.join('\n')}`);
 if (passed === 0) console.log(filter === '' ? 'no test ran' : `no test ran that matches ${filter}`);
 if (failures.length > 0 || passed === 0) process.exitCode = 1;

@@ -4,7 +4,8 @@
  * Protocol   Every POLL_MS it takes a snapshot of all CPUs. A cycle of waits that two snapshots in a row
  *            agree on is a deadlock. A CPU whose wait (or, if the crew counts progress, whose count) has
  *            not moved for stallMs is stalled; waiting for work is not a stall. Workers that still load
- *            their modules are stalled when none of them has got ready for stallMs.
+ *            their modules are stalled when none of them has got ready for stallMs. Time in which the
+ *            watchdog itself did not run (the process was stopped, the host asleep) counts for nobody.
  *
  * @module
  */
@@ -21,6 +22,7 @@ export interface WatchdogOptions {
 }
 
 const POLL_MS = 250;
+const POLL_MAX_MS = 2 * POLL_MS;
 /** Loading modules takes a busy host a while: no less patience than this until the next CPU is ready. */
 const LOADING_MIN_MS = 5000;
 
@@ -35,6 +37,9 @@ export class Watchdog {
   #loading = -1;
   /** When each CPU was last seen to move. */
   readonly #movedAt = new Map<number, { snapshot: CpuSnapshot; at: number }>();
+  /** Goes on by at most POLL_MAX_MS from poll to poll. */
+  #clockMs = 0;
+  #polledAt = performance.now();
 
   constructor(
     boot: Cpu,
@@ -63,6 +68,13 @@ export class Watchdog {
     this.#onFailure(failure);
   }
 
+  #readClock(): number {
+    const now = performance.now();
+    this.#clockMs += Math.min(now - this.#polledAt, POLL_MAX_MS);
+    this.#polledAt = now;
+    return this.#clockMs;
+  }
+
   #checkCycle(all: readonly CpuSnapshot[]): MachineFailure | undefined {
     const cycle = findCycle(all);
     const confirmed = cycle !== undefined && sameWaits(cycle, this.#suspect);
@@ -71,7 +83,7 @@ export class Watchdog {
   }
 
   #checkStall(all: readonly CpuSnapshot[]): MachineFailure | undefined {
-    const now = performance.now();
+    const now = this.#readClock();
     const loading = all.filter(isLoading).length;
     const oneGotReady = loading !== this.#loading;
     this.#loading = loading;

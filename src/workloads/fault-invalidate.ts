@@ -16,7 +16,7 @@
 import { clockMs, read, write, writeAddress } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { errnoName } from '../base/errno.js';
+import { EBUSY, errnoName } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
 import { driverOf } from '../drivers/svm/device.js';
 import type { SvmDriver } from '../drivers/svm/driver.js';
@@ -101,8 +101,9 @@ function faultRound(cpu: Cpu, args: FaulterArgs, seed: number): number {
       histogramRecord(cpu, latencies, (clockMs(cpu) - from) * NS_PER_MS);
       noteProgress(cpu, operations);
     }
-    if (error !== 0) bug(`a device fault in the arena failed with ${errnoName(error)}`);
-    operations++;
+    if (error === 0) operations++;
+    else if (error !== -EBUSY) bug(`a device fault in the arena failed with ${errnoName(error)}`);
+    else if (!roundGoesOn(cpu, rounds)) break; // else the device replays the fault
   }
   const retries = read(cpu, stats, SvmStats.retries) - retriesBefore;
   const elapsedMs = clockMs(cpu) - started;

@@ -103,6 +103,20 @@ const WORKLOADS: readonly (readonly [string, readonly string[]])[] = [
   ['a replay', ['--strace', join(RECORDED_FOLDER, 'py.strace'), '--speed', '0']],
 ];
 
+test('a fault that gives up with -EBUSY is the device’s to replay', async () => {
+  const file = fileIn(
+    folder,
+    'impatient.mjs',
+    driverWith(`
+  fault(cpu, context, request) {
+    return (count = (count + 1) % 3) === 0 ? -16 : svmDriver.fault(cpu, context, request);
+  },`).replace('export', 'let count = 0;\nexport'),
+  );
+  const { code, stdout, stderr } = await faultline(['bench', ...ONE_POINT, '--driver', file]);
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /│ faults\/s/);
+});
+
 // most of their time is the watchdog's, so they can wait together
 describe('a driver that fails in the middle of', { concurrency: 3 }, () => {
   const throwing = fileIn(
@@ -186,7 +200,7 @@ describe('in the main thread, a driver that', () => {
     ],
   ] as const) {
     test(`${name} is what the run ends with, in a line`, async () => {
-      const index = name === 'throws in a timer' ? 0 : 1;
+      const index = name === 'throws in a timer' ? 0 : 1; // the file's name is in the message
       const file = fileIn(folder, `late-${index}.mjs`, inMain(statement));
       const { code, stderr } = await faultline(['bench', '--duration', '60', '--driver', file]);
       assert.equal(code, 1, stderr);

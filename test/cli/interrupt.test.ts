@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { stripVTControlCharacters } from 'node:util';
 
 import type { BenchResult } from '../../src/report/bench-result.js';
@@ -103,4 +104,25 @@ test('the second signal ends a process at once, whatever it does', async () => {
   running.child.kill('SIGINT');
   const { code, signal } = await running.done;
   assert.deepEqual([code, signal], [130, null]);
+});
+
+test('a process that was stopped for longer than the watchdog is patient goes on', async () => {
+  const args = [
+    'bench',
+    '--duration',
+    '3',
+    '--warmup',
+    '0',
+    '--range-pages',
+    '1',
+    '--overlap',
+    '1',
+  ];
+  const running = startFaultline([...args, '--watchdog', '1'], { terminal });
+  await running.said(/left/);
+  running.child.kill('SIGSTOP');
+  await sleep(3000);
+  running.child.kill('SIGCONT');
+  const { code, stderr } = await running.done;
+  assert.equal(code, 0, stderr);
 });
