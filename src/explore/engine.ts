@@ -7,6 +7,8 @@
  *
  * @module
  */
+import { forgetHeld } from '#debug';
+
 import { EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
 import { reasonOf } from '../base/reason.js';
 import { type BootedMachine, bootMachine, PERCPU_WORDS } from '../machine/boot.js';
@@ -82,6 +84,8 @@ export function restoreWorld(memory: Int32Array, snapshot: Int32Array, control: 
 export function resetCpu(cpu: Cpu, slabs: Cpu['slabs']): void {
   cpu.preemptCount = 0;
   cpu.nonBlockCount = 0;
+  cpu.memallocFlags = 0;
+  forgetHeld(cpu);
   cpu.heldDepth = 0;
   cpu.waitDepth = 0;
   if (cpu.outerWaits.length !== 0) cpu.outerWaits.length = 0;

@@ -19,6 +19,7 @@
  * @module
  */
 import {
+  BUILD,
   clockMs,
   cmpxchg,
   exchange,
@@ -34,6 +35,7 @@ import { bug } from '../base/bug.js';
 import { type Cpu } from './cpu.js';
 import { CpuArea, MACHINE, Machine } from './types.js';
 import { WAIT_KINDS, WAIT_NONE } from './wait-kind.js';
+import { warn } from './warn.js';
 
 export const TASK_RUNNING = 0;
 export const TASK_INTERRUPTIBLE = 1;
@@ -98,7 +100,19 @@ function recordWait(cpu: Cpu, kind: number, object: number): void {
 
 /** Reports a function that may sleep where that is not allowed (I2). @kernel might_sleep */
 export function mightSleep(cpu: Cpu): void {
+  if (BUILD !== 'parallel') cpu.lockWatch?.onSleep(cpu);
   if (cpu.preemptCount !== 0 || cpu.nonBlockCount !== 0) sleepingInAtomic(cpu);
+}
+
+/** Nothing may sleep from here to nonBlockEnd, for a reason that is no lock: somebody waits. @kernel non_block_start */
+export function nonBlockStart(cpu: Cpu): void {
+  cpu.nonBlockCount++;
+}
+
+/** Ends what nonBlockStart began. @kernel non_block_end */
+export function nonBlockEnd(cpu: Cpu): void {
+  if (cpu.nonBlockCount === 0) warn(cpu, 'non_block_end without non_block_start');
+  else cpu.nonBlockCount--;
 }
 
 function sleepingInAtomic(cpu: Cpu): never {

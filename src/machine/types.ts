@@ -114,6 +114,7 @@ export const Machine = struct('machine', {
   slabNames: words(SLAB_CACHES_MAX), // hash of a struct's name; 0 = free slot; under slabLock
   slabCaches: words(SLAB_CACHES_MAX), // its kmem_cache
   mutant: word, // number of the mistake that is planted, 0 = none; written once, at boot
+  lockReports: word, // LockReports, and behind it the graph of lock orders; machine/lock-report.ts
   line1: cacheline,
   halted: word, // why every CPU must stop now; 0 = running
   warnings: word, // warnings raised so far; atomic

@@ -267,3 +267,21 @@ export function clearCells(cpu: MemoryPort, to: number, count: number): void {
 }
 
 export { awaitFree, noteAlloc, noteFree, spinLimit } from './memory.js';
+
+export function watchLock<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+): void {
+  cpu.operations++;
+  parallel.watchLock(cpu, p, field);
+}
+
+export function watchUnlock<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+): void {
+  cpu.operations++;
+  parallel.watchUnlock(cpu, p, field);
+}

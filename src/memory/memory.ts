@@ -251,6 +251,34 @@ export function awaitFree<S extends string>(
   // the lock itself waits
 }
 
+/** How long a waiter for a watcher's lock sleeps before it looks by itself. */
+const WATCH_LOOK_MS = 1;
+
+/**
+ * Takes a lock of those who watch the machine; its word is 0 when it is free. Inside, only readOwn and writeOwn
+ * are used, and nothing waits. No scheduling point of the turnstile build: where one task moves at a time it
+ * does nothing.
+ */
+export function watchLock<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+): void {
+  while (cpu.compareSwap(p + field, 0, 1) !== 0) {
+    Atomics.wait(cpu.words, p + field, 1, WATCH_LOOK_MS);
+  }
+}
+
+/** Gives it back. */
+export function watchUnlock<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+): void {
+  cpu.store(p + field, 0);
+  Atomics.notify(cpu.words, p + field, 1);
+}
+
 const pause: (() => void) | undefined = (Atomics as { pause?: () => void }).pause;
 
 /** Tells the processor that this is a spin loop. @kernel cpu_relax */

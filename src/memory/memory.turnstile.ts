@@ -104,6 +104,24 @@ export function writeOwn<S extends string, V extends number>(
   parallel.writeOwn(cpu, p, field, value);
 }
 
+export function watchLock<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+): void {
+  cpu.operations++;
+  if (cpu.turnstile === null) parallel.watchLock(cpu, p, field);
+}
+
+export function watchUnlock<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+): void {
+  cpu.operations++;
+  if (cpu.turnstile === null) parallel.watchUnlock(cpu, p, field);
+}
+
 export function readOnce<S extends string, V extends number>(
   cpu: MemoryPort,
   p: Ptr<S>,

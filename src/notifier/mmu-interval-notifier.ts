@@ -39,6 +39,7 @@
  *
  * @module
  */
+import { notifierMapTouch } from '#debug';
 import { read, readOnce, write, writeAddress, writeOnce } from '#memory';
 import { isMutant, M_4, M_5, M_6, M_7, M_7_EARLY, M_REMOVE_UNLOCKED } from '#mutants';
 
@@ -105,6 +106,7 @@ export function mmuIntervalReadBegin(cpu: Cpu, interval: MmuIntervalNotifier): n
   const seq = readOnce(cpu, interval, MmuIntervalNotifier.invalidateSeq); // pairs with mmuIntervalSetSeq
   const isColliding = seq === read(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
   spinUnlock(cpu, lock);
+  notifierMapTouch(cpu);
   // seq is odd and S at rest is even: the wait ends with the invalidation (I2, I5)
   if (!isMutant(cpu, M_4) && isColliding) waitWhileSeq(cpu, subscriptions, seq);
   return seq;
@@ -386,6 +388,7 @@ export function mmuIntervalNotifierRemove(cpu: Cpu, interval: MmuIntervalNotifie
   else if (!isFrozen) treeRemove(cpu, subscriptions, interval);
   else listAdd(cpu, item, member(subscriptions, MmuNotifierSubscriptions.deferred));
   spinUnlock(cpu, lock);
+  notifierMapTouch(cpu);
   if (isInTree && isFrozen) waitWhileSeq(cpu, subscriptions, seq);
   mmdrop(cpu, mm); // taken by insert
 }

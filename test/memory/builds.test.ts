@@ -105,6 +105,12 @@ for (const [name, door] of Object.entries(doors)) {
         (d) => d.park(port, at, 0 as never, 99, 0),
         (d) => d.unpark(port, at, 0 as never, 1),
         (d) => {
+          d.watchLock(port, at, 7 as never);
+        },
+        (d) => {
+          d.watchUnlock(port, at, 7 as never);
+        },
+        (d) => {
           d.relax(port);
         },
         (d) => typeof d.clockMs(port),
