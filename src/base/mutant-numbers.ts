@@ -22,6 +22,7 @@ export const M_REMOVE_UNLOCKED = 108;
 export const M_8 = 8;
 export const M_9 = 9;
 export const M_16 = 16;
+export const M_ALLOC_LOCKED = 116;
 
 // sync/rwsem.ts
 export const M_20 = 20;

@@ -88,6 +88,13 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'the driver unmaps at the end of the invalidation, not at its start',
   ),
   mutant(
+    numbers.M_ALLOC_LOCKED,
+    'M-alloc-locked',
+    'explore/programs/lock-order.ts',
+    ['lt-15'],
+    'the driver allocates under the lock that its callback takes, and no schedule deadlocks',
+  ),
+  mutant(
     numbers.M_20,
     'M-20',
     'sync/rwsem.ts',

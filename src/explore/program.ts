@@ -51,6 +51,8 @@ export interface ExploreProgram {
   readonly tickMs?: number;
   /** False to explore spinlocks and mutexes from the inside too, instead of taking them in one step. */
   readonly modelsLocks?: boolean;
+  /** False for a program that shows what follows when locks are taken in orders that lockdep would report. */
+  readonly validatesLocks?: boolean;
   /** True if the program itself is wrong, and is there to show how: its failure must be found. */
   readonly isBroken?: boolean;
   /** True if at the end as many structs must be allocated as at the start. */

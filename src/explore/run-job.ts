@@ -102,6 +102,7 @@ async function failureReport(
     schedule,
     preemptions: explanation?.preemptions ?? failure.preemptions,
     criticalPairs: explanation?.sentence === undefined ? [] : [explanation.sentence],
+    lockReports: (explanation?.failure ?? failure).lockReports ?? [],
     diagram: explanation?.diagram ?? '',
     replay: replayCommand(job.program, schedule),
   };

@@ -12,6 +12,7 @@ import {
   snapshotCpus,
 } from '../debug/wait-graph.js';
 import { type Cpu } from '../machine/cpu.js';
+import { lockReportTexts } from '../machine/lock-report.js';
 import { warningTexts } from '../machine/warn.js';
 import { mapStack } from './source-position.js';
 import { type Death } from './worker.js';
@@ -139,7 +140,15 @@ function describeOthers(
 }
 
 function warningLines(boot: Cpu): string[] {
-  return warningTexts(boot).map((text) => `  warning: ${text}`);
+  return [
+    ...warningTexts(boot).map((text) => `  warning: ${text}`),
+    ...lockReports(boot).map((text) => `  ${text.replaceAll('\n', '\n  ')}`),
+  ];
+}
+
+/** What lockdep found in a crew of the checked build, with its stacks in terms of the source. */
+export function lockReports(boot: Cpu): string[] {
+  return lockReportTexts(boot).map(mapStack);
 }
 
 function stackLines(stack: string): string[] {

@@ -9,7 +9,7 @@
  *
  * @module
  */
-import { read, readOwn, writeOwn } from '#memory';
+import { readOwn, writeOwn } from '#memory';
 
 import { element, type Ptr, struct, word, words } from '../memory/layout.js';
 import { type Cpu } from './cpu.js';
@@ -29,9 +29,9 @@ export const LockReports = struct('lock_reports', {
 });
 export type LockReports = Ptr<'lock_reports'>;
 
-/** Where a machine has its reports. */
+/** Where a machine has its reports; the word never changes. */
 export function lockReportsOf(cpu: Cpu): LockReports {
-  return read(cpu, MACHINE, Machine.lockReports) as LockReports;
+  return readOwn(cpu, MACHINE, Machine.lockReports) as LockReports;
 }
 
 /** True if a report with that signature is kept already. The graph's lock must be held. */

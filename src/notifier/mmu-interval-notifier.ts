@@ -39,12 +39,13 @@
  *
  * @module
  */
-import { notifierMapTouch } from '#debug';
+import { mightLock, notifierMapTouch } from '#debug';
 import { read, readOnce, write, writeAddress, writeOnce } from '#memory';
 import { isMutant, M_4, M_5, M_6, M_7, M_7_EARLY, M_REMOVE_UNLOCKED } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { EAGAIN, EINVAL, EOVERFLOW } from '../base/errno.js';
+import { SLEEPING } from '../debug/lock-how.js';
 import { type Cpu } from '../machine/cpu.js';
 import { opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { mightSleep, schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
@@ -290,6 +291,7 @@ export function mmuIntervalNotifierInsert(
   length: number,
   ops: MmuIntervalNotifierOps,
 ): number {
+  mightLock(cpu, member(mm, MmStruct.mmapLock), SLEEPING);
   if (mmSubscriptions(cpu, mm) === NULL) {
     downWrite(cpu, member(mm, MmStruct.mmapLock));
     const error = mmuNotifierRegisterItree(cpu, mm);

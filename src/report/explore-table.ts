@@ -90,6 +90,7 @@ export function failureText(failure: FailureReport): string {
     `FAILED (${failure.kind}): ${failure.message}`,
     `found by ${failure.foundBy} after ${countOf(failure.foundAfter, 'schedule')} (${failure.foundAfterSeconds.toFixed(3)} s), with ${countOf(failure.foundPreemptions, 'preemption')}; made small: ${countOf(failure.preemptions, 'preemption')}`,
     ...failure.criticalPairs,
+    ...failure.lockReports.flatMap((report) => ['', report]),
     '',
     failure.diagram,
     '',

@@ -177,6 +177,7 @@ export const abba = defineProgram({
   name: 'abba',
   title: 'two mutexes, taken in opposite orders: a deadlock to look at',
   isBroken: true,
+  validatesLocks: false,
   tasks: [task('A then B', outerFirst), task('B then A', innerFirst)],
   ramBytes: RAM_BYTES,
   setup,

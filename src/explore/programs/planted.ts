@@ -38,17 +38,20 @@ const World = struct('planted_world', {
   slot: pointer<'planted_thing'>(),
   first: Spinlock,
   second: Spinlock,
+  gate: Spinlock,
 });
 type World = Ptr<'planted_world'>;
 
 const FIRST = lockClass('planted->first');
 const SECOND = lockClass('planted->second');
+const GATE = lockClass('planted->gate');
 
 function setup(cpu: Cpu): number {
   const world = kzalloc(cpu, World);
   write(cpu, world, World.thing, kzalloc(cpu, Thing));
   initSpinlock(cpu, member(world, World.first), FIRST);
   initSpinlock(cpu, member(world, World.second), SECOND);
+  initSpinlock(cpu, member(world, World.gate), GATE);
   return world;
 }
 
@@ -127,6 +130,20 @@ function lockFirstSecond(cpu: Cpu, at: number): void {
 
 function lockSecondFirst(cpu: Cpu, at: number): void {
   lockBoth(cpu, member(at as World, World.second), member(at as World, World.first));
+}
+
+// --- nobody waits for ever, but for a lock that has nothing to do with it ---
+
+function lockUnderGate(cpu: Cpu, at: number): void {
+  spinLock(cpu, member(at as World, World.gate));
+  lockFirstSecond(cpu, at);
+  spinUnlock(cpu, member(at as World, World.gate));
+}
+
+function lockTheOtherWayUnderGate(cpu: Cpu, at: number): void {
+  spinLock(cpu, member(at as World, World.gate));
+  lockSecondFirst(cpu, at);
+  spinUnlock(cpu, member(at as World, World.gate));
 }
 
 function sleepUntilFlag(cpu: Cpu, at: number): void {
@@ -212,9 +229,15 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   }),
   plant('invariant', 'INV-1: 2 tasks', [takeOnce, takeOnce], { check: checkTakenOnce }),
-  plant('deadlock', 'deadlock: task 0 waits for spinlock planted->second, held by task 1', [
-    lockFirstSecond,
-    lockSecondFirst,
+  plant(
+    'deadlock',
+    'deadlock: task 0 waits for spinlock planted->second, held by task 1',
+    [lockFirstSecond, lockSecondFirst],
+    { validatesLocks: false },
+  ),
+  plant('lockdep', 'planted->first -> planted->second -> planted->first', [
+    lockUnderGate,
+    lockTheOtherWayUnderGate,
   ]),
   plant('deadlock', 'partial deadlock: task 0 sleeps', [sleepUntilFlag, wakeThenSetFlag]),
   plant('livelock', 'livelock: task 0 spins', [askAndSpin, answerOnce]),

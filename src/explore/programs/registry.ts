@@ -7,6 +7,8 @@ import { type ExploreProgram } from '../program.js';
 import { SPACE_PROGRAMS } from './address-space.js';
 import { completion, completionTimeout } from './completion.js';
 import { DEFERRED_PROGRAMS } from './deferred.js';
+import { lt15 } from './lock-order.js';
+import { lockToyNamed } from './lock-toy.js';
 import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.js';
 import { osq } from './osq.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
@@ -26,6 +28,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   ...RETRY_PROGRAMS,
   validFlag,
   ...DEFERRED_PROGRAMS,
+  lt15,
   lt18,
   spinlock,
   mutex,
@@ -50,8 +53,8 @@ const TESTS: readonly ExploreProgram[] = [
   SOUND_COUNTER,
 ];
 
-/** The program of that name; `random-N` and `toy-N` are drawn with N as their seed. */
+/** The program of that name; `random-N`, `toy-N` and `locks-N` are drawn with N as their seed. */
 export function programNamed(name: string): ExploreProgram | undefined {
   const shipped = [...PROGRAMS, ...TESTS].find((program) => program.name === name);
-  return shipped ?? toyNamed(name) ?? randomProgram(name);
+  return shipped ?? toyNamed(name) ?? lockToyNamed(name) ?? randomProgram(name);
 }
