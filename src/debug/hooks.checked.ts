@@ -9,7 +9,7 @@
 import { readOwn } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { lockClassName } from '../machine/lock-class.js';
 import { LOCK_CLASS_WORD, type Spinlock } from '../machine/types.js';
 import { heldIndex, popHeld, pushHeld } from './held-locks.js';

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { popHeld, pushHeld } from './held-locks.js';
 
 // --- locks ---

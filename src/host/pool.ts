@@ -5,7 +5,7 @@
  */
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import { type Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 
 import type { Piscina } from 'piscina';
 

@@ -12,7 +12,7 @@
  */
 import { BUILD } from '#memory';
 
-import { type Cpu } from './cpu.js';
+import type { Cpu } from './cpu.js';
 import { mightSleep } from './sched.js';
 
 /** May take from the reserves. */

@@ -12,7 +12,7 @@
 import { readOwn, writeOwn } from '#memory';
 
 import { element, type Ptr, struct, word, words } from '../memory/layout.js';
-import { type Cpu } from './cpu.js';
+import type { Cpu } from './cpu.js';
 import { MACHINE, Machine } from './types.js';
 
 /** Reports kept, each with a text of this many characters at most. */

@@ -52,6 +52,7 @@ import {
   read,
   readAddress,
   readOnce,
+  readOwn,
   spinLimit,
   storeRelease,
   write,
@@ -70,7 +71,7 @@ import { bug } from '../base/bug.js';
 import { EINTR } from '../base/errno.js';
 import { LOCK_READ, lockSubclass, SLEEPING } from '../debug/lock-how.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from '../machine/arch-spinlock.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { type LockClass, lockClass } from '../machine/lock-class.js';
 import {
   beginWait,
@@ -154,14 +155,14 @@ export function initRwsem(cpu: Cpu, sem: Rwsem, name: LockClass): void {
 /** Takes the semaphore for reading. Sleeps. Not recursive. @kernel down_read */
 export function downRead(cpu: Cpu, sem: Rwsem): void {
   mightSleep(cpu);
-  lockAcquire(cpu, sem, read(cpu, sem, Rwsem.lockClass), READING);
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass), READING);
   takeRead(cpu, sem);
 }
 
 /** As downRead, of a lock whose class has an order of its own. Sleeps. @kernel down_read_nested */
 export function downReadNested(cpu: Cpu, sem: Rwsem, subclass: number): void {
   mightSleep(cpu);
-  lockAcquire(cpu, sem, read(cpu, sem, Rwsem.lockClass), READING | lockSubclass(subclass));
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass), READING | lockSubclass(subclass));
   takeRead(cpu, sem);
 }
 
@@ -175,7 +176,7 @@ function takeRead(cpu: Cpu, sem: Rwsem): void {
 /** As downRead, or -EINTR if a fatal signal came first. Sleeps. @kernel down_read_killable */
 export function downReadKillable(cpu: Cpu, sem: Rwsem): number {
   mightSleep(cpu);
-  lockAcquire(cpu, sem, read(cpu, sem, Rwsem.lockClass), READING);
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass), READING);
   const count = fetchAdd(cpu, sem, Rwsem.count, READER) + READER;
   if ((count & READER_FAILS) === 0) {
     setReaderOwned(cpu, sem, cpu.area);
@@ -224,14 +225,14 @@ function upReadSlow(cpu: Cpu, sem: Rwsem): void {
 /** Takes the semaphore for writing. Sleeps. @kernel down_write */
 export function downWrite(cpu: Cpu, sem: Rwsem): void {
   mightSleep(cpu);
-  lockAcquire(cpu, sem, read(cpu, sem, Rwsem.lockClass), SLEEPING);
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass), SLEEPING);
   takeWrite(cpu, sem);
 }
 
 /** As downWrite, of a lock whose class has an order of its own. Sleeps. @kernel down_write_nested */
 export function downWriteNested(cpu: Cpu, sem: Rwsem, subclass: number): void {
   mightSleep(cpu);
-  lockAcquire(cpu, sem, read(cpu, sem, Rwsem.lockClass), SLEEPING | lockSubclass(subclass));
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass), SLEEPING | lockSubclass(subclass));
   takeWrite(cpu, sem);
 }
 
@@ -246,7 +247,7 @@ function takeWrite(cpu: Cpu, sem: Rwsem): void {
 /** As downWrite, or -EINTR if a fatal signal came first. Sleeps. @kernel down_write_killable */
 export function downWriteKillable(cpu: Cpu, sem: Rwsem): number {
   mightSleep(cpu);
-  lockAcquire(cpu, sem, read(cpu, sem, Rwsem.lockClass), SLEEPING);
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass), SLEEPING);
   if (cmpxchg(cpu, sem, Rwsem.count, 0, WRITER) !== 0) {
     const error = downWriteSlow(cpu, sem, TASK_KILLABLE);
     if (error !== 0) return error;

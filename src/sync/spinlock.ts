@@ -18,7 +18,7 @@ import {
   lockRelease,
   lockTryAcquired,
 } from '#debug';
-import { read } from '#memory';
+import { readOwn } from '#memory';
 
 import { lockSubclass, SPINNING } from '../debug/lock-how.js';
 import {
@@ -27,8 +27,8 @@ import {
   archSpinUnlock,
   initSpinlock as initArchSpinlock,
 } from '../machine/arch-spinlock.js';
-import { type Cpu } from '../machine/cpu.js';
-import { type LockClass } from '../machine/lock-class.js';
+import type { Cpu } from '../machine/cpu.js';
+import type { LockClass } from '../machine/lock-class.js';
 import { Spinlock } from '../machine/types.js';
 
 export { Spinlock } from '../machine/types.js';
@@ -41,7 +41,7 @@ export function initSpinlock(cpu: Cpu, lock: Spinlock, name: LockClass): void {
 
 /** Takes the lock; no sleeping until spinUnlock. @kernel spin_lock */
 export function spinLock(cpu: Cpu, lock: Spinlock): void {
-  lockAcquire(cpu, lock, read(cpu, lock, Spinlock.lockClass), SPINNING);
+  lockAcquire(cpu, lock, readOwn(cpu, lock, Spinlock.lockClass), SPINNING);
   archSpinLock(cpu, lock);
   lockAcquired(cpu, lock);
 }
@@ -49,7 +49,7 @@ export function spinLock(cpu: Cpu, lock: Spinlock): void {
 /** As spinLock, of a lock whose class has an order of its own. @kernel spin_lock_nested */
 export function spinLockNested(cpu: Cpu, lock: Spinlock, subclass: number): void {
   const how = SPINNING | lockSubclass(subclass);
-  lockAcquire(cpu, lock, read(cpu, lock, Spinlock.lockClass), how);
+  lockAcquire(cpu, lock, readOwn(cpu, lock, Spinlock.lockClass), how);
   archSpinLock(cpu, lock);
   lockAcquired(cpu, lock);
 }

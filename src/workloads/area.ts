@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type PointConfig } from './workload.js';
+import type { PointConfig } from './workload.js';
 import { pick } from './xorshift.js';
 
 /** Where a thread chooses its ranges from. */

@@ -31,7 +31,7 @@ test('a schedule is the same when it is run again', async () => {
 
 describe('programs that are wrong themselves fail', () => {
   const failures: readonly [program: string, failure: string][] = [
-    ['abba', 'deadlock: A then B waits for mutex'],
+    ['abba', 'A then B waits for mutex'],
     ['lt-6-valid-flag', "outcome 'stale page'"],
   ];
 

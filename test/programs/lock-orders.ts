@@ -15,7 +15,7 @@ import * as debug from '#debug';
 import { KernelBug } from '../../src/base/bug.js';
 import { LOCK_READ } from '../../src/debug/lock-how.js';
 import { mapAcquire, mapRelease } from '../../src/debug/lockdep/lockdep.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import {
   GFP_KERNEL,
   GFP_NOFS,
@@ -25,7 +25,7 @@ import {
 } from '../../src/machine/gfp.js';
 import { lockClass } from '../../src/machine/lock-class.js';
 import { lockReportTexts } from '../../src/machine/lock-report.js';
-import { type Ptr } from '../../src/memory/layout.js';
+import type { Ptr } from '../../src/memory/layout.js';
 import { initMutex, Mutex, mutexLock, mutexUnlock } from '../../src/sync/mutex.js';
 import { downRead, downWrite, initRwsem, Rwsem, upRead, upWrite } from '../../src/sync/rwsem.js';
 import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../../src/sync/spinlock.js';

@@ -11,7 +11,7 @@ import { ENGINE_ADD, ENGINE_LOAD, ENGINE_STORE } from '../../src/drivers/svm/eng
 import { type Area, areaOf, choosePage } from '../../src/workloads/area.js';
 import { ARENA_BASE } from '../../src/workloads/arena.js';
 import { chooseAddress, chooseKind } from '../../src/workloads/svm.js';
-import { type PointConfig } from '../../src/workloads/workload.js';
+import type { PointConfig } from '../../src/workloads/workload.js';
 import { pick, seedFor, xorshift } from '../../src/workloads/xorshift.js';
 
 const BASE: PointConfig = {

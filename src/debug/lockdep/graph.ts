@@ -23,7 +23,7 @@
  */
 import { BUILD, readOwn, watchLock, watchUnlock, writeOwn } from '#memory';
 
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { LOCKDEP_WORDS } from '../../machine/limits.js';
 import { lockClassName } from '../../machine/lock-class.js';
 import { LockReports, lockReportsOf } from '../../machine/lock-report.js';

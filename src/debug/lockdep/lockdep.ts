@@ -19,7 +19,7 @@
  */
 import { readOwn, writeOwn } from '#memory';
 
-import { type Cpu, type LockWatch } from '../../machine/cpu.js';
+import type { Cpu, LockWatch } from '../../machine/cpu.js';
 import { currentGfpContext, GFP_DIRECT_RECLAIM, GFP_FS, PF_MEMALLOC } from '../../machine/gfp.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { NULL } from '../../memory/layout.js';

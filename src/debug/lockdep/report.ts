@@ -9,7 +9,7 @@
  * @module
  */
 import { hashName } from '../../base/hash.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { lockClassName } from '../../machine/lock-class.js';
 import { isLockReported, keepLockReport } from '../../machine/lock-report.js';
 import { subclassOf } from '../lock-how.js';

@@ -12,7 +12,7 @@
  *
  * @module
  */
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import {
   CLASSES_MAX,
   EDGE_EN,

@@ -10,7 +10,7 @@
  *
  * @module
  */
-import { type Cpu, type LockWatch } from '../../machine/cpu.js';
+import type { Cpu, LockWatch } from '../../machine/cpu.js';
 import { HELD_LOCKS_MAX } from '../../machine/types.js';
 import {
   LOCK_KIND,

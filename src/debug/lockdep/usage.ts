@@ -11,7 +11,7 @@
  * @module
  */
 import { lowestBit } from '../../base/bits.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { LOCK_SYNC, subclassOf } from '../lock-how.js';
 import {
   addUsage,

@@ -20,7 +20,7 @@
  *
  * @module
  */
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import {
   innerWaitOf,
   LOCK_NESTED,

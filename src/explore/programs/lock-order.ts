@@ -18,7 +18,7 @@ import { read, write } from '#memory';
 import { isMutant, M_ALLOC_LOCKED } from '#mutants';
 
 import { bug } from '../../base/bug.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { GFP_KERNEL } from '../../machine/gfp.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { defineOps } from '../../machine/ops-table.js';
@@ -35,7 +35,7 @@ import {
   word,
 } from '../../memory/layout.js';
 import { mmAlloc } from '../../mm/mm-struct.js';
-import { type MmStruct } from '../../mm/types.js';
+import type { MmStruct } from '../../mm/types.js';
 import {
   mmuIntervalNotifierInsert,
   mmuIntervalSetSeq,

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { kzalloc } from '../../machine/slab.js';
 import { cacheline, member, type Ptr, struct } from '../../memory/layout.js';
