@@ -18,7 +18,7 @@ export function lockInit(_cpu: Cpu, _lock: number): void {
 }
 
 /** This CPU is about to wait for the lock, if need be. */
-export function lockAcquire(_cpu: Cpu, _lock: number, _lockClass: number, _how = 0): void {
+export function lockAcquire(_cpu: Cpu, _lock: number, _lockClass: number, _how?: number): void {
   // nothing to check at full speed
 }
 
@@ -39,7 +39,7 @@ export function lockAcquired(cpu: Cpu, lock: number): void {
 }
 
 /** This CPU has tried the lock, and has it. */
-export function lockTryAcquired(cpu: Cpu, lock: number, _how = 0): void {
+export function lockTryAcquired(cpu: Cpu, lock: number, _how?: number): void {
   pushHeld(cpu, lock);
 }
 
@@ -64,7 +64,7 @@ export function assertNotHeld(_cpu: Cpu, _lock: number): void {
 }
 
 /** A path not taken now would take the lock here; `how` as for lockAcquire. @kernel might_lock */
-export function mightLock(_cpu: Cpu, _lock: number, _how = 0): void {
+export function mightLock(_cpu: Cpu, _lock: number, _how?: number): void {
   // nothing to check at full speed
 }
 
@@ -130,7 +130,7 @@ export function notifierMapTouch(_cpu: Cpu): void {
 // --- interrupts, which no CPU here has: what runs as one would says so ---
 
 /** A device's top half begins; `threaded` if it may be a thread in a real-time kernel. @kernel irq_enter */
-export function hardirqEnter(_cpu: Cpu, _threaded = true): void {
+export function hardirqEnter(_cpu: Cpu, _threaded?: boolean): void {
   // nothing to check at full speed
 }
 

@@ -47,15 +47,31 @@ const SECOND_SEM = lockClass('toy->rwsem 2');
 const FIRST_SPIN = lockClass('toy->spinlock 1');
 const SECOND_SPIN = lockClass('toy->spinlock 2');
 
-/** Ways to take a lock. */
-const WAYS = ['lock', 'try', 'read', 'write', 'try read', 'spin'] as const;
-type Way = (typeof WAYS)[number];
+/** Ways to take each kind of lock; the first waits. */
+const WAYS = {
+  mutex: ['lock', 'lock', 'try'],
+  rwsem: ['read', 'write', 'try read'],
+  spinlock: ['spin'],
+} as const;
+type Kind = keyof typeof WAYS;
+type Way = (typeof WAYS)[Kind][number];
 
-interface Taking {
-  readonly way: Way;
+interface Lock {
+  readonly kind: Kind;
   /** Which of the two of its kind. */
   readonly second: boolean;
 }
+
+interface Taking extends Lock {
+  readonly way: Way;
+}
+
+const LOCKS: readonly Lock[] = (['mutex', 'rwsem', 'spinlock'] as const).flatMap((kind) => [
+  { kind, second: false },
+  { kind, second: true },
+]);
+/** Of these a program has so many. */
+const LOCKS_USED = 3;
 
 const mutexOf = (world: World, second: boolean): Mutex =>
   member(world, second ? World.secondMutex : World.firstMutex);
@@ -121,7 +137,8 @@ export function lockToyNamed(name: string): ExploreProgram | undefined {
 
 function lockToy(seed: number): ExploreProgram {
   const random = mulberry(seed);
-  const tasks = Array.from({ length: 2 + random(2) }, () => drawNest(random));
+  const locks = drawSome(random, LOCKS, LOCKS_USED);
+  const tasks = Array.from({ length: 2 + random(2) }, () => drawNest(random, locks));
   return defineProgram({
     name: `locks-${seed}`,
     title: 'random locks in random orders, for testing lockdep',
@@ -137,24 +154,18 @@ function lockToy(seed: number): ExploreProgram {
   });
 }
 
-/** Two or three locks, none of them twice, and those that spin inside of the others. */
-function drawNest(random: Random): Taking[] {
-  const takings: Taking[] = [];
-  const taken = new Set<string>();
-  const length = 2 + random(2);
-  while (takings.length < length) {
-    const way = WAYS[random(WAYS.length)] ?? 'lock';
-    const second = random(2) === 1;
-    const lock = `${kindOf(way)} ${String(second)}`;
-    if (taken.has(lock)) continue;
-    taken.add(lock);
-    takings.push({ way, second });
-  }
-  const isSpin = ({ way }: Taking): boolean => way === 'spin';
+/** Two or three of the locks, those that spin inside of the others. */
+function drawNest(random: Random, locks: readonly Lock[]): Taking[] {
+  const takings = drawSome(random, locks, 2 + random(2)).map((lock) => {
+    const ways: readonly Way[] = WAYS[lock.kind];
+    return { ...lock, way: ways[random(ways.length)] ?? ways[0]! };
+  });
+  const isSpin = ({ kind }: Taking): boolean => kind === 'spinlock';
   return [...takings.filter((taking) => !isSpin(taking)), ...takings.filter(isSpin)];
 }
 
-function kindOf(way: Way): string {
-  if (way === 'spin') return 'spinlock';
-  return way === 'lock' || way === 'try' ? 'mutex' : 'rwsem';
+/** So many of them, each once, in any order. */
+function drawSome<T>(random: Random, from: readonly T[], count: number): T[] {
+  const left = [...from];
+  return Array.from({ length: count }, () => left.splice(random(left.length), 1)).flat();
 }
