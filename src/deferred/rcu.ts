@@ -25,7 +25,7 @@
  * @module
  */
 import { read, readOnce, readOwn, storeRelease, write, writeRelease } from '#memory';
-import { BUSTED_RCU, BUSTED_RCU_BATCH, isMutant } from '#mutants';
+import { BUSTED_RCU, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { awaitMove } from '../machine/await-move.js';
@@ -118,9 +118,8 @@ const rcuWork: WorkOps = defineKernelOps({
   opsName: 'rcu callbacks',
   work(cpu: Cpu, work: WorkStruct) {
     const queue: RcuQueue = containerOf(work, RcuQueue.work);
-    if (isMutant(cpu, BUSTED_RCU_BATCH)) synchronizeRcu(cpu);
-    const batch = takeCallbacks(cpu, queue);
-    if (!isMutant(cpu, BUSTED_RCU_BATCH)) synchronizeRcu(cpu);
+    const batch = takeCallbacks(cpu, queue); // first: what is queued from here on waits for the next one
+    synchronizeRcu(cpu);
     invokeCallbacks(cpu, queue, batch);
   },
 });
