@@ -41,7 +41,10 @@ export interface Outcome {
  * an exploration does not need it, and the points mean nothing there.
  */
 export interface Window {
-  /** Names of points, as given to `reach`: whoever comes to one waits for those before. */
+  /**
+   * Names of points, as given to `reach`: whoever comes to one waits for those before. One that is named twice
+   * holds its task up from the first time to the second.
+   */
   readonly order: readonly string[];
   /** Points after these which only a mistake lets come in order: they are waited for just briefly. */
   readonly chance?: readonly string[];

@@ -4,7 +4,7 @@
  * @module
  */
 import { memoryWords } from '../memory/snapshot.js';
-import { glance, leaveWord } from '../memory/turn-token.js';
+import { claimWord, glance, leaveWord } from '../memory/turn-token.js';
 import { C_END, END_DIVERGED } from './control.js';
 import { type Engine } from './engine.js';
 import { explain } from './explain/explain.js';
@@ -13,6 +13,7 @@ import { type Operations, type Subject } from './explain/subject.js';
 import { explore, type ExploreResult, type FoundFailure } from './explorer.js';
 import {
   type ExploreJob,
+  J_CLAIMED,
   J_PHASE,
   J_SCHEDULES,
   J_STOP,
@@ -50,7 +51,7 @@ export async function runJob(engine: Engine, job: ExploreJob): Promise<JobResult
     },
     shouldStop: () => glance(job.stop, J_STOP) !== 0,
   });
-  const [failure] = result.failures;
+  const failure = claimed(job, result);
   leaveWord(job.progress, J_PHASE, failure === undefined ? PHASE_DONE : PHASE_EXPLAINING);
   return {
     program: program.name,
@@ -60,6 +61,13 @@ export async function runJob(engine: Engine, job: ExploreJob): Promise<JobResult
     outcomes: result.outcomes,
     failure: failure === undefined ? null : await failureReport(job, program, failure),
   };
+}
+
+/** The failure, unless another job has one already: explaining takes longer than finding, and one will do. */
+function claimed({ stop }: ExploreJob, { failures }: ExploreResult): FoundFailure | undefined {
+  if (failures[0] === undefined || !claimWord(stop, J_CLAIMED)) return undefined;
+  leaveWord(stop, J_STOP, 1);
+  return failures[0];
 }
 
 function reportOf(job: ExploreJob, result: ExploreResult): StrategyReport {

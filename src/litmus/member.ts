@@ -48,7 +48,7 @@ import {
   resetStages,
   stagesPassed,
 } from '../memory/rendezvous.js';
-import { memoryWords, restoreAll } from '../memory/snapshot.js';
+import { memoryWords } from '../memory/snapshot.js';
 import { glance, leaveText, leaveWord, textLeftAt } from '../memory/turn-token.js';
 import { bootMm } from '../mm/boot.js';
 import {
@@ -87,6 +87,7 @@ import {
   TX_IS_OUTCOME,
   TX_TEXT,
 } from './block.js';
+import { Restorer } from './restore.js';
 
 /** What each member is given; structured-cloned. */
 export interface LitmusMemberArgs {
@@ -128,6 +129,8 @@ const PATIENCE_MS = 5;
 const PATIENCE_MIN_MS = 0.1;
 /** How long a point is waited for that should never come in order. */
 const CHANCE_MS = 0.02;
+/** How often a task that has died wakes the others, so that they see it. */
+const WAKE_EVERY_MS = 1;
 /** Looks before a worker sleeps, while there is a core for each. */
 const SPINS = 4000;
 
@@ -153,6 +156,7 @@ class LitmusMember implements PointWatcher {
   readonly #ordered: number;
   readonly #outcomes: ReadonlyMap<string, number>;
   readonly #forbidden: ReadonlySet<string>;
+  readonly #restorer: Restorer;
   #slabs: Cpu['slabs'] = new Map();
   #allocations: Int32Array | undefined;
   #world = 0;
@@ -176,6 +180,7 @@ class LitmusMember implements PointWatcher {
       outcomes.filter(({ grade }) => grade === 'FORBIDDEN').map(({ name }) => name),
     );
     this.#boot = new Cpu(args.handle, this.#tasks);
+    this.#restorer = new Restorer(cpu, args.snapshot);
     registerOps(this.#boot, [program.ops ?? {}]);
     registerOps(cpu, [program.ops ?? {}]);
   }
@@ -251,7 +256,6 @@ class LitmusMember implements PointWatcher {
     this.#block[this.#own + LT_DIED] = 1;
     leaveText(this.#block, this.#own + LT_MESSAGE, MESSAGE_MAX, messageOf(error));
     haltMachine(this.#cpu, HALT_PANIC);
-    this.#wakeOthers();
   }
 
   /** They would look at the machine by themselves, but not soon. */
@@ -267,11 +271,13 @@ class LitmusMember implements PointWatcher {
   }
 
   reach(name: string): void {
-    const at = this.#points.indexOf(name);
+    const points = this.#points;
     this.#delay();
-    if (at < 0) return;
-    if ((this.#force & FORCE_ORDER) !== 0) this.#awaitPoint(at);
-    passStage(this.#block, B_STAGES, at);
+    for (let at = points.indexOf(name); at >= 0; at = points.indexOf(name, at + 1)) {
+      if (stagesPassed(this.#block, B_STAGES) > at) continue;
+      if ((this.#force & FORCE_ORDER) !== 0) this.#awaitPoint(at);
+      passStage(this.#block, B_STAGES, at);
+    }
   }
 
   /** Waits for those before; for a point that should not come in order, when the window is there. */
@@ -305,12 +311,16 @@ class LitmusMember implements PointWatcher {
     const block = this.#block;
     const number = gateNumber(block, B_GATE);
     leaveWord(block, this.#own + LT_CAME, number + 1);
-    if (!comeToGate(block, B_GATE, this.#tasks)) {
-      awaitGate(block, B_GATE, number, this.#spins);
+    if (comeToGate(block, B_GATE, this.#tasks)) {
+      work();
+      openGate(block, B_GATE);
       return;
     }
-    work();
-    openGate(block, B_GATE);
+    const hasDied = block[this.#own + LT_DIED] !== 0;
+    const slice = hasDied ? WAKE_EVERY_MS : Number.POSITIVE_INFINITY;
+    while (!awaitGate(block, B_GATE, number, this.#spins, slice)) {
+      if (hasDied) this.#wakeOthers();
+    }
   }
 
   #takeStock(): void {
@@ -362,7 +372,7 @@ class LitmusMember implements PointWatcher {
     const serials = Array.from({ length: this.#tasks }, (_, task) =>
       readOnce(cpu, cpuArea(task), CpuArea.waitSerial),
     );
-    restoreAll(memoryWords(cpu), this.#args.snapshot);
+    this.#restorer.restore();
     serials.forEach((serial, task) => {
       writeOnce(cpu, cpuArea(task), CpuArea.waitSerial, serial); // I2
     });
@@ -399,7 +409,8 @@ class LitmusMember implements PointWatcher {
     let outcome: string | undefined;
     try {
       violated = this.#program.check?.(boot, this.#world) ?? this.#leak();
-      if (violated === undefined) outcome = this.#program.observe?.(boot, this.#world);
+      const { outcomes, observe } = this.#program;
+      if (violated === undefined && outcomes !== undefined) outcome = observe?.(boot, this.#world);
     } catch (error) {
       violated = messageOf(error);
     }

@@ -45,6 +45,8 @@ const REACHED_SHARE = 0.1;
 const DEFAULT_SECONDS = 10;
 const DEFAULT_EXPLORE_SECONDS = 1;
 const DEFAULT_STALL_MS = 5000;
+/** What real workers have shown is explored so much longer. */
+const SEARCH_FACTOR = 5;
 
 /** A variant of a test. */
 export interface LitmusChoice {
@@ -105,7 +107,7 @@ class VariantRun {
   /** Undefined if it was interrupted before anything was seen. */
   async run(): Promise<LitmusResult | undefined> {
     const run = await this.#onWorkers();
-    const explored = this.#isAborted ? undefined : await this.#explore();
+    const explored = this.#isAborted ? undefined : await this.#exploreFor(run);
     if (this.#isAborted && run.iterations === 0) return undefined;
     return resultOf(this.#choice, run, explored, this.#isAborted);
   }
@@ -134,12 +136,22 @@ class VariantRun {
     });
   }
 
-  async #explore(): Promise<ExploreReport | undefined> {
-    const { exploreSeconds = DEFAULT_EXPLORE_SECONDS, seed, width, signal } = this.#options;
+  /** What real workers have shown is looked for longer, so that there is a diagram of it. */
+  async #exploreFor(run: WorkersRun): Promise<ExploreReport | undefined> {
+    const { exploreSeconds: seconds = DEFAULT_EXPLORE_SECONDS } = this.#options;
+    if (seconds === 0) return undefined;
+    const report = await this.#explore({ seconds });
+    const isWanted = isUnsafe(this.#choice.variant, run) && report.failures.length === 0;
+    if (!isWanted || report.exhausted || this.#isAborted) return report;
+    const longer = await this.#explore({ seconds: SEARCH_FACTOR * seconds, strategy: 'bounded' });
+    return longer.failures.length > 0 ? longer : report;
+  }
+
+  #explore(how: Pick<ExploreOptions, 'seconds' | 'strategy'>): Promise<ExploreReport> {
+    const { seed, width, signal } = this.#options;
     const { program, mutant } = this.#choice.variant;
-    if (exploreSeconds === 0) return undefined;
     const options: ExploreOptions = {
-      seconds: exploreSeconds,
+      ...how,
       stallMs: this.#options.stallMs ?? DEFAULT_STALL_MS,
       onProgress: (done, label) => {
         this.#onProgress((1 + done) / 2, `${this.#label}: ${label}`);
@@ -163,9 +175,8 @@ function resultOf(
   const failure = explored?.failures[0] ?? null;
   const rows = outcomeRows(variant, run, explored);
   const deadlock = run.deadlock ?? deadlockOf(failure);
-  const isBroken = rows.some(({ grade, count }) => grade === 'FORBIDDEN' && count > 0);
   const shownBy = [
-    ...(isBroken || stopped !== null ? (['workers'] as const) : []),
+    ...(isUnsafe(variant, run) ? (['workers'] as const) : []),
     ...(failure !== null ? (['exploration'] as const) : []),
   ];
   const verdict: Safety = shownBy.length > 0 ? 'unsafe' : 'safe';
@@ -189,6 +200,15 @@ function resultOf(
     failure,
     interrupted,
   };
+}
+
+/** True if real workers have shown what should not be. */
+function isUnsafe({ program }: LitmusVariant, run: WorkersRun): boolean {
+  if (run.violations.length > 0 || run.deadlock !== null || run.stopped !== null) return true;
+  const forbidden = new Set(
+    (program.outcomes ?? []).filter(({ grade }) => grade === 'FORBIDDEN').map(({ name }) => name),
+  );
+  return run.outcomes.some(({ name, count }) => count > 0 && forbidden.has(name));
 }
 
 function explorationOf(report: ExploreReport): LitmusExploration {

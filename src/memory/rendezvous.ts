@@ -23,8 +23,6 @@ const COUNT = 0;
 /** Of a gate: who has come. Of a row: who may sleep. */
 const WAITING = 1;
 
-/** A sleep is cut into such slices; nothing depends on it. */
-const SLICE_MS = 100;
 /** Looks between two at the clock. */
 const CLOCK_EVERY = 64;
 
@@ -45,14 +43,22 @@ export function openGate(words: Int32Array, gate: number): void {
   Atomics.notify(words, gate + COUNT);
 }
 
-/** Waits until the gate has been opened since `number` was read; looks `spins` times before it sleeps. */
-export function awaitGate(words: Int32Array, gate: number, number: number, spins: number): void {
+/**
+ * Waits until the gate has been opened since `number` was read, for `timeoutMs` at most, and looks `spins` times
+ * before it sleeps. True if it was opened.
+ */
+export function awaitGate(
+  words: Int32Array,
+  gate: number,
+  number: number,
+  spins: number,
+  timeoutMs: number,
+): boolean {
   for (let spin = 0; spin < spins; spin++) {
-    if (Atomics.load(words, gate + COUNT) !== number) return;
+    if (Atomics.load(words, gate + COUNT) !== number) return true;
   }
-  while (Atomics.load(words, gate + COUNT) === number) {
-    Atomics.wait(words, gate + COUNT, number, SLICE_MS); // I1
-  }
+  Atomics.wait(words, gate + COUNT, number, timeoutMs); // I1
+  return Atomics.load(words, gate + COUNT) !== number;
 }
 
 /** Begins the row anew; while nobody runs. */

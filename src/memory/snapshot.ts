@@ -18,11 +18,6 @@ export function takeSnapshot(port: MemoryPort): Int32Array {
   return port.words.slice();
 }
 
-/** Copies everything back. */
-export function restoreAll(memory: Int32Array, snapshot: Int32Array): void {
-  memory.set(snapshot);
-}
-
 /** Copies back the runs of words that a log names: its entries from `from` to `end` are `at, count`. */
 export function restoreRuns(
   memory: Int32Array,

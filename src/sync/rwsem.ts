@@ -34,7 +34,7 @@
  *
  * @module
  */
-import { lockAcquire, lockAcquired, lockRelease } from '#debug';
+import { lockAcquire, lockAcquired, lockRelease, reachPoint } from '#debug';
 import {
   clockMs,
   cmpxchg,
@@ -405,6 +405,7 @@ function queueWriter(cpu: Cpu, sem: Rwsem, state: number): number {
     }
   }
   beginWait(cpu, WAIT_RWSEM_WRITE, sem);
+  reachPoint(cpu, 'a writer is queued');
   for (let spins = 0; ;) {
     setCurrentState(cpu, state);
     if (tryWriteLock(cpu, sem, waiter)) break;

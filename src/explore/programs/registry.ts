@@ -11,6 +11,7 @@ import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.
 import { osq } from './osq.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
 import { randomProgram } from './random.js';
+import { READ_TRYLOCK_PROGRAMS } from './read-trylock.js';
 import { refcount } from './refcount.js';
 import { RETRY_PROGRAMS } from './retry.js';
 import { RWSEM_PROGRAMS } from './rwsem.js';
@@ -27,6 +28,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   validFlag,
   ...DEFERRED_PROGRAMS,
   lt18,
+  ...READ_TRYLOCK_PROGRAMS,
   spinlock,
   mutex,
   mutexHandoff,

@@ -89,10 +89,7 @@ export const retryDriver = defineOps({
     stopDevice(cpu, world);
     spinUnlock(cpu, member(world, World.lock));
     reach(cpu, 'callback is done');
-    if (isMutant(cpu, M_8)) {
-      reach(cpu, 'sequence is set');
-      mmuIntervalSetSeq(cpu, interval, seq);
-    }
+    if (isMutant(cpu, M_8)) mmuIntervalSetSeq(cpu, interval, seq);
     return true;
   },
 });
@@ -263,7 +260,6 @@ function faultMapping(cpu: Cpu, at: number): void {
 function faultSpanning(cpu: Cpu, at: number): void {
   const world = at as World;
   reach(cpu, 'fault has read');
-  reach(cpu, 'fault looks');
   if (readOnce(cpu, world, World.ended) !== 0) write(cpu, world, World.spanned, 1);
   if (!install(cpu, world, read(cpu, world, World.seq), OLD)) fault(cpu, at);
 }
@@ -386,7 +382,7 @@ export const RETRY_PROGRAMS: readonly ExploreProgram[] = [
       },
     ],
     window: {
-      order: ['fault has read', 'callback begins', 'invalidation is over', 'fault looks'],
+      order: ['fault has read', 'callback begins', 'invalidation is over', 'fault has read'],
     },
   }),
 ];

@@ -48,7 +48,7 @@ export const RETRY_TESTS: readonly LitmusTest[] = [
             'callback is done',
             'fault locks',
             'fault is done',
-            'sequence is set',
+            'callback is done',
           ],
         },
       },

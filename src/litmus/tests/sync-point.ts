@@ -19,7 +19,7 @@ export const syncPointTest = defineLitmus({
       mutant: 'M-16',
       window: {
         order: ['page is free', 'device comes'],
-        chance: ['device is done', 'invalidation ends'],
+        chance: ['device is done', 'page is free'],
       },
     },
     {
