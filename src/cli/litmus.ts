@@ -110,8 +110,11 @@ function choose(ids: readonly string[], name: string): LitmusChoice[] {
       .map((variant) => ({ test, variant })),
   );
   if (choices.length > 0) return choices;
-  const where = ids.length === 0 ? 'no litmus test' : tests.map(({ id }) => id).join(', ');
-  throw badOptions(`${where} has a variant ${name}; --list shows those there are`);
+  const where =
+    ids.length === 0
+      ? 'no litmus test has a variant'
+      : `${tests.map(({ id }) => id).join(', ')} has no variant`;
+  throw badOptions(`${where} ${name}; --list shows those there are`);
 }
 
 const isId = (id: string, asked: string): boolean => id === asked.toUpperCase();

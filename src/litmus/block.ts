@@ -33,15 +33,13 @@ export const B_FORCE = HEAD + 5;
 export const B_SEED = HEAD + 6;
 /** What setup returned. */
 export const B_WORLD = HEAD + 7;
-/** The machine was halted from outside, in an iteration. */
-export const B_HALTED = HEAD + 8;
 /** Texts in use. */
-export const B_TEXTS = HEAD + 9;
+export const B_TEXTS = HEAD + 8;
 /** When the first iteration began, and the first that broke a rule ended. Unit: milliseconds. */
-export const B_STARTED_MS = HEAD + 10;
-export const B_VIOLATED_MS = HEAD + 11;
+export const B_STARTED_MS = HEAD + 9;
+export const B_VIOLATED_MS = HEAD + 10;
 /** When the last one ended. */
-export const B_ENDED_MS = HEAD + 12;
+export const B_ENDED_MS = HEAD + 11;
 
 /** How often each outcome that the program declares has come. */
 export const OUTCOMES_MAX = 32;

@@ -56,7 +56,6 @@ import {
   B_FIRST_VIOLATION,
   B_FORCE,
   B_GATE,
-  B_HALTED,
   B_ITERATIONS,
   B_OUTCOMES,
   B_OVER,
@@ -327,7 +326,8 @@ class LitmusMember implements PointWatcher {
     const block = this.#block;
     const violations = block[B_VIOLATIONS] ?? 0;
     const wasJudged = this.#judge();
-    if (wasJudged) {
+    // what was halted because it could not go on has ended, too; what was interrupted has not
+    if (wasJudged || glance(block, B_STOP) === 0) {
       if (stagesPassed(block, B_STAGES) >= this.#ordered) this.#count(B_REACHED);
       this.#count(B_ITERATIONS);
     }
@@ -395,10 +395,7 @@ class LitmusMember implements PointWatcher {
       this.#count(B_VIOLATIONS);
       return true;
     }
-    if (readOnce(this.#boot, MACHINE, Machine.halted) !== 0) {
-      block[B_HALTED] = 1;
-      return false;
-    }
+    if (readOnce(this.#boot, MACHINE, Machine.halted) !== 0) return false;
     this.#judgeEnd();
     return true;
   }

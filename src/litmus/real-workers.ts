@@ -203,8 +203,3 @@ function deadlockOf({ message }: MachineFailure): LitmusDeadlock {
   const [summary = '', ...waits] = message.split('\n');
   return { summary, waits: waits.map((line) => line.trim()) };
 }
-
-/** Iterations of the workers' run that broke a rule. */
-export function violationsOf({ violations }: WorkersRun): number {
-  return violations.reduce((sum, { count }) => sum + count, 0);
-}

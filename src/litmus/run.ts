@@ -238,7 +238,6 @@ function outcomeRows(
 ): LitmusOutcome[] {
   const inSchedules = new Map(explored?.outcomes.map(({ name, count }) => [name, count]));
   const onWorkers = new Map(run.outcomes.map(({ name, count }) => [name, count]));
-  const violations = run.violations.reduce((sum, { count }) => sum + count, 0);
   const declared = (program.outcomes ?? []).map(({ name, grade, description }) => ({
     outcome: name,
     grade,
@@ -249,9 +248,15 @@ function outcomeRows(
   if (declared.length === 0) {
     const failed = explored?.failures.length ?? 0;
     const held = (explored?.schedules ?? 0) - failed;
-    declared.push({ ...HELD, count: Math.max(0, run.iterations - violations), explored: held });
+    declared.push({ ...HELD, count: Math.max(0, run.iterations - brokenBy(run)), explored: held });
   }
   return [...declared, ...brokenRows(run, explored, new Set(declared.map((row) => row.outcome)))];
+}
+
+/** Iterations that ended as none should, whatever the program declares. */
+function brokenBy({ violations, deadlock, stopped }: WorkersRun): number {
+  const ended = deadlock === null && stopped === null ? 0 : 1;
+  return violations.reduce((sum, { count }) => sum + count, ended);
 }
 
 function brokenRows(
@@ -267,6 +272,9 @@ function brokenRows(
   for (const { message, count } of run.violations) add(message, { count });
   if (run.deadlock !== null) {
     add('deadlock', { count: 1, description: withoutHead(run.deadlock.summary) });
+  }
+  if (run.stopped !== null) {
+    add('does not end', { count: 1, description: run.stopped.split('\n')[0] ?? '' });
   }
   for (const { kind, message } of explored?.failures ?? []) {
     const isRow = [...declared].some((name) => message === `outcome '${name}'`);

@@ -510,7 +510,7 @@ function optimisticSpin(cpu: Cpu, sem: Rwsem): boolean {
     if (taken) break;
     if (state === OWNER_READER) {
       if (readerDeadline === 0) readerDeadline = clockMs(cpu) + readerSpinMs(cpu, sem);
-      else if (spins % CLOCK_EVERY_SPINS === 0 && clockMs(cpu) > readerDeadline) {
+      if ((spins + 1) % CLOCK_EVERY_SPINS === 0 && clockMs(cpu) > readerDeadline) {
         setNonspinnable(cpu, sem);
         break;
       }

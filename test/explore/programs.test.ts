@@ -32,7 +32,10 @@ test('a schedule is the same when it is run again', async () => {
 describe('programs that are wrong themselves fail', () => {
   const failures: readonly [program: string, failure: string][] = [
     ['abba', 'deadlock: A then B waits for mutex'],
+    ['lt-3-no-retry', 'INV-20'],
+    ['lt-4-no-lock', 'INV-20'],
     ['lt-6-valid-flag', "outcome 'stale page'"],
+    ['lt-22-conclusion', "outcome 'refused, only readers hold it'"],
   ];
 
   test('are all of them known here', () => {

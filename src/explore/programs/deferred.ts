@@ -127,6 +127,7 @@ function invalidateNested(cpu: Cpu, at: number): void {
   const range = stackPush(cpu, MmuNotifierRange);
   const isFrozen = start(cpu, world, range);
   const root = rootOf(cpu, world);
+  reach(cpu, 'outer has started');
   invalidate(cpu, at);
   if (isFrozen) checkFrozen(cpu, world, root);
   reach(cpu, 'last end comes');
@@ -252,7 +253,7 @@ export const DEFERRED_PROGRAMS: readonly ExploreProgram[] = [
     check: checkTree,
     outcomes: [...toldTimes(0, 2), TOLD_ONCE],
     window: {
-      order: ['first has started', 'register begins', 'removal comes', 'last end comes'],
+      order: ['outer has started', 'register begins', 'removal comes', 'last end comes'],
     },
   }),
   defineProgram({

@@ -10,10 +10,14 @@ import { named } from '../named.js';
 
 const program = named(DEFERRED_PROGRAMS);
 
+/** Somebody registers while an invalidation is under way, and another begins inside it. */
+const SECOND_INSIDE: Window = {
+  order: ['outer has started', 'register begins', 'outer has started'],
+};
 /** Everything is put off, and the removal sleeps, before the last end. */
 const ALL_DEFERRED: Window = {
   order: [
-    'first has started',
+    'outer has started',
     'register begins',
     'insert comes',
     'removal comes',
@@ -56,6 +60,7 @@ export const deferredTest = defineLitmus({
       expected: 'unsafe',
       program: program('lt-17'),
       mutant: 'M-5',
+      window: SECOND_INSIDE,
     },
     {
       name: 'every-end',
@@ -63,6 +68,7 @@ export const deferredTest = defineLitmus({
       expected: 'unsafe',
       program: program('lt-17'),
       mutant: 'M-6',
+      window: SECOND_INSIDE,
     },
     {
       name: 'never',
