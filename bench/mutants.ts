@@ -33,7 +33,9 @@ export async function mutantTable(): Promise<string> {
       showProgress(`mutants: ${index + 1} of ${MUTANTS_TABLE.length}, ${mutant.name}, ${strategy}`);
       const report = await look(mutant, strategy);
       if (report.failures.length === 0) missed++;
-      table.push(rowOf(report, mutant, strategy));
+      const row = rowOf(report, mutant, strategy);
+      table.push(row);
+      process.stderr.write(`${row.join('  ')}\n`); // a quarter of an hour is long to wait for the first
     }
   }
   const rows = MUTANTS_TABLE.length * TRIED.length;

@@ -6,7 +6,7 @@
  * @module
  */
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { lockClassName } from '../machine/lock-class.js';
 import { heldIndex } from './held-locks.js';
 import { lockName } from './wait-graph.js';

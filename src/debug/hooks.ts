@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { popHeld, pushHeld } from './held-locks.js';
 
 /** This CPU is about to wait for the lock, if need be. */

@@ -10,7 +10,7 @@
 import { EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
 import { reasonOf } from '../base/reason.js';
 import { type BootedMachine, bootMachine, PERCPU_WORDS } from '../machine/boot.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { registerOps } from '../machine/ops-table.js';
 import { SCRATCH_WORDS, STACK_WORDS } from '../machine/stack.js';
 import { CpuArea, HELD_LOCKS_MAX } from '../machine/types.js';
@@ -18,7 +18,7 @@ import { restoreRuns, takeSnapshot } from '../memory/snapshot.js';
 import { OP_WRITE } from '../memory/turnstile.js';
 import { bootMm } from '../mm/boot.js';
 import { C_LOG, LOG_AT } from './control.js';
-import { type ExploreProgram } from './program.js';
+import type { ExploreProgram } from './program.js';
 
 /** Frames of a program's machine, if it does not say. */
 export const DEFAULT_RAM_BYTES = 256 * 1024;

@@ -7,9 +7,9 @@
  *
  * @module
  */
-import { type Cpu } from '../machine/cpu.js';
-import { type OpsTable } from '../machine/ops-table.js';
-import { type StructInfo } from '../memory/layout.js';
+import type { Cpu } from '../machine/cpu.js';
+import type { OpsTable } from '../machine/ops-table.js';
+import type { StructInfo } from '../memory/layout.js';
 
 /** One operation of a task: runs on the task's CPU; `world` is what setup returned. */
 export interface Operation {

@@ -13,8 +13,8 @@
 import { parkAsync, read, readOnce, unpark, writeOnce } from '#memory';
 
 import { FaultlineError } from '../base/bug.js';
-import { type BootedMachine } from '../machine/boot.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { BootedMachine } from '../machine/boot.js';
+import type { Cpu } from '../machine/cpu.js';
 import { EVERYBODY } from '../machine/limits.js';
 import { HALT_DEADLOCK, HALT_PANIC, HALT_STOP, haltMachine } from '../machine/sched.js';
 import { MACHINE, Machine } from '../machine/types.js';
@@ -26,7 +26,7 @@ import {
 } from './failure.js';
 import { type Build, WORKER, WorkerPool } from './pool.js';
 import { Watchdog, type WatchdogOptions } from './watchdog.js';
-import { type Outcome, type WorkerTask } from './worker.js';
+import type { Outcome, WorkerTask } from './worker.js';
 
 /** One CPU of a crew and what it runs. */
 export interface CrewMember {

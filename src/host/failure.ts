@@ -11,10 +11,10 @@ import {
   snapshotCpu,
   snapshotCpus,
 } from '../debug/wait-graph.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { warningTexts } from '../machine/warn.js';
 import { mapStack } from './source-position.js';
-import { type Death } from './worker.js';
+import type { Death } from './worker.js';
 
 /** Why a machine stopped. */
 export type FailureKind = 'died' | 'deadlock' | 'stalled' | 'lost worker';

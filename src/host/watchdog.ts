@@ -10,7 +10,7 @@
  * @module
  */
 import { type CpuSnapshot, findCycle, snapshotCpus } from '../debug/wait-graph.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { IDLE_WAITS, WAIT_NONE } from '../machine/wait-kind.js';
 import {
   type CpuNamer,

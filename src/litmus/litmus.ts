@@ -8,8 +8,8 @@
  *
  * @module
  */
-import { type ExploreProgram, type Window } from '../explore/program.js';
-import { type Build } from '../host/pool.js';
+import type { ExploreProgram, Window } from '../explore/program.js';
+import type { Build } from '../host/pool.js';
 
 /** What a variant should turn out to be. */
 export type Safety = 'safe' | 'unsafe';

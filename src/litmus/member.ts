@@ -29,7 +29,7 @@ import { reasonOf } from '../base/reason.js';
 import { pick, scramble, seedFor, xorshift } from '../base/xorshift.js';
 import { countAllocations, describeLeak } from '../explore/allocations.js';
 import { resetCpu } from '../explore/engine.js';
-import { type ExploreProgram, type Window } from '../explore/program.js';
+import type { ExploreProgram, Window } from '../explore/program.js';
 import { programNamed } from '../explore/programs/registry.js';
 import { Cpu, cpuArea, type PointWatcher } from '../machine/cpu.js';
 import { EVERYBODY } from '../machine/limits.js';
@@ -37,7 +37,7 @@ import { registerOps } from '../machine/ops-table.js';
 import { HALT_PANIC, haltMachine, MachineHalted, noteProgress } from '../machine/sched.js';
 import { CpuArea, MACHINE, Machine, Spinlock } from '../machine/types.js';
 import { WAIT_SPINLOCK } from '../machine/wait-kind.js';
-import { type MemoryHandle } from '../memory/port.js';
+import type { MemoryHandle } from '../memory/port.js';
 import {
   awaitGate,
   awaitStage,

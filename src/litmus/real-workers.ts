@@ -40,8 +40,8 @@ import {
   TX_TEXT,
 } from './block.js';
 import { buildOf, type LitmusVariant, windowOf } from './litmus.js';
-import { type LitmusMemberArgs } from './member.js';
-import { type LitmusDeadlock, type WorkersRun } from './result.js';
+import type { LitmusMemberArgs } from './member.js';
+import type { LitmusDeadlock, WorkersRun } from './result.js';
 
 /** How a variant is run on real workers. */
 export interface WorkersOptions {

@@ -10,7 +10,7 @@
 import { read } from '#memory';
 
 import { PAGE_WORDS } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { MACHINE, Machine, Page } from '../machine/types.js';
 import { memoryWords } from '../memory/snapshot.js';
 

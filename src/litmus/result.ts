@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { type Grade } from '../explore/program.js';
-import { type FailureReport } from '../explore/report.js';
-import { type Build } from '../host/pool.js';
-import { type Safety } from './litmus.js';
+import type { Grade } from '../explore/program.js';
+import type { FailureReport } from '../explore/report.js';
+import type { Build } from '../host/pool.js';
+import type { Safety } from './litmus.js';
 
 /** One way the iterations ended. */
 export interface LitmusOutcome {

@@ -4,16 +4,16 @@
  * @module
  */
 import { type ExploreOptions, exploreProgram } from '../explore/explore-program.js';
-import { type ExploreReport, type FailureReport } from '../explore/report.js';
-import { type LitmusTest, type LitmusVariant, type Safety } from './litmus.js';
+import type { ExploreReport, FailureReport } from '../explore/report.js';
+import type { LitmusTest, LitmusVariant, Safety } from './litmus.js';
 import { LitmusWorkers, runOnWorkers } from './real-workers.js';
-import {
-  type LitmusDeadlock,
-  type LitmusExploration,
-  type LitmusOutcome,
-  type LitmusReport,
-  type LitmusResult,
-  type WorkersRun,
+import type {
+  LitmusDeadlock,
+  LitmusExploration,
+  LitmusOutcome,
+  LitmusReport,
+  LitmusResult,
+  WorkersRun,
 } from './result.js';
 
 /** How litmus tests are run. */
@@ -279,7 +279,9 @@ function brokenRows(
   for (const { kind, message } of explored?.failures ?? []) {
     const isRow = [...declared].some((name) => message === `outcome '${name}'`);
     if (isRow) continue;
-    if (kind === 'deadlock') add('deadlock', { explored: 1 });
+    // the others say what was broken; what gets nowhere says who waits or spins
+    const isStuck = kind === 'deadlock' || kind === 'livelock' || kind === 'starvation';
+    if (isStuck) add(kind, { explored: 1, description: rows.get(kind)?.description ?? message });
     else add(message, { explored: 1 });
   }
   return [...rows.values()];
@@ -291,7 +293,8 @@ function withoutHead(summary: string): string {
 
 function deadlockOf(failure: FailureReport | null): LitmusDeadlock | null {
   if (failure?.kind !== 'deadlock') return null;
-  const [, summary = failure.message, text = ''] =
-    /^(.*?deadlock): (.*)$/s.exec(failure.message) ?? [];
-  return { summary, waits: text.split('; ').filter((line) => line !== '') };
+  const [head = '', rest = ''] = failure.message.startsWith('partial deadlock: ')
+    ? failure.message.split(/(?<=^partial deadlock): /)
+    : ['deadlock', failure.message];
+  return { summary: head, waits: rest.split('; ').filter((line) => line !== '') };
 }

@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { type Ptr } from '../memory/layout.js';
+import type { Ptr } from '../memory/layout.js';
 import { type MemoryHandle, MemoryPort } from '../memory/port.js';
 import { CpuArea, MACHINE, Machine } from './types.js';
 

@@ -14,7 +14,7 @@ import { read, write } from '#memory';
 import { bug } from '../base/bug.js';
 import { CACHELINE_WORDS, member, type Ptr } from '../memory/layout.js';
 import { archSpinLock, archSpinUnlock } from './arch-spinlock.js';
-import { type Cpu } from './cpu.js';
+import type { Cpu } from './cpu.js';
 import { MACHINE, Machine } from './types.js';
 
 /** Where each CPU's instance of S lies in its part of the region. Unit: words. */

@@ -11,7 +11,7 @@
 import { fetchAdd, loadAcquire, read, readOnce, storeRelease, write } from '#memory';
 
 import { element, type Field } from '../memory/layout.js';
-import { type Cpu } from './cpu.js';
+import type { Cpu } from './cpu.js';
 import { MACHINE, Machine, WARNING_CHARACTERS, WARNINGS_MAX } from './types.js';
 
 /** Records a violation that can be survived. Build the message only once the test has failed. */

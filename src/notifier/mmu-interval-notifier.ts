@@ -45,7 +45,7 @@ import { isMutant, M_4, M_5, M_6, M_7, M_7_EARLY, M_REMOVE_UNLOCKED } from '#mut
 
 import { bug } from '../base/bug.js';
 import { EAGAIN, EINVAL, EOVERFLOW } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { mightSleep, schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
 import { WAIT_INTERVAL } from '../machine/wait-kind.js';

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { type LitmusReport } from '../litmus/result.js';
-import { type Environment } from './environment.js';
+import type { LitmusReport } from '../litmus/result.js';
+import type { Environment } from './environment.js';
 
 export const LITMUS_SCHEMA = 'faultline.litmus/1';
 

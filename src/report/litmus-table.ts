@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { type LitmusTest } from '../litmus/litmus.js';
-import { type LitmusReport, type LitmusResult } from '../litmus/result.js';
+import type { LitmusTest } from '../litmus/litmus.js';
+import type { LitmusReport, LitmusResult } from '../litmus/result.js';
 import { failureText, newTable } from './explore-table.js';
 import { countOf, formatCount, formatShare } from './format.js';
 

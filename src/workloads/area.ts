@@ -4,7 +4,7 @@
  * @module
  */
 import { pick } from '../base/xorshift.js';
-import { type PointConfig } from './workload.js';
+import type { PointConfig } from './workload.js';
 
 /** Where a thread chooses its ranges from. */
 export interface Area {

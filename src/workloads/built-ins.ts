@@ -7,7 +7,7 @@ import * as svmDriver from '../drivers/svm/driver.js';
 import * as outsideController from '../explore/outside-controller.js';
 import * as replay from '../explore/replay.js';
 import * as runJob from '../explore/run-job.js';
-import { type BuiltIns } from '../host/modules.js';
+import type { BuiltIns } from '../host/modules.js';
 import * as litmusMember from '../litmus/member.js';
 import * as faultInvalidate from './fault-invalidate.js';
 import * as straceCpu from './strace/replay-cpu.js';

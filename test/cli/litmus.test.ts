@@ -8,7 +8,7 @@ import { describe, test } from 'node:test';
 
 import { LITMUS_TESTS } from 'faultline';
 
-import { type LitmusResultFile } from '../../src/report/litmus-result.js';
+import type { LitmusResultFile } from '../../src/report/litmus-result.js';
 import { faultline, refusalOf, startFaultline } from '../support/cli.js';
 
 const FEW = ['--iterations', '300', '--seconds', '60'];

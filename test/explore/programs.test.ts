@@ -30,12 +30,12 @@ test('a schedule is the same when it is run again', async () => {
 });
 
 describe('programs that are wrong themselves fail', () => {
-  const failures: readonly [program: string, failure: string][] = [
-    ['abba', 'deadlock: A then B waits for mutex'],
-    ['lt-3-no-retry', 'INV-20'],
-    ['lt-4-no-lock', 'INV-20'],
-    ['lt-6-valid-flag', "outcome 'stale page'"],
-    ['lt-22-conclusion', "outcome 'refused, only readers hold it'"],
+  const failures: readonly [program: string, failure: RegExp][] = [
+    ['abba', /^A then B waits for mutex/],
+    ['lt-3-no-retry', /^INV-20/],
+    ['lt-4-no-lock', /^LT-4|^INV-20/],
+    ['lt-6-valid-flag', /^outcome 'stale page'/],
+    ['lt-22-conclusion', /^outcome 'refused, only readers hold it'/],
   ];
 
   test('are all of them known here', () => {
@@ -44,9 +44,9 @@ describe('programs that are wrong themselves fail', () => {
   });
 
   for (const [program, failure] of failures) {
-    test(`${program}: ${failure}`, async () => {
+    test(`${program}: ${failure.source}`, async () => {
       const seen = await exploreProgram({ program, random: 1000, pct: 1000, untilFailure: true });
-      assert.ok(seen.failure?.startsWith(failure), seen.failure);
+      assert.match(seen.failure ?? '', failure);
     });
   }
 });

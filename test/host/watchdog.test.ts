@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 
 import { type FailureKind, MachineFailure } from '../../src/host/failure.js';
-import { type WatchdogOptions } from '../../src/host/watchdog.js';
+import type { WatchdogOptions } from '../../src/host/watchdog.js';
 import { initTlbContext } from '../../src/machine/tlb.js';
 import { member } from '../../src/memory/layout.js';
 import * as programs from '../programs/host.js';

@@ -7,8 +7,8 @@ import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 
 import { programNamed } from '../../src/explore/programs/registry.js';
-import { type LitmusVariant, type Safety } from '../../src/litmus/litmus.js';
-import { type LitmusResult } from '../../src/litmus/result.js';
+import type { LitmusVariant, Safety } from '../../src/litmus/litmus.js';
+import type { LitmusResult } from '../../src/litmus/result.js';
 import { type LitmusChoice, type LitmusOptions, runLitmus } from '../../src/litmus/run.js';
 import { LITMUS_TESTS } from '../../src/litmus/tests/registry.js';
 import { isAsExpected, litmusSummary, litmusText } from '../../src/report/litmus-table.js';
@@ -124,7 +124,6 @@ describe('a run ends', () => {
       'cpu 0 (A then B) waits for mutex second mutex, held by cpu 1; holds explored mutex',
       'cpu 1 (B then A) waits for mutex explored mutex, held by cpu 0; holds second mutex',
     ]);
-    assert.equal(stuck!.reached, 1, 'the deadlock is in the window');
     assert.equal(next!.verdict, 'safe');
     assert.ok(next!.iterations >= 300);
   });
@@ -139,7 +138,7 @@ describe('a run ends', () => {
 
   test('where a task never returns; other workers take its place', async () => {
     const [stuck, next] = await results(
-      [planted('planted-livelock-task-0-spins', 'unsafe'), planted('sound-counter', 'safe')],
+      [planted('planted-task-0-spins', 'unsafe'), planted('sound-counter', 'safe')],
       { stallMs: 1000, iterations: 1000 },
     );
     assert.equal(stuck!.verdict, 'unsafe');

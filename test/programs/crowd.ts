@@ -27,7 +27,7 @@ import {
 import { deviceEntry } from '../../src/drivers/svm/page-table.js';
 import { SvmContext, type SvmDevice, type SvmEngine } from '../../src/drivers/svm/types.js';
 import { HMM_PFN_SHIFT, HMM_PFN_VALID, HMM_PFN_WRITE, HmmPfn } from '../../src/hmm/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { cpuRelax, noteProgress } from '../../src/machine/sched.js';
 import { stackPop, stackPush } from '../../src/machine/stack.js';
 import { MACHINE, Machine } from '../../src/machine/types.js';

@@ -12,7 +12,7 @@ import { ENGINE_ADD, ENGINE_LOAD, ENGINE_STORE } from '../../src/drivers/svm/eng
 import { type Area, areaOf, choosePage } from '../../src/workloads/area.js';
 import { ARENA_BASE } from '../../src/workloads/arena.js';
 import { chooseAddress, chooseKind } from '../../src/workloads/svm.js';
-import { type PointConfig } from '../../src/workloads/workload.js';
+import type { PointConfig } from '../../src/workloads/workload.js';
 
 const BASE: PointConfig = {
   faultThreads: 2,

@@ -10,7 +10,7 @@
 import { fetchAdd, read, readOnce, write, writeOnce } from '#memory';
 
 import { bug } from '../../base/bug.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { defineOps } from '../../machine/ops-table.js';
 import { allocatedObjects, kfree, kzalloc } from '../../machine/slab.js';
 import { stackPop, stackPush } from '../../machine/stack.js';

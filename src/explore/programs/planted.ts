@@ -19,12 +19,12 @@ import {
 } from '#memory';
 
 import { bug } from '../../base/bug.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { kfree, kzalloc } from '../../machine/slab.js';
 import { cacheline, member, pointer, type Ptr, struct, word } from '../../memory/layout.js';
 import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
-import { type FailureKind } from '../judge.js';
+import type { FailureKind } from '../judge.js';
 import { defineProgram, type ExploreProgram, type Operation, reach, task } from '../program.js';
 
 const Thing = struct('planted_thing', { value: word, line: cacheline });
@@ -216,12 +216,12 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   }),
   plant('invariant', 'INV-1: 2 tasks', [takeOnce, takeOnce], { check: checkTakenOnce }),
-  plant('deadlock', 'deadlock: task 0 waits for spinlock planted->second, held by task 1', [
+  plant('deadlock', 'task 0 waits for spinlock planted->second, held by task 1', [
     lockFirstSecond,
     lockSecondFirst,
   ]),
   plant('deadlock', 'partial deadlock: task 0 sleeps', [sleepUntilFlag, wakeThenSetFlag]),
-  plant('livelock', 'livelock: task 0 spins', [askAndSpin, answerOnce]),
+  plant('livelock', 'task 0 spins', [askAndSpin, answerOnce]),
   plant('starvation', 'no end', [askAndCount, answerOnce]),
   plant('use-after-free', 'freed at step', [useIfAlive, freeThing]),
   plant('leak', 'not given back: 1 planted_thing', [publishThing, closeSlot], {

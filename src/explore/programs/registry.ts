@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type ExploreProgram } from '../program.js';
+import type { ExploreProgram } from '../program.js';
 import { SPACE_PROGRAMS } from './address-space.js';
 import { completion, completionTimeout } from './completion.js';
 import { DEFERRED_PROGRAMS } from './deferred.js';

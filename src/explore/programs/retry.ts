@@ -21,7 +21,7 @@ import { fetchAdd, read, readOnce, write, writeOnce } from '#memory';
 import { isMutant, M_8, M_9 } from '#mutants';
 
 import { bug } from '../../base/bug.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { defineOps } from '../../machine/ops-table.js';
 import { kzalloc } from '../../machine/slab.js';

@@ -11,14 +11,14 @@ import { read, readOnce, write, writeOnce } from '#memory';
 import { isMutant, M_16 } from '#mutants';
 
 import { bug } from '../../base/bug.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { defineOps } from '../../machine/ops-table.js';
 import { kzalloc } from '../../machine/slab.js';
 import { stackPop, stackPush } from '../../machine/stack.js';
 import { cacheline, containerOf, member, type Ptr, struct, word } from '../../memory/layout.js';
 import { mmAlloc } from '../../mm/mm-struct.js';
-import { type MmStruct } from '../../mm/types.js';
+import type { MmStruct } from '../../mm/types.js';
 import {
   mmuIntervalNotifierInsert,
   mmuIntervalSetSeq,

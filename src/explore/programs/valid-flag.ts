@@ -15,7 +15,7 @@
  */
 import { read, readOnce, write, writeOnce } from '#memory';
 
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { schedule, TASK_UNINTERRUPTIBLE } from '../../machine/sched.js';
 import { kzalloc } from '../../machine/slab.js';

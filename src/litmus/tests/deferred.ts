@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Window } from '../../explore/program.js';
+import type { Window } from '../../explore/program.js';
 import { DEFERRED_PROGRAMS } from '../../explore/programs/deferred.js';
 import { defineLitmus } from '../litmus.js';
 import { named } from '../named.js';

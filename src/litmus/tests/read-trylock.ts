@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Window } from '../../explore/program.js';
+import type { Window } from '../../explore/program.js';
 import { READ_TRYLOCK_PROGRAMS } from '../../explore/programs/read-trylock.js';
 import { defineLitmus } from '../litmus.js';
 import { named } from '../named.js';

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type LitmusTest } from '../litmus.js';
+import type { LitmusTest } from '../litmus.js';
 import { deferredTest } from './deferred.js';
 import { readTrylockTest } from './read-trylock.js';
 import { RETRY_TESTS } from './retry.js';

@@ -25,7 +25,7 @@ import {
 } from '../../drivers/svm/engine.js';
 import { SvmContext, type SvmDevice, type SvmEngine, SvmRequest } from '../../drivers/svm/types.js';
 import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HmmRange } from '../../hmm/types.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { freeFrameCount } from '../../machine/page-alloc.js';
 import { noteProgress } from '../../machine/sched.js';
 import { MACHINE, Machine } from '../../machine/types.js';
