@@ -13,7 +13,7 @@ import type { Cpu } from '../machine/cpu.js';
 import { lockClassName } from '../machine/lock-class.js';
 import { LOCK_CLASS_WORD, type Spinlock } from '../machine/types.js';
 import { heldIndex, popHeld, pushHeld } from './held-locks.js';
-import { LOCK_KIND, LOCK_READ_RECURSIVE, LOCK_TRY } from './lock-how.js';
+import { LOCK_KIND, LOCK_READ_RECURSIVE, LOCK_SYNC, LOCK_TRY } from './lock-how.js';
 import {
   hardirqEnter as enterHardirq,
   lockdepAcquire,
@@ -42,8 +42,6 @@ export {
   lockdepReset as forgetHeld,
   hardirqExit,
   mapSync as lockMapSync,
-  rcuReadAcquire,
-  rcuReadRelease,
   softirqEnter,
   softirqExit,
 } from './lockdep/lockdep.js';
@@ -87,7 +85,7 @@ export function lockAcquireNest(
 
 export function lockAcquired(cpu: Cpu, lock: number): void {
   pushHeld(cpu, lock);
-  lockdepAcquired(cpu, taskOf(cpu));
+  lockdepAcquired(cpu, taskOf(cpu), lock);
 }
 
 export function lockTryAcquired(cpu: Cpu, lock: number, how = 0): void {
@@ -102,6 +100,14 @@ export function lockRelease(cpu: Cpu, lock: number): void {
 
 export function lockDowngrade(cpu: Cpu, lock: number): void {
   lockdepDowngrade(taskOf(cpu), lock);
+}
+
+/** This CPU is about to wait until whoever has the lock has given it back. @throws KernelBug if that is itself */
+export function lockSync(cpu: Cpu, lock: number, lockClass: number): void {
+  if (heldIndex(cpu, lock) >= 0) {
+    bug(`cpu ${cpu.id}: waits for the end of its own read section of ${lockClassName(lockClass)}`);
+  }
+  lockdepAcquire(cpu, taskOf(cpu), lock, lockClass, LOCK_SYNC, 0);
 }
 
 /** The caller relies on this CPU holding the lock. @throws KernelBug if it does not */
@@ -148,4 +154,9 @@ export function notifierMapTouch(cpu: Cpu): void {
 
 export function hardirqEnter(cpu: Cpu, threaded = true): void {
   enterHardirq(cpu, threaded);
+}
+
+/** This CPU has come to a named point of the kernel, which a litmus test may want it to meet others at. */
+export function reachPoint(cpu: Cpu, name: string): void {
+  if (cpu.points !== null) cpu.points.reach(name);
 }

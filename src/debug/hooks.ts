@@ -48,6 +48,11 @@ export function lockRelease(cpu: Cpu, lock: number): void {
   popHeld(cpu, lock);
 }
 
+/** This CPU is about to wait until whoever has the lock has given it back, without taking it. @kernel lock_sync */
+export function lockSync(_cpu: Cpu, _lock: number, _lockClass: number): void {
+  // nothing to check at full speed
+}
+
 /** This CPU holds the lock for reading from now on. @kernel lock_downgrade */
 export function lockDowngrade(_cpu: Cpu, _lock: number): void {
   // nothing to check at full speed
@@ -87,16 +92,6 @@ export function lockMapRelease(_cpu: Cpu, _lockClass: number): void {
 
 /** This CPU waits until nobody is there: a flush, a grace period. @kernel lock_map_sync */
 export function lockMapSync(_cpu: Cpu, _lockClass: number): void {
-  // nothing to check at full speed
-}
-
-/** From here to rcuReadRelease nothing may sleep. @kernel rcu_lock_acquire */
-export function rcuReadAcquire(_cpu: Cpu): void {
-  // nothing to check at full speed
-}
-
-/** @kernel rcu_lock_release */
-export function rcuReadRelease(_cpu: Cpu): void {
   // nothing to check at full speed
 }
 
@@ -172,4 +167,9 @@ export function localBhEnable(_cpu: Cpu): void {
 /** Back to a CPU that holds nothing, for who runs the same start many times. */
 export function forgetHeld(_cpu: Cpu): void {
   // nothing is kept at full speed
+}
+
+/** This CPU has come to a named point of the kernel, which a litmus test may want it to meet others at. */
+export function reachPoint(_cpu: Cpu, _name: string): void {
+  // nobody asks at full speed
 }

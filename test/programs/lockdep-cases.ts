@@ -35,7 +35,7 @@ import {
 } from '../../src/machine/gfp.js';
 import { type LockClass, lockClass } from '../../src/machine/lock-class.js';
 import { lockReportCount, lockReportTexts } from '../../src/machine/lock-report.js';
-import { mightSleep, nonBlockEnd, nonBlockStart } from '../../src/machine/sched.js';
+import { nonBlockEnd, nonBlockStart } from '../../src/machine/sched.js';
 import { kfree, kzalloc } from '../../src/machine/slab.js';
 import { warningTexts } from '../../src/machine/warn.js';
 import { struct } from '../../src/memory/layout.js';
@@ -265,18 +265,6 @@ const CONTEXTS: Readonly<Record<string, Case>> = {
     debug.lockMapAcquire(cpu, MAP);
     debug.lockMapRelease(cpu, MAP);
     debug.lockMapRelease(cpu, MAP);
-  },
-  'sleeping in an RCU read section': (cpu) => {
-    debug.rcuReadAcquire(cpu);
-    mightSleep(cpu);
-    debug.rcuReadRelease(cpu);
-  },
-  'sleeping after one': (cpu) => {
-    debug.rcuReadAcquire(cpu);
-    debug.rcuReadAcquire(cpu);
-    debug.rcuReadRelease(cpu);
-    debug.rcuReadRelease(cpu);
-    mightSleep(cpu);
   },
   'sleeping in a non-blocking section': (cpu) => {
     nonBlockStart(cpu);

@@ -23,16 +23,7 @@ import type { Cpu, LockWatch } from '../../machine/cpu.js';
 import { currentGfpContext, GFP_DIRECT_RECLAIM, GFP_FS, PF_MEMALLOC } from '../../machine/gfp.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { NULL } from '../../memory/layout.js';
-import {
-  LOCK_EXCLUSIVE,
-  LOCK_NESTED,
-  LOCK_READ_RECURSIVE,
-  LOCK_SYNC,
-  LOCK_UNCHECKED,
-  lockWaits,
-  WAIT_CONFIG,
-  WAIT_FREE,
-} from '../lock-how.js';
+import { LOCK_EXCLUSIVE, LOCK_NESTED, LOCK_SYNC } from '../lock-how.js';
 import {
   addChain,
   addEdge,
@@ -68,12 +59,8 @@ import { checkFreed, validate } from './validate.js';
 const FS_RECLAIM = lockClass('fs_reclaim');
 /** Whoever may wait for an invalidation. @kernel __mmu_notifier_invalidate_range_start_map */
 export const NOTIFIER_MAP = lockClass('mmu_notifier_invalidate_range_start');
-/** A read section of RCU. @kernel rcu_lock_map */
-const RCU_READ = lockClass('rcu_read_lock');
-/** What one may wait for in it; entering it waits for nothing. */
-const RCU_HOW = LOCK_READ_RECURSIVE | LOCK_UNCHECKED | lockWaits(WAIT_CONFIG, WAIT_FREE);
 
-const WATCH: LockWatch = { onAlloc, onFree, onSleep };
+const WATCH: LockWatch = { onAlloc, onFree };
 
 /** The CPU's part, made when it is first asked for. */
 export function taskOf(cpu: Cpu): LockdepTask {
@@ -126,9 +113,10 @@ export function lockdepAcquire(
   setKnown(task);
 }
 
-/** What was prepared is held. */
-export function lockdepAcquired(cpu: Cpu, task: LockdepTask): void {
-  if (!push(task)) reportNow(cpu, task, 'too many locks are held to look at all', lockdepAcquired);
+/** The lock is held; not noted here unless lockdepAcquire came before: then nobody waits for it as for a lock. */
+export function lockdepAcquired(cpu: Cpu, task: LockdepTask, instance: number): void {
+  if (!push(task, instance))
+    reportNow(cpu, task, 'too many locks are held to look at all', lockdepAcquired);
 }
 
 /** The lock is given back; false if the CPU does not hold it. */
@@ -163,7 +151,7 @@ function reportNow(
 export function mapAcquire(cpu: Cpu, name: number, how: number): void {
   const task = taskOf(cpu);
   lockdepAcquire(cpu, task, name, name, how, 0);
-  lockdepAcquired(cpu, task);
+  lockdepAcquired(cpu, task, name);
 }
 
 export function mapRelease(cpu: Cpu, name: number): void {
@@ -181,16 +169,6 @@ export function mapTouch(cpu: Cpu, name: number, how = LOCK_EXCLUSIVE): void {
 /** A wait for all who hold the map. @kernel lock_sync */
 export function mapSync(cpu: Cpu, name: number): void {
   mapTouch(cpu, name, LOCK_EXCLUSIVE | LOCK_SYNC);
-}
-
-export function rcuReadAcquire(cpu: Cpu): void {
-  mapAcquire(cpu, RCU_READ, RCU_HOW);
-  taskOf(cpu).rcuReaders++;
-}
-
-export function rcuReadRelease(cpu: Cpu): void {
-  mapRelease(cpu, RCU_READ);
-  taskOf(cpu).rcuReaders--;
 }
 
 // --- allocation and reclaim ---
@@ -229,12 +207,6 @@ function onFree(cpu: Cpu, at: number, words: number): void {
 /** A lock is made; nobody may hold what was there. */
 export function lockdepInit(cpu: Cpu, instance: number): void {
   onFree(cpu, instance, 1);
-}
-
-function onSleep(cpu: Cpu): void {
-  const task = taskOf(cpu);
-  if (task.rcuReaders === 0) return;
-  reportNow(cpu, task, 'sleeping function called in an RCU read section', onSleep);
 }
 
 /** A dependency without a lock: what is prepared is looked at, and not taken. @kernel might_lock */

@@ -37,8 +37,8 @@ export interface LockdepTask extends LockWatch {
   threaded: boolean;
   /** All of these, as entries have it: CONTEXT_*. */
   context: number;
-  /** Nesting of RCU read sections. */
-  rcuReaders: number;
+  /** What is about to be taken; 0: nothing. */
+  prepared: number;
   readonly search: Search;
   /** Of the acquisition that is being looked at; 0 if none was kept yet. */
   trace: number;
@@ -80,7 +80,7 @@ export function newTask(cpu: Cpu, watch: LockWatch): LockdepTask {
     softirqsOff: 0,
     threaded: false,
     context: 0,
-    rcuReaders: 0,
+    prepared: 0,
     search: newSearch(),
     trace: 0,
   };
@@ -94,7 +94,7 @@ export function resetTask(task: LockdepTask): void {
   task.hardirqsOff = 0;
   task.softirqsOff = 0;
   task.context = 0;
-  task.rcuReaders = 0;
+  task.prepared = 0;
   task.held.fill(0);
 }
 
@@ -142,6 +142,7 @@ export function prepare(
 ): boolean {
   const { held, context } = task;
   const at = task.depth * H_WORDS;
+  task.prepared = instance;
   held[at + H_INSTANCE] = instance;
   held[at + H_NEST] = nest;
   if (
@@ -164,8 +165,10 @@ export function setKnown(task: LockdepTask): void {
   task.held[task.depth * H_WORDS + H_KNOWN] = 1;
 }
 
-/** What was prepared is held. */
-export function push(task: LockdepTask): boolean {
+/** What was prepared is held, if it is that; false if there is no room. */
+export function push(task: LockdepTask, instance: number): boolean {
+  if (task.prepared !== instance) return true;
+  task.prepared = 0;
   if (task.depth >= ENTRIES_MAX) return false;
   task.depth++;
   return true;
