@@ -11,6 +11,7 @@
  *              invariant        the program's check found a rule violated
  *              leak             structs are allocated that were not at the start
  *              forbidden        the program ended in an outcome that it declares FORBIDDEN, or not at all
+ *              lockdep          locks were taken in orders, or places, that can deadlock: debug/lockdep
  *              race             two accesses with nothing to order them
  *
  *            What checks store is noted and restored with the rest.
@@ -18,6 +19,7 @@
  * @module
  */
 import { FaultlineError } from '../base/bug.js';
+import { lockReportTexts } from '../machine/lock-report.js';
 import { memoryWords } from '../memory/snapshot.js';
 import type { Turnstile } from '../memory/turnstile.js';
 import { countAllocations, describeLeak } from './allocations.js';
@@ -41,6 +43,7 @@ import { describeWaits } from './waits.js';
 export type FailureKind =
   | 'invariant'
   | 'forbidden'
+  | 'lockdep'
   | 'race'
   | 'use-after-free'
   | 'died'
@@ -62,6 +65,8 @@ export interface Failure {
   readonly waits?: readonly string[];
   /** Two accesses that should not have been. */
   readonly race?: Race;
+  /** What lockdep reported, whatever the failure is. */
+  readonly lockReports?: readonly string[];
 }
 
 /** What became of a schedule. */
@@ -151,12 +156,30 @@ export class Judge {
     if (race?.kind === 'use-after-free') return { failure: failureOfRace(this.#program, race) };
     if (end === END_DONE) {
       const verdict = this.#judgeEnd();
-      if (verdict.failure !== undefined || race === undefined) return verdict;
-      return { ...verdict, failure: failureOfRace(this.#program, race) };
+      const failure = verdict.failure ?? this.#judgeOrders() ?? this.#judgeRace(race);
+      return failure === undefined ? verdict : { ...verdict, failure: this.#withReports(failure) };
     }
-    const failure = this.#judgeStop(end);
-    if (failure !== undefined) return { failure };
-    return race === undefined ? FINE : { failure: failureOfRace(this.#program, race) };
+    const failure = this.#judgeStop(end) ?? this.#judgeRace(race);
+    return failure === undefined ? FINE : { failure: this.#withReports(failure) };
+  }
+
+  #judgeRace(race: Race | undefined): Failure | undefined {
+    return race === undefined ? undefined : failureOfRace(this.#program, race);
+  }
+
+  // --- locks ---
+
+  #judgeOrders(): Failure | undefined {
+    if (this.#program.validatesLocks === false) return undefined;
+    const [report] = lockReportTexts(this.#engine.world.machine.cpu);
+    if (report === undefined) return undefined;
+    const [message = ''] = report.split('\n');
+    return { kind: 'lockdep', message, signature: `lockdep: ${message}` };
+  }
+
+  #withReports(failure: Failure): Failure {
+    const lockReports = lockReportTexts(this.#engine.world.machine.cpu);
+    return lockReports.length === 0 ? failure : { ...failure, lockReports };
   }
 
   // --- it did not end ---

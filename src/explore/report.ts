@@ -58,6 +58,8 @@ export interface FailureReport {
   readonly preemptions: number;
   /** Which order of which two operations decides. */
   readonly criticalPairs: readonly string[];
+  /** What lockdep reported. */
+  readonly lockReports: readonly string[];
   readonly diagram: string;
   /** The command that runs it again. */
   readonly replay: string;

@@ -12,6 +12,7 @@ import {
   snapshotCpus,
 } from '../debug/wait-graph.js';
 import type { Cpu } from '../machine/cpu.js';
+import { lockReportTexts } from '../machine/lock-report.js';
 import { warningTexts } from '../machine/warn.js';
 import { mapStack } from './source-position.js';
 import type { Death } from './worker.js';
@@ -82,6 +83,19 @@ export function deadlockFailure(
   return new MachineFailure('deadlock', `deadlock: ${chain.join(' -> ')}`, details, EXIT_VIOLATION);
 }
 
+/** CPUs that sleep, with nobody left to wake them: who could is not recorded, or has finished. */
+export function standstillFailure(
+  boot: Cpu,
+  asleep: readonly CpuSnapshot[],
+  all: readonly CpuSnapshot[],
+  nameOf: CpuNamer,
+): MachineFailure {
+  const names = asleep.map(({ cpu }) => nameOf(cpu)).join(', ');
+  const summary = `deadlock: nobody is left to wake ${names}`;
+  const details = [...describeOthers(boot, all, new Set(), nameOf), ...warningLines(boot)];
+  return new MachineFailure('deadlock', summary, details, EXIT_VIOLATION);
+}
+
 /** A CPU that neither goes on nor is in a cycle. */
 export function stallFailure(
   boot: Cpu,
@@ -139,7 +153,15 @@ function describeOthers(
 }
 
 function warningLines(boot: Cpu): string[] {
-  return warningTexts(boot).map((text) => `  warning: ${text}`);
+  return [
+    ...warningTexts(boot).map((text) => `  warning: ${text}`),
+    ...lockReports(boot).map((text) => `  ${text.replaceAll('\n', '\n  ')}`),
+  ];
+}
+
+/** What lockdep found in a crew of the checked build, with its stacks in terms of the source. */
+export function lockReports(boot: Cpu): string[] {
+  return lockReportTexts(boot).map(mapStack);
 }
 
 function stackLines(stack: string): string[] {

@@ -16,8 +16,9 @@ import type { AtomicsForm } from '../memory/native.js';
 import { createMemory, type MemoryHandle } from '../memory/port.js';
 import { initSpinlock } from './arch-spinlock.js';
 import { Cpu, CPU_AREAS } from './cpu.js';
-import { CPUS_MAX, MEMORY_WORDS_MAX } from './limits.js';
+import { CPUS_MAX, LOCKDEP_WORDS, MEMORY_WORDS_MAX } from './limits.js';
 import { lockClass } from './lock-class.js';
+import { LockReports } from './lock-report.js';
 import { bootPageAlloc } from './page-alloc.js';
 import { allocPercpu } from './percpu.js';
 import { SCRATCH_WORDS, STACK_WORDS } from './stack.js';
@@ -72,7 +73,8 @@ export function bootMachine(config: MachineConfig): BootedMachine {
   const percpu = roundUp(CPU_AREAS + allCpus * CpuArea.words, CACHELINE_WORDS);
   const pages = percpu + allCpus * PERCPU_WORDS;
   const frames = roundUp(pages + frameCount * Page.words, PAGE_WORDS);
-  const end = frames + frameCount * PAGE_WORDS;
+  const lockReports = frames + frameCount * PAGE_WORDS;
+  const end = lockReports + LockReports.words + LOCKDEP_WORDS;
   if (end >= MEMORY_WORDS_MAX) throw badMachine(`${config.ramBytes} bytes of memory are too many`);
   const handle = createMemory(end, config.atomics ?? 'wasm');
 
@@ -85,6 +87,7 @@ export function bootMachine(config: MachineConfig): BootedMachine {
   write(early, MACHINE, Machine.frames, frames);
   write(early, MACHINE, Machine.frameCount, frameCount);
   write(early, MACHINE, Machine.mutant, mutant);
+  write(early, MACHINE, Machine.lockReports, lockReports);
 
   // stack and scratch come first in each CPU's part: a Cpu needs its own to exist
   write(early, MACHINE, Machine.stacks, 0);

@@ -12,6 +12,20 @@ import type { Ptr } from '../memory/layout.js';
 import { type MemoryHandle, MemoryPort } from '../memory/port.js';
 import { CpuArea, MACHINE, Machine } from './types.js';
 
+/** What watches a CPU's locks, where something does (debug/lockdep); called from this layer. */
+export interface LockWatch {
+  /** An allocation with these flags is about to be made. */
+  readonly onAlloc: (cpu: Cpu, gfp: number) => void;
+  /** These words are about to be given back to their allocator. */
+  readonly onFree: (cpu: Cpu, at: number, words: number) => void;
+}
+
+/** Who is told when a CPU reaches a named point of its program or of the kernel: a litmus run. */
+export interface PointWatcher {
+  /** It may hold the CPU up for a while; it touches nothing of the machine. */
+  reach(name: string): void;
+}
+
 /** A CPU as its own thread has it. Made by `bootMachine` and `attachCpu`; no other thread may use it. */
 export class Cpu extends MemoryPort {
   readonly id: number;
@@ -26,6 +40,12 @@ export class Cpu extends MemoryPort {
   preemptCount = 0;
   /** Nesting of sections that may not block for other reasons. @kernel current->non_block_count */
   nonBlockCount = 0;
+  /** Scopes that restrict allocations: PF_MEMALLOC*; machine/gfp.ts. @kernel current->flags */
+  memallocFlags = 0;
+  /** Null in the parallel build, and until the CPU first takes a lock. */
+  lockWatch: LockWatch | null = null;
+  /** Nesting of RCU read sections, in which nothing may sleep. @kernel current->rcu_read_lock_nesting */
+  rcuDepth = 0;
   /** Locks held, as entries in CpuArea.held. */
   heldDepth = 0;
   /** Places in wait queues in use, out of CpuArea.waitEntries. */
@@ -41,6 +61,8 @@ export class Cpu extends MemoryPort {
   loaded = 0;
   /** Mistake that the machine has, 0 = none; base/mutants.ts. */
   readonly mutant: number;
+  /** Told of points that this CPU reaches; null where nobody asks. */
+  points: PointWatcher | null = null;
   /** Ops tables by index; machine/ops-table.ts. */
   readonly opsTables: object[] = [];
   readonly opsIndices = new Map<object, number>();

@@ -28,6 +28,7 @@ import { member, type Ptr } from '../memory/layout.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from './arch-spinlock.js';
 import type { Cpu } from './cpu.js';
 import type { Frame } from './frame.js';
+import { GFP_KERNEL, mightAlloc } from './gfp.js';
 import { lockClass } from './lock-class.js';
 import { perCpuPtr, thisCpuPtr } from './percpu.js';
 import { FreeArea, MACHINE, Machine, MAX_ORDER, Page, Pageset, Zone } from './types.js';
@@ -103,10 +104,11 @@ export function bootPageAlloc(cpu: Cpu, cpus: number): void {
   }
 }
 
-/** A frame for the caller alone, with refcount 1 and undefined contents; 0 if none is free. */
-export function allocPage(cpu: Cpu): Pfn {
+/** A frame for the caller alone, with refcount 1 and undefined contents; 0 if none is free. May sleep by `gfp`. */
+export function allocPage(cpu: Cpu, gfp = GFP_KERNEL): Pfn {
+  mightAlloc(cpu, gfp);
   const pfn = takeFromPageset(cpu);
-  if (pfn === 0) return allocPages(cpu, 0);
+  if (pfn === 0) return takeFrames(cpu, 0);
   claim(cpu, pfn);
   return pfn;
 }
@@ -118,8 +120,13 @@ export function allocZeroedPage(cpu: Cpu): Pfn {
   return pfn;
 }
 
-/** 2^order frames in a row, aligned; 0 if there is no such block anywhere. @kernel alloc_pages */
-export function allocPages(cpu: Cpu, order: number): Pfn {
+/** 2^order frames in a row, aligned; 0 if there is no such block anywhere. May sleep by `gfp`. @kernel alloc_pages */
+export function allocPages(cpu: Cpu, order: number, gfp = GFP_KERNEL): Pfn {
+  mightAlloc(cpu, gfp);
+  return takeFrames(cpu, order);
+}
+
+function takeFrames(cpu: Cpu, order: number): Pfn {
   let pfn = takeBlock(cpu, order);
   if (pfn === 0) pfn = drainAndTakeBlock(cpu, order);
   if (pfn === 0) return 0;

@@ -16,7 +16,7 @@
  *
  * @module
  */
-import { fillWords, noteAlloc, noteFree, read, readOwn, write, writeOwn } from '#memory';
+import { BUILD, fillWords, noteAlloc, noteFree, read, readOwn, write, writeOwn } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { hashName } from '../base/hash.js';
@@ -24,6 +24,7 @@ import { PAGE_WORDS } from '../base/units.js';
 import { CACHELINE_WORDS, element, member, pointer, type Ptr, struct } from '../memory/layout.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from './arch-spinlock.js';
 import type { Cpu } from './cpu.js';
+import { GFP_KERNEL, GFP_NOWAIT, mightAlloc } from './gfp.js';
 import { lockClass } from './lock-class.js';
 import {
   allocPage,
@@ -62,8 +63,13 @@ const CACHE_LOCK = lockClass('kmem_cache->lock');
 const OBJECT_ALIGNMENT = CACHELINE_WORDS;
 const HALF_MAGAZINE = MAGAZINE_OBJECTS / 2;
 
-/** A zeroed struct, or NULL if memory is out (-ENOMEM to whoever asked). @kernel kzalloc */
-export function kzalloc<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): Ptr<S> {
+/** A zeroed struct, or NULL if memory is out (-ENOMEM to whoever asked). May sleep by `gfp`. @kernel kzalloc */
+export function kzalloc<S extends string>(
+  cpu: Cpu,
+  layout: ObjectLayout<S>,
+  gfp = GFP_KERNEL,
+): Ptr<S> {
+  mightAlloc(cpu, gfp);
   const cache = cacheOf(cpu, layout);
   if (cache === 0) return 0 as Ptr<S>;
   const magazine = thisCpuPtr<'magazine'>(cpu, read(cpu, cache, KmemCache.magazines));
@@ -83,6 +89,7 @@ export function kzalloc<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): Pt
 /** Gives a struct back. NULL is allowed. @kernel kfree */
 export function kfree<S extends string>(cpu: Cpu, layout: ObjectLayout<S>, object: Ptr<S>): void {
   if (object === 0) return;
+  if (BUILD !== 'parallel') cpu.lockWatch?.onFree(cpu, object, layout.words);
   noteFree(cpu, object, layout.words);
   const cache = cacheOf(cpu, layout);
   const magazine = thisCpuPtr<'magazine'>(cpu, read(cpu, cache, KmemCache.magazines));
@@ -204,7 +211,7 @@ function returnObject(cpu: Cpu, cache: KmemCache, object: number): void {
 }
 
 function newSlab(cpu: Cpu, cache: KmemCache): Pfn {
-  const pfn = allocPage(cpu);
+  const pfn = allocPage(cpu, GFP_NOWAIT); // under a lock: kzalloc has said what it may do
   if (pfn === 0) return 0;
   const slab = pageOf(cpu, pfn);
   const start: number = frameOf(cpu, pfn);
@@ -282,7 +289,7 @@ function objectWordsOf<S extends string>(layout: ObjectLayout<S>): number {
 function newCache<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): KmemCache {
   const size = objectWordsOf(layout);
   if (size > PAGE_WORDS / 2) bug(`struct ${layout.structName} is too large for a slab`);
-  const pfn = allocPage(cpu);
+  const pfn = allocPage(cpu, GFP_NOWAIT); // under a lock: kzalloc has said what it may do
   if (pfn === 0) return 0 as KmemCache;
   const cache = frameOf(cpu, pfn) as number as KmemCache;
   fillWords(cpu, cache, 0, KmemCache.words);

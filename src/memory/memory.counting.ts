@@ -105,6 +105,28 @@ export function storeRelease<S extends string, V extends number>(
   parallel.storeRelease(cpu, p, field, value);
 }
 
+export function storeThenLoad<S extends string, T extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  value: number,
+  other: Ptr<T>,
+  otherField: Field<NoInfer<T>, V>,
+): V {
+  cpu.operations++;
+  return parallel.storeThenLoad(cpu, p, field, value, other, otherField);
+}
+
+export function writeRelease<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+): void {
+  cpu.operations++;
+  parallel.writeRelease(cpu, p, field, value);
+}
+
 export function fetchAdd<S extends string>(
   cpu: MemoryPort,
   p: Ptr<S>,
@@ -267,3 +289,21 @@ export function clearCells(cpu: MemoryPort, to: number, count: number): void {
 }
 
 export { awaitFree, noteAlloc, noteFree, spinLimit } from './memory.js';
+
+export function watchLock<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+): void {
+  cpu.operations++;
+  parallel.watchLock(cpu, p, field);
+}
+
+export function watchUnlock<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+): void {
+  cpu.operations++;
+  parallel.watchUnlock(cpu, p, field);
+}

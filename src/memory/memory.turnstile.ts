@@ -104,6 +104,24 @@ export function writeOwn<S extends string, V extends number>(
   parallel.writeOwn(cpu, p, field, value);
 }
 
+export function watchLock<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+): void {
+  cpu.operations++;
+  if (cpu.turnstile === null) parallel.watchLock(cpu, p, field);
+}
+
+export function watchUnlock<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+): void {
+  cpu.operations++;
+  if (cpu.turnstile === null) parallel.watchUnlock(cpu, p, field);
+}
+
 export function readOnce<S extends string, V extends number>(
   cpu: MemoryPort,
   p: Ptr<S>,
@@ -150,6 +168,21 @@ export function storeRelease<S extends string, V extends number>(
   cpu.operations++;
   if (cpu.turnstile === null) {
     parallel.storeRelease(cpu, p, field, value);
+  } else {
+    beforeStore(cpu, OP_RELEASE, p + field, 1);
+    cpu.words[p + field] = value;
+  }
+}
+
+export function writeRelease<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+): void {
+  cpu.operations++;
+  if (cpu.turnstile === null) {
+    parallel.writeRelease(cpu, p, field, value);
   } else {
     beforeStore(cpu, OP_RELEASE, p + field, 1);
     cpu.words[p + field] = value;
@@ -422,6 +455,21 @@ export function park<S extends string>(
   if (cpu.turnstile === null) return parallel.park(cpu, p, field, expected, timeoutMs);
   if (!parkCheck(cpu, p, field, expected, timeoutMs)) return false;
   return parkResume(cpu, p, field);
+}
+
+export function storeThenLoad<S extends string, T extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  value: number,
+  other: Ptr<T>,
+  otherField: Field<NoInfer<T>, V>,
+): V {
+  cpu.operations++;
+  if (cpu.turnstile === null)
+    return parallel.storeThenLoad(cpu, p, field, value, other, otherField);
+  storeRelease(cpu, p, field, value);
+  return readOnce(cpu, other, otherField);
 }
 
 export function copyWords(cpu: MemoryPort, to: number, from: number, count: number): void {

@@ -17,6 +17,7 @@
 import { fetchOr, read, readAddress, readOnce, write, writeAddress } from '#memory';
 
 import { PAGE_SIZE } from '../base/units.js';
+import { SINGLE_DEPTH_NESTING } from '../debug/lock-how.js';
 import type { Cpu } from '../machine/cpu.js';
 import { PG_ANON_EXCLUSIVE, ZERO_PFN } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
@@ -31,10 +32,10 @@ import {
 } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { writeSeqcountBegin, writeSeqcountEnd } from '../sync/seqcount.js';
-import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { spinLock, spinLockNested, spinUnlock } from '../sync/spinlock.js';
 import { mmput } from './exit.js';
 import { addRss, mmAlloc } from './mm-struct.js';
-import { mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
+import { mmapWriteLock, mmapWriteLockNested, mmapWriteUnlock } from './mmap-lock.js';
 import { flushTlbMm } from './mmu-gather.js';
 import { getPage, pageAddRmap, pageClearFlags } from './page.js';
 import { nextPopulated, pmdAddrEnd, pteAlloc, pteLockptr, pteOf } from './page-table.js';
@@ -84,7 +85,7 @@ export function dupMm(cpu: Cpu, parent: MmStruct): MmStruct {
     writeAddress(cpu, child, field, readAddress(cpu, parent, field));
   }
   mmapWriteLock(cpu, parent);
-  mmapWriteLock(cpu, child);
+  mmapWriteLockNested(cpu, child, SINGLE_DEPTH_NESTING); // nobody else knows it
   let copied = true;
   let vma = vmaTreeFirst(cpu, member(parent, MmStruct.vmas));
   while (vma !== NULL && copied) {
@@ -164,7 +165,7 @@ function copyRun(cpu: Cpu, from: Pte, to: Pte, count: number, isCow: boolean): n
   const toLock = pteLockptr(cpu, to);
   let frames = 0;
   spinLock(cpu, toLock);
-  spinLock(cpu, fromLock);
+  spinLockNested(cpu, fromLock, SINGLE_DEPTH_NESTING);
   for (let i = 0; i < count; i++) {
     const source = (from + i * Pte.words) as Pte;
     const entry = pteGet(cpu, source);

@@ -13,6 +13,7 @@ import {
   downReadTrylock,
   downWrite,
   downWriteKillable,
+  downWriteNested,
   upRead,
   upWrite,
 } from '../sync/rwsem.js';
@@ -38,7 +39,12 @@ export function mmapWriteLock(cpu: Cpu, mm: MmStruct): void {
   downWrite(cpu, member(mm, MmStruct.mmapLock));
 }
 
-/** As above, or -EINTR on a fatal signal. Sleeps. @kernel mmap_write_lock_killable */
+/** As mmapWriteLock, under that of another mm. Sleeps. @kernel mmap_write_lock_nested */
+export function mmapWriteLockNested(cpu: Cpu, mm: MmStruct, subclass: number): void {
+  downWriteNested(cpu, member(mm, MmStruct.mmapLock), subclass);
+}
+
+/** As mmapWriteLock, or -EINTR on a fatal signal. Sleeps. @kernel mmap_write_lock_killable */
 export function mmapWriteLockKillable(cpu: Cpu, mm: MmStruct): number {
   return downWriteKillable(cpu, member(mm, MmStruct.mmapLock));
 }

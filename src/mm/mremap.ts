@@ -17,6 +17,7 @@ import { read, readAddress, write } from '#memory';
 
 import { EFAULT, EINVAL, ENOMEM } from '../base/errno.js';
 import { isPageAligned, PAGE_SIZE, pageAlignUp, TASK_SIZE } from '../base/units.js';
+import { SINGLE_DEPTH_NESTING } from '../debug/lock-how.js';
 import type { Cpu } from '../machine/cpu.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { member, NULL, type Va } from '../memory/layout.js';
@@ -26,7 +27,7 @@ import {
 } from '../notifier/mmu-notifier.js';
 import { MMU_NOTIFY_UNMAP, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
-import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { spinLock, spinLockNested, spinUnlock } from '../sync/spinlock.js';
 import { getUnmappedArea } from './mmap.js';
 import { mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { flushTlbMm } from './mmu-gather.js';
@@ -344,7 +345,7 @@ function moveRun(cpu: Cpu, mm: MmStruct, va: Va, target: Va, count: number): voi
   const fromLock = pteLockptr(cpu, from);
   const toLock = pteLockptr(cpu, to);
   spinLock(cpu, fromLock);
-  if (toLock !== fromLock) spinLock(cpu, toLock);
+  if (toLock !== fromLock) spinLockNested(cpu, toLock, SINGLE_DEPTH_NESTING);
   for (let i = 0; i < count; i++) {
     const source = (from + i * Pte.words) as Pte;
     if (pteGet(cpu, source) === 0) continue;

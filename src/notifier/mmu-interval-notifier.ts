@@ -39,11 +39,13 @@
  *
  * @module
  */
+import { mightLock, notifierMapTouch, reachPoint } from '#debug';
 import { read, readOnce, write, writeAddress, writeOnce } from '#memory';
 import { isMutant, M_4, M_5, M_6, M_7, M_7_EARLY, M_REMOVE_UNLOCKED } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { EAGAIN, EINVAL, EOVERFLOW } from '../base/errno.js';
+import { SLEEPING } from '../debug/lock-how.js';
 import type { Cpu } from '../machine/cpu.js';
 import { opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { mightSleep, schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
@@ -105,6 +107,7 @@ export function mmuIntervalReadBegin(cpu: Cpu, interval: MmuIntervalNotifier): n
   const seq = readOnce(cpu, interval, MmuIntervalNotifier.invalidateSeq); // pairs with mmuIntervalSetSeq
   const isColliding = seq === read(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
   spinUnlock(cpu, lock);
+  notifierMapTouch(cpu);
   // seq is odd and S at rest is even: the wait ends with the invalidation (I2, I5)
   if (!isMutant(cpu, M_4) && isColliding) waitWhileSeq(cpu, subscriptions, seq);
   return seq;
@@ -114,6 +117,7 @@ export function mmuIntervalReadBegin(cpu: Cpu, interval: MmuIntervalNotifier): n
 function waitWhileSeq(cpu: Cpu, subscriptions: MmuNotifierSubscriptions, seq: number): void {
   const queue = member(subscriptions, MmuNotifierSubscriptions.wait);
   const wait = initWait(cpu, WAIT_INTERVAL, subscriptions);
+  reachPoint(cpu, 'about to wait for the end');
   for (;;) {
     prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
     if (hasSeqMoved(cpu, subscriptions, seq)) break;
@@ -249,9 +253,11 @@ export function mnItreeInvEnd(cpu: Cpu, subscriptions: MmuNotifierSubscriptions)
   if (isMutant(cpu, M_7_EARLY)) {
     processDeferred(cpu, subscriptions);
     spinUnlock(cpu, lock);
+    reachPoint(cpu, 'deferred work is done early');
     spinLock(cpu, lock);
   }
   writeOnce(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq, (seq + 1) | 0);
+  reachPoint(cpu, 'sequence has moved on');
   if (!isMutant(cpu, M_7) && !isMutant(cpu, M_7_EARLY)) processDeferred(cpu, subscriptions);
   spinUnlock(cpu, lock);
   const queue = member(subscriptions, MmuNotifierSubscriptions.wait);
@@ -288,6 +294,7 @@ export function mmuIntervalNotifierInsert(
   length: number,
   ops: MmuIntervalNotifierOps,
 ): number {
+  mightLock(cpu, member(mm, MmStruct.mmapLock), SLEEPING);
   if (mmSubscriptions(cpu, mm) === NULL) {
     downWrite(cpu, member(mm, MmStruct.mmapLock));
     const error = mmuNotifierRegisterItree(cpu, mm);
@@ -386,6 +393,7 @@ export function mmuIntervalNotifierRemove(cpu: Cpu, interval: MmuIntervalNotifie
   else if (!isFrozen) treeRemove(cpu, subscriptions, interval);
   else listAdd(cpu, item, member(subscriptions, MmuNotifierSubscriptions.deferred));
   spinUnlock(cpu, lock);
+  notifierMapTouch(cpu);
   if (isInTree && isFrozen) waitWhileSeq(cpu, subscriptions, seq);
   mmdrop(cpu, mm); // taken by insert
 }

@@ -14,6 +14,7 @@
  *
  * @module
  */
+import { notifierMapAcquire, notifierMapRelease } from '#debug';
 import { read, write } from '#memory';
 
 import { bug } from '../base/bug.js';
@@ -38,11 +39,12 @@ import { MmuNotifierRange, type MmuNotifierSubscriptions } from './types.js';
  */
 export function mmuNotifierInvalidateRangeStart(cpu: Cpu, range: MmuNotifierRange): void {
   mightSleep(cpu);
+  notifierMapAcquire(cpu);
   const subscriptions = subscriptionsOf(cpu, range);
-  if (subscriptions === NULL) return;
-  if (mnItreeInvalidate(cpu, subscriptions, range) !== 0) {
+  if (subscriptions !== NULL && mnItreeInvalidate(cpu, subscriptions, range) !== 0) {
     bug('an invalidate callback refused a range that may block');
   }
+  notifierMapRelease(cpu);
 }
 
 /**
@@ -50,6 +52,13 @@ export function mmuNotifierInvalidateRangeStart(cpu: Cpu, range: MmuNotifierRang
  * @kernel mmu_notifier_invalidate_range_start_nonblock
  */
 export function mmuNotifierInvalidateRangeStartNonblock(cpu: Cpu, range: MmuNotifierRange): number {
+  notifierMapAcquire(cpu);
+  const error = startNonblock(cpu, range);
+  notifierMapRelease(cpu);
+  return error;
+}
+
+function startNonblock(cpu: Cpu, range: MmuNotifierRange): number {
   const subscriptions = subscriptionsOf(cpu, range);
   if (subscriptions === NULL) return 0;
   const flags = read(cpu, range, MmuNotifierRange.flags);
@@ -60,7 +69,10 @@ export function mmuNotifierInvalidateRangeStartNonblock(cpu: Cpu, range: MmuNoti
 /** Ends what a start that succeeded began (I1). @kernel mmu_notifier_invalidate_range_end */
 export function mmuNotifierInvalidateRangeEnd(cpu: Cpu, range: MmuNotifierRange): void {
   const subscriptions = subscriptionsOf(cpu, range);
-  if (subscriptions !== NULL) mnItreeInvEnd(cpu, subscriptions);
+  if (subscriptions === NULL) return;
+  notifierMapAcquire(cpu);
+  mnItreeInvEnd(cpu, subscriptions);
+  notifierMapRelease(cpu);
 }
 
 function subscriptionsOf(cpu: Cpu, range: MmuNotifierRange): MmuNotifierSubscriptions {

@@ -19,12 +19,20 @@
  *
  * @module
  */
-import { lockAcquire, lockAcquired, lockRelease } from '#debug';
+import {
+  lockAcquire,
+  lockAcquired,
+  lockAcquireNest,
+  lockInit,
+  lockRelease,
+  lockTryAcquired,
+} from '#debug';
 import { cmpxchg, fetchAnd, fetchOr, readOnce, readOwn, spinLimit, write } from '#memory';
 import { BUSTED_MUTEX, BUSTED_MUTEX_HANDOFF, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { EINTR } from '../base/errno.js';
+import { lockSubclass, SLEEPING } from '../debug/lock-how.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from '../machine/arch-spinlock.js';
 import type { Cpu } from '../machine/cpu.js';
 import { type LockClass, lockClass } from '../machine/lock-class.js';
@@ -78,6 +86,7 @@ const MUTEX_WAIT_LOCK = lockClass('mutex->wait_lock');
 
 /** Makes a free mutex of the class. @kernel mutex_init */
 export function initMutex(cpu: Cpu, lock: Mutex, name: LockClass): void {
+  lockInit(cpu, lock);
   write(cpu, lock, Mutex.owner, 0);
   write(cpu, lock, Mutex.lockClass, name);
   initSpinlock(cpu, member(lock, Mutex.waitLock), MUTEX_WAIT_LOCK);
@@ -88,7 +97,25 @@ export function initMutex(cpu: Cpu, lock: Mutex, name: LockClass): void {
 /** Takes the mutex. Sleeps. @kernel mutex_lock */
 export function mutexLock(cpu: Cpu, lock: Mutex): void {
   mightSleep(cpu);
-  lockAcquire(cpu, lock, readOwn(cpu, lock, Mutex.lockClass));
+  lockAcquire(cpu, lock, readOwn(cpu, lock, Mutex.lockClass), SLEEPING);
+  takeMutex(cpu, lock);
+}
+
+/** As mutexLock, of a lock whose class has an order of its own: `subclass`, outermost 0. Sleeps. @kernel mutex_lock_nested */
+export function mutexLockNested(cpu: Cpu, lock: Mutex, subclass: number): void {
+  mightSleep(cpu);
+  lockAcquire(cpu, lock, readOwn(cpu, lock, Mutex.lockClass), SLEEPING | lockSubclass(subclass));
+  takeMutex(cpu, lock);
+}
+
+/** As mutexLock, under a lock that whoever takes several of the class holds. Sleeps. @kernel mutex_lock_nest_lock */
+export function mutexLockNestLock(cpu: Cpu, lock: Mutex, nest: number): void {
+  mightSleep(cpu);
+  lockAcquireNest(cpu, lock, readOwn(cpu, lock, Mutex.lockClass), SLEEPING, nest);
+  takeMutex(cpu, lock);
+}
+
+function takeMutex(cpu: Cpu, lock: Mutex): void {
   if (cmpxchg(cpu, lock, Mutex.owner, 0, cpu.area) !== 0) {
     mutexLockSlow(cpu, lock, TASK_UNINTERRUPTIBLE); // pairs with mutexUnlock
   }
@@ -98,7 +125,7 @@ export function mutexLock(cpu: Cpu, lock: Mutex): void {
 /** Takes the mutex, or returns -EINTR if a fatal signal came first. Sleeps. @kernel mutex_lock_killable */
 export function mutexLockKillable(cpu: Cpu, lock: Mutex): number {
   mightSleep(cpu);
-  lockAcquire(cpu, lock, readOwn(cpu, lock, Mutex.lockClass));
+  lockAcquire(cpu, lock, readOwn(cpu, lock, Mutex.lockClass), SLEEPING);
   if (cmpxchg(cpu, lock, Mutex.owner, 0, cpu.area) !== 0) {
     const error = mutexLockSlow(cpu, lock, TASK_KILLABLE);
     if (error !== 0) return error;
@@ -110,7 +137,7 @@ export function mutexLockKillable(cpu: Cpu, lock: Mutex): number {
 /** Takes the mutex if it is free; true if it did. @kernel mutex_trylock */
 export function mutexTrylock(cpu: Cpu, lock: Mutex): boolean {
   if (!tryTake(cpu, lock, false)) return false;
-  lockAcquired(cpu, lock);
+  lockTryAcquired(cpu, lock, SLEEPING);
   return true;
 }
 

@@ -34,7 +34,15 @@
  *
  * @module
  */
-import { lockAcquire, lockAcquired, lockRelease } from '#debug';
+import {
+  lockAcquire,
+  lockAcquired,
+  lockDowngrade,
+  lockInit,
+  lockRelease,
+  lockTryAcquired,
+  reachPoint,
+} from '#debug';
 import {
   clockMs,
   cmpxchg,
@@ -62,6 +70,7 @@ import {
 
 import { bug } from '../base/bug.js';
 import { EINTR } from '../base/errno.js';
+import { LOCK_READ, lockSubclass, SLEEPING } from '../debug/lock-how.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from '../machine/arch-spinlock.js';
 import type { Cpu } from '../machine/cpu.js';
 import { type LockClass, lockClass } from '../machine/lock-class.js';
@@ -127,10 +136,13 @@ const READER_SPIN_EACH_MS = 0.0005;
 const READER_SPIN_READERS_MAX = 30;
 const CLOCK_EVERY_SPINS = spinLimit(16);
 
+/** How readers take it. */
+const READING = SLEEPING | LOCK_READ;
 const RWSEM_WAIT_LOCK = lockClass('rwsem->wait_lock');
 
 /** Makes a free semaphore of the class. @kernel init_rwsem */
 export function initRwsem(cpu: Cpu, sem: Rwsem, name: LockClass): void {
+  lockInit(cpu, sem);
   write(cpu, sem, Rwsem.count, 0);
   write(cpu, sem, Rwsem.owner, 0);
   write(cpu, sem, Rwsem.lockClass, name);
@@ -144,7 +156,18 @@ export function initRwsem(cpu: Cpu, sem: Rwsem, name: LockClass): void {
 /** Takes the semaphore for reading. Sleeps. Not recursive. @kernel down_read */
 export function downRead(cpu: Cpu, sem: Rwsem): void {
   mightSleep(cpu);
-  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass));
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass), READING);
+  takeRead(cpu, sem);
+}
+
+/** As downRead, of a lock whose class has an order of its own. Sleeps. @kernel down_read_nested */
+export function downReadNested(cpu: Cpu, sem: Rwsem, subclass: number): void {
+  mightSleep(cpu);
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass), READING | lockSubclass(subclass));
+  takeRead(cpu, sem);
+}
+
+function takeRead(cpu: Cpu, sem: Rwsem): void {
   const count = fetchAdd(cpu, sem, Rwsem.count, READER) + READER; // pairs with upWrite
   if ((count & READER_FAILS) !== 0) downReadSlow(cpu, sem, count, TASK_UNINTERRUPTIBLE);
   else setReaderOwned(cpu, sem, cpu.area);
@@ -154,7 +177,7 @@ export function downRead(cpu: Cpu, sem: Rwsem): void {
 /** As downRead, or -EINTR if a fatal signal came first. Sleeps. @kernel down_read_killable */
 export function downReadKillable(cpu: Cpu, sem: Rwsem): number {
   mightSleep(cpu);
-  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass));
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass), READING);
   const count = fetchAdd(cpu, sem, Rwsem.count, READER) + READER;
   if ((count & READER_FAILS) === 0) {
     setReaderOwned(cpu, sem, cpu.area);
@@ -176,7 +199,7 @@ export function downReadTrylock(cpu: Cpu, sem: Rwsem): boolean {
     const before = cmpxchg(cpu, sem, Rwsem.count, seen, seen + READER);
     if (before === seen) {
       setReaderOwned(cpu, sem, cpu.area);
-      lockAcquired(cpu, sem);
+      lockTryAcquired(cpu, sem, READING);
       return true;
     }
     seen = before;
@@ -203,7 +226,18 @@ function upReadSlow(cpu: Cpu, sem: Rwsem): void {
 /** Takes the semaphore for writing. Sleeps. @kernel down_write */
 export function downWrite(cpu: Cpu, sem: Rwsem): void {
   mightSleep(cpu);
-  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass));
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass), SLEEPING);
+  takeWrite(cpu, sem);
+}
+
+/** As downWrite, of a lock whose class has an order of its own. Sleeps. @kernel down_write_nested */
+export function downWriteNested(cpu: Cpu, sem: Rwsem, subclass: number): void {
+  mightSleep(cpu);
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass), SLEEPING | lockSubclass(subclass));
+  takeWrite(cpu, sem);
+}
+
+function takeWrite(cpu: Cpu, sem: Rwsem): void {
   if (cmpxchg(cpu, sem, Rwsem.count, 0, WRITER) !== 0) {
     downWriteSlow(cpu, sem, TASK_UNINTERRUPTIBLE); // pairs with upRead and upWrite
   }
@@ -214,7 +248,7 @@ export function downWrite(cpu: Cpu, sem: Rwsem): void {
 /** As downWrite, or -EINTR if a fatal signal came first. Sleeps. @kernel down_write_killable */
 export function downWriteKillable(cpu: Cpu, sem: Rwsem): number {
   mightSleep(cpu);
-  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass));
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass), SLEEPING);
   if (cmpxchg(cpu, sem, Rwsem.count, 0, WRITER) !== 0) {
     const error = downWriteSlow(cpu, sem, TASK_KILLABLE);
     if (error !== 0) return error;
@@ -228,7 +262,7 @@ export function downWriteKillable(cpu: Cpu, sem: Rwsem): number {
 export function downWriteTrylock(cpu: Cpu, sem: Rwsem): boolean {
   if (cmpxchg(cpu, sem, Rwsem.count, 0, WRITER) !== 0) return false;
   writeOnce(cpu, sem, Rwsem.owner, cpu.area);
-  lockAcquired(cpu, sem);
+  lockTryAcquired(cpu, sem, SLEEPING);
   return true;
 }
 
@@ -248,6 +282,7 @@ export function downgradeWrite(cpu: Cpu, sem: Rwsem): void {
     : fetchAdd(cpu, sem, Rwsem.count, READER - WRITER);
   if ((before & WRITER) === 0) bug(`rwsem ${sem}: downgrade without a writer (I1)`);
   setReaderOwned(cpu, sem, cpu.area);
+  lockDowngrade(cpu, sem);
   if ((before & WAITERS) !== 0) wakeReaders(cpu, sem);
 }
 
@@ -406,6 +441,7 @@ function queueWriter(cpu: Cpu, sem: Rwsem, state: number): number {
     }
   }
   beginWait(cpu, WAIT_RWSEM_WRITE, sem);
+  reachPoint(cpu, 'a writer is queued');
   for (let spins = 0; ;) {
     setCurrentState(cpu, state);
     if (tryWriteLock(cpu, sem, waiter)) break;
@@ -510,7 +546,7 @@ function optimisticSpin(cpu: Cpu, sem: Rwsem): boolean {
     if (taken) break;
     if (state === OWNER_READER) {
       if (readerDeadline === 0) readerDeadline = clockMs(cpu) + readerSpinMs(cpu, sem);
-      else if (spins % CLOCK_EVERY_SPINS === 0 && clockMs(cpu) > readerDeadline) {
+      if ((spins + 1) % CLOCK_EVERY_SPINS === 0 && clockMs(cpu) > readerDeadline) {
         setNonspinnable(cpu, sem);
         break;
       }

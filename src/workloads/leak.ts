@@ -4,6 +4,7 @@
  * @module
  */
 import { EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
+import { lockReports } from '../host/failure.js';
 import type { Cpu } from '../machine/cpu.js';
 import { freeFrameCount } from '../machine/page-alloc.js';
 import { slabFrames } from '../machine/slab.js';
@@ -21,8 +22,12 @@ export function assertNoLeak(cpu: Cpu, before: number): void {
   throw new FaultlineError('FAULTLINE_LEAK', `${lost} frames were not given back`, EXIT_VIOLATION);
 }
 
-/** @throws FaultlineError if the kernel warned of anything in the run */
+/** @throws FaultlineError if the kernel warned of anything in the run, or lockdep reported anything */
 export function assertNoWarning(cpu: Cpu): void {
+  const reports = lockReports(cpu);
+  if (reports.length > 0) {
+    throw new FaultlineError('FAULTLINE_LOCKDEP', reports.join('\n\n'), EXIT_VIOLATION);
+  }
   const count = warningCount(cpu);
   if (count === 0) return;
   const message = `the kernel warned ${count} times: ${warningTexts(cpu).join('; ')}`;

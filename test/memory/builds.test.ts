@@ -70,6 +70,10 @@ for (const [name, door] of Object.entries(doors)) {
           d.storeRelease(port, at, 2 as never, 7);
         },
         (d) => d.loadAcquire(port, at, 2 as never),
+        (d) => d.storeThenLoad(port, at, 2 as never, 9, at, 1 as never),
+        (d) => {
+          d.writeRelease(port, at, 2 as never, 8);
+        },
         (d) => {
           d.writeAddress(port, at, 4 as never, 2 ** 47);
         },
@@ -104,6 +108,12 @@ for (const [name, door] of Object.entries(doors)) {
         },
         (d) => d.park(port, at, 0 as never, 99, 0),
         (d) => d.unpark(port, at, 0 as never, 1),
+        (d) => {
+          d.watchLock(port, at, 7 as never);
+        },
+        (d) => {
+          d.watchUnlock(port, at, 7 as never);
+        },
         (d) => {
           d.relax(port);
         },

@@ -1,7 +1,8 @@
 /**
  * The fault buffer: a ring that the hardware fills when an engine faults.
  *
- * Protocol   The top half (raiseFault) runs on the engine's worker, as an interrupt would: it puts the
+ * Protocol   The top half (raiseFault) runs on the engine's worker, as an interrupt would, and says so: whoever
+ *            else takes the ring's lock keeps interrupts out. It puts the
  *            fault into the ring and wakes a service thread. A full ring drops the fault and counts it;
  *            the engine then waits for the next replay and faults again, as replayable faults do.
  *            Service threads take batches out (takeFaults), and announce a replay for each.
@@ -11,6 +12,7 @@
  *
  * @module
  */
+import { hardirqEnter, hardirqExit } from '#debug';
 import { fetchAdd, read, readAddress, readOnce, write, writeAddress } from '#memory';
 
 import type { Cpu } from '../../machine/cpu.js';
@@ -18,7 +20,13 @@ import { lockClass } from '../../machine/lock-class.js';
 import { schedule, TASK_UNINTERRUPTIBLE } from '../../machine/sched.js';
 import { WAIT_FAULT_BUFFER } from '../../machine/wait-kind.js';
 import { member, type Va } from '../../memory/layout.js';
-import { initSpinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
+import {
+  initSpinlock,
+  spinLock,
+  spinLockIrq,
+  spinUnlock,
+  spinUnlockIrq,
+} from '../../sync/spinlock.js';
 import {
   finishWait,
   initWait,
@@ -69,6 +77,7 @@ export function raiseFault(
   isWrite: boolean,
   engine: SvmEngine,
 ): boolean {
+  hardirqEnter(cpu);
   spinLock(cpu, member(buffer, FaultBuffer.lock));
   const put = read(cpu, buffer, FaultBuffer.put);
   const isFull = entriesIn(cpu, buffer) === FAULT_BUFFER_ENTRIES;
@@ -84,12 +93,13 @@ export function raiseFault(
   }
   spinUnlock(cpu, member(buffer, FaultBuffer.lock));
   wakeUp(cpu, member(buffer, FaultBuffer.arrived));
+  hardirqExit(cpu);
   return !isFull;
 }
 
 /** Copies at most `max` entries to `batch` and takes them out; returns how many. */
 export function takeFaults(cpu: Cpu, buffer: FaultBuffer, batch: number, max: number): number {
-  spinLock(cpu, member(buffer, FaultBuffer.lock));
+  spinLockIrq(cpu, member(buffer, FaultBuffer.lock));
   const got = read(cpu, buffer, FaultBuffer.got);
   const count = Math.min(entriesIn(cpu, buffer), max);
   for (let i = 0; i < count; i++) {
@@ -101,7 +111,7 @@ export function takeFaults(cpu: Cpu, buffer: FaultBuffer, batch: number, max: nu
     write(cpu, to, FaultEntry.engine, read(cpu, from, FaultEntry.engine));
   }
   write(cpu, buffer, FaultBuffer.got, got + count);
-  spinUnlock(cpu, member(buffer, FaultBuffer.lock));
+  spinUnlockIrq(cpu, member(buffer, FaultBuffer.lock));
   return count;
 }
 
@@ -123,9 +133,9 @@ export function waitForFaults(cpu: Cpu, device: SvmDevice): boolean {
 
 /** Entries in the ring now. */
 function pendingFaults(cpu: Cpu, buffer: FaultBuffer): number {
-  spinLock(cpu, member(buffer, FaultBuffer.lock));
+  spinLockIrq(cpu, member(buffer, FaultBuffer.lock));
   const pending = entriesIn(cpu, buffer);
-  spinUnlock(cpu, member(buffer, FaultBuffer.lock));
+  spinUnlockIrq(cpu, member(buffer, FaultBuffer.lock));
   return pending;
 }
 

@@ -16,6 +16,8 @@ export interface Failure {
   readonly message: string;
   /** Equal for two failures that count as the same. */
   readonly signature: string;
+  /** What lockdep reported, whatever the failure is. */
+  readonly lockReports?: readonly string[];
 }
 
 /** Of each task, the numbers of its operations that are left. */

@@ -25,7 +25,7 @@ import { kfree, kzalloc } from '../../machine/slab.js';
 import { cacheline, member, pointer, type Ptr, struct, word } from '../../memory/layout.js';
 import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
 import type { FailureKind } from '../judge.js';
-import { defineProgram, type ExploreProgram, type Operation, task } from '../program.js';
+import { defineProgram, type ExploreProgram, type Operation, reach, task } from '../program.js';
 
 const Thing = struct('planted_thing', { value: word, line: cacheline });
 type Thing = Ptr<'planted_thing'>;
@@ -38,17 +38,20 @@ const World = struct('planted_world', {
   slot: pointer<'planted_thing'>(),
   first: Spinlock,
   second: Spinlock,
+  gate: Spinlock,
 });
 type World = Ptr<'planted_world'>;
 
 const FIRST = lockClass('planted->first');
 const SECOND = lockClass('planted->second');
+const GATE = lockClass('planted->gate');
 
 function setup(cpu: Cpu): number {
   const world = kzalloc(cpu, World);
   write(cpu, world, World.thing, kzalloc(cpu, Thing));
   initSpinlock(cpu, member(world, World.first), FIRST);
   initSpinlock(cpu, member(world, World.second), SECOND);
+  initSpinlock(cpu, member(world, World.gate), GATE);
   return world;
 }
 
@@ -129,6 +132,20 @@ function lockSecondFirst(cpu: Cpu, at: number): void {
   lockBoth(cpu, member(at as World, World.second), member(at as World, World.first));
 }
 
+// --- nobody waits for ever, but for a lock that has nothing to do with it ---
+
+function lockUnderGate(cpu: Cpu, at: number): void {
+  spinLock(cpu, member(at as World, World.gate));
+  lockFirstSecond(cpu, at);
+  spinUnlock(cpu, member(at as World, World.gate));
+}
+
+function lockTheOtherWayUnderGate(cpu: Cpu, at: number): void {
+  spinLock(cpu, member(at as World, World.gate));
+  lockSecondFirst(cpu, at);
+  spinUnlock(cpu, member(at as World, World.gate));
+}
+
 function sleepUntilFlag(cpu: Cpu, at: number): void {
   park(cpu, at as World, World.flag, 0, Infinity);
 }
@@ -177,7 +194,9 @@ function publishThing(cpu: Cpu, at: number): void {
   const world = at as World;
   const thing = kzalloc(cpu, Thing);
   exchange(cpu, world, World.other, 1);
-  if (readOnce(cpu, world, World.flag) !== 0) kfree(cpu, Thing, thing);
+  const isClosed = readOnce(cpu, world, World.flag) !== 0;
+  reach(cpu, 'publisher has looked');
+  if (isClosed) kfree(cpu, Thing, thing);
   else exchange(cpu, world, World.slot, thing);
 }
 
@@ -185,9 +204,11 @@ function publishThing(cpu: Cpu, at: number): void {
 function closeSlot(cpu: Cpu, at: number): void {
   const world = at as World;
   while (readOnce(cpu, world, World.other) === 0) relax(cpu);
+  reach(cpu, 'closer comes');
   exchange(cpu, world, World.flag, 1);
   const thing: Thing = exchange(cpu, world, World.slot, 0 as Thing);
   if (thing !== 0) kfree(cpu, Thing, thing);
+  reach(cpu, 'slot is closed');
 }
 
 // --- rules of the kernel ---
@@ -212,15 +233,26 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   }),
   plant('invariant', 'INV-1: 2 tasks', [takeOnce, takeOnce], { check: checkTakenOnce }),
-  plant('deadlock', 'task 0 waits for spinlock planted->second, held by task 1', [
-    lockFirstSecond,
-    lockSecondFirst,
+  plant(
+    'deadlock',
+    'task 0 waits for spinlock planted->second, held by task 1',
+    [lockFirstSecond, lockSecondFirst],
+    { validatesLocks: false },
+  ),
+  plant('lockdep', 'planted->first -> planted->second -> planted->first', [
+    lockUnderGate,
+    lockTheOtherWayUnderGate,
   ]),
   plant('deadlock', 'partial deadlock: task 0 sleeps', [sleepUntilFlag, wakeThenSetFlag]),
   plant('livelock', 'task 0 spins', [askAndSpin, answerOnce]),
   plant('starvation', 'no end', [askAndCount, answerOnce]),
   plant('use-after-free', 'freed at step', [useIfAlive, freeThing]),
-  plant('leak', 'not given back: 1 planted_thing', [publishThing, closeSlot], { leakFree: true }),
+  plant('leak', 'not given back: 1 planted_thing', [publishThing, closeSlot], {
+    leakFree: true,
+    window: {
+      order: ['publisher has looked', 'closer comes', 'slot is closed', 'publisher has looked'],
+    },
+  }),
   plant('died', 'only half', [setBoth, dieInBetween]),
 ];
 

@@ -7,26 +7,36 @@ import type { ExploreProgram } from '../program.js';
 import { SPACE_PROGRAMS } from './address-space.js';
 import { completion, completionTimeout } from './completion.js';
 import { DEFERRED_PROGRAMS } from './deferred.js';
+import { kthread } from './kthread.js';
+import { lt15 } from './lock-order.js';
+import { lockToyNamed } from './lock-toy.js';
 import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.js';
 import { osq } from './osq.js';
+import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
 import { randomProgram } from './random.js';
+import { RCU_PROGRAMS } from './rcu.js';
+import { READ_TRYLOCK_PROGRAMS } from './read-trylock.js';
 import { refcount } from './refcount.js';
 import { RETRY_PROGRAMS } from './retry.js';
 import { RWSEM_PROGRAMS } from './rwsem.js';
 import { seqcount, seqlock } from './seqcount.js';
 import { spinlock } from './spinlock.js';
+import { SRCU_PROGRAMS } from './srcu.js';
 import { lt18 } from './sync-point.js';
 import { toyNamed } from './toy.js';
 import { validFlag } from './valid-flag.js';
 import { waitQueue } from './wait-queue.js';
+import { WORKQUEUE_PROGRAMS } from './workqueue.js';
 
 /** All but the random ones. */
 export const PROGRAMS: readonly ExploreProgram[] = [
   ...RETRY_PROGRAMS,
   validFlag,
   ...DEFERRED_PROGRAMS,
+  lt15,
   lt18,
+  ...READ_TRYLOCK_PROGRAMS,
   spinlock,
   mutex,
   mutexHandoff,
@@ -41,6 +51,11 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   waitQueue,
   refcount,
   osq,
+  ...RCU_PROGRAMS,
+  ...SRCU_PROGRAMS,
+  ...PERCPU_REF_PROGRAMS,
+  ...WORKQUEUE_PROGRAMS,
+  kthread,
   ...SPACE_PROGRAMS,
 ];
 
@@ -50,8 +65,8 @@ const TESTS: readonly ExploreProgram[] = [
   SOUND_COUNTER,
 ];
 
-/** The program of that name; `random-N` and `toy-N` are drawn with N as their seed. */
+/** The program of that name; `random-N`, `toy-N` and `locks-N` are drawn with N as their seed. */
 export function programNamed(name: string): ExploreProgram | undefined {
   const shipped = [...PROGRAMS, ...TESTS].find((program) => program.name === name);
-  return shipped ?? toyNamed(name) ?? randomProgram(name);
+  return shipped ?? toyNamed(name) ?? lockToyNamed(name) ?? randomProgram(name);
 }

@@ -182,7 +182,8 @@ function randomToy(seed: number): ExploreProgram {
   );
 }
 
-type Random = (below: number) => number;
+/** Numbers from 0 to less than what is asked for. */
+export type Random = (below: number) => number;
 
 function randomTask(random: Random, length: number): ToyOp[] {
   const ops: ToyOp[] = [];
@@ -209,7 +210,8 @@ function randomTask(random: Random, length: number): ToyOp[] {
   return ops;
 }
 
-function mulberry(seed: number): Random {
+/** Random numbers, always the same for a seed. */
+export function mulberry(seed: number): Random {
   let state = seed | 0;
   return (below) => {
     state = (state + 0x6d2b79f5) | 0;

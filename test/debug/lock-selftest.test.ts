@@ -1,0 +1,92 @@
+/**
+ * The table that the locking selftests of a real Linux 6.12 printed, case by case: what is reported there is
+ * reported here, and nothing else is.
+ *
+ * @module
+ */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { orderCase } from '../programs/lock-orders.js';
+
+const TABLE = new URL('../../../test/data/linux/locking-selftest-6.12.txt', import.meta.url);
+const SCRIPT = fileURLToPath(new URL('../programs/lock-orders.js', import.meta.url));
+const COLUMNS = ['spin', 'wlock', 'rlock', 'mutex', 'wsem', 'rsem', 'rtmutex'];
+const CELL = 7;
+
+/** Rows about what there is not. */
+const SKIPPED: readonly [rows: RegExp, reason: string][] = [
+  [
+    /^(ww |finishing ww|locking mismatches|EDEADLK|spinlock nest)/,
+    'there are no wound/wait mutexes',
+  ],
+  [/^(context|try|block|spinlock)$/, 'there are no wound/wait mutexes'],
+  [/^local_lock/, 'there are no per-CPU locks'],
+];
+
+interface Cell {
+  readonly row: string;
+  readonly column: string;
+}
+
+/** Each cell of the table that says `ok`. */
+function cellsOf(text: string): Cell[] {
+  return text.split('\n').flatMap((line) => {
+    const [, row = '', cells = ''] =
+      /^ *([^:|]+?(?::[^:|]*)?): *?((?: {2}ok {2}\|| {6,13}\|)+)$/.exec(line) ?? [];
+    return Array.from({ length: Math.ceil(cells.length / CELL) }, (_, i) => i)
+      .filter((i) => cells.slice(i * CELL, (i + 1) * CELL).includes('ok'))
+      .map((i) => ({ row, column: COLUMNS[i] ?? `column ${i}` }));
+  });
+}
+
+const cells = cellsOf(readFileSync(TABLE, 'utf8'));
+const runnable = cells.filter(({ row, column }) => orderCase(row, column) !== undefined);
+
+function reasonToSkip({ row, column }: Cell): string | undefined {
+  if (column === 'rtmutex') return 'there are no rtmutexes';
+  if (row === 'initialize held')
+    return 'there are no rwlocks, and a class alone is not initialised';
+  return SKIPPED.find(([rows]) => rows.test(row))?.[1];
+}
+
+async function runAll(): Promise<string[][]> {
+  const child = spawn(process.execPath, ['--conditions=faultline-checked', SCRIPT], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  child.stdin.end(JSON.stringify(runnable.map(({ row, column }) => [row, column])));
+  let output = '';
+  child.stdout.on('data', (chunk) => {
+    output += String(chunk);
+  });
+  const [code] = (await once(child, 'close')) as [number];
+  assert.equal(code, 0);
+  return JSON.parse(output) as string[][];
+}
+
+describe('the locking selftests of Linux', () => {
+  let seen: string[][] = [];
+  before(async () => {
+    seen = await runAll();
+  });
+
+  test('are all here, or known to be about something that is not', () => {
+    assert.equal(cells.length, 358);
+    const unknown = cells.filter(
+      (cell) => !runnable.includes(cell) && reasonToSkip(cell) === undefined,
+    );
+    assert.deepEqual(unknown, []);
+    assert.ok(runnable.length >= 300, `${runnable.length} can be run`);
+  });
+
+  for (const [i, { row, column }] of runnable.entries()) {
+    const { reported } = orderCase(row, column)!;
+    test(`${row}, ${column}: ${reported ? 'is reported' : 'is not'}`, () => {
+      assert.equal(seen[i]!.length > 0, reported, seen[i]!.join('; '));
+    });
+  }
+});
