@@ -22,6 +22,8 @@ export {
 } from './base/bug.js';
 export * as errno from './base/errno.js';
 export { PAGE_SIZE, PAGE_WORDS } from './base/units.js';
+export * as debug from '#debug';
+export * as lockHow from './debug/lock-how.js';
 export { bootDeferred } from './deferred/boot.js';
 export * from './deferred/kref.js';
 export * from './deferred/kthread.js';
@@ -121,7 +123,7 @@ export { hmmRangeFault } from './hmm/range-fault.js';
 export * as hmm from './hmm/types.js';
 export { Crew, type CrewMember, type CrewOptions, type MemberResult } from './host/crew.js';
 export { tuneEngine } from './host/engine.js';
-export { type FailureKind, MachineFailure } from './host/failure.js';
+export { type FailureKind, lockReports, MachineFailure } from './host/failure.js';
 export { type Build } from './host/pool.js';
 export { type LitmusTest, type LitmusVariant, type Safety } from './litmus/litmus.js';
 export { type LitmusReport, type LitmusResult } from './litmus/result.js';
@@ -129,6 +131,7 @@ export { type LitmusChoice, type LitmusOptions, runLitmus } from './litmus/run.j
 export { LITMUS_TESTS } from './litmus/tests/registry.js';
 export { attachCpu, type BootedMachine, bootMachine, type MachineConfig } from './machine/boot.js';
 export { type Cpu } from './machine/cpu.js';
+export * as gfp from './machine/gfp.js';
 export { CPUS_MAX } from './machine/limits.js';
 export { type LockClass, lockClass } from './machine/lock-class.js';
 export { defineOps, opsAt, opsIndex, type OpsTable, registerOps } from './machine/ops-table.js';
@@ -139,6 +142,9 @@ export {
   HALT_STOP,
   haltMachine,
   MachineHalted,
+  mightSleep,
+  nonBlockEnd,
+  nonBlockStart,
   noteProgress,
   sendSigkill,
 } from './machine/sched.js';

@@ -22,6 +22,7 @@ import { fillWords, readOnce, readOnceLinks, storeRelease, write } from '#memory
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
+import { GFP_KERNEL } from '../machine/gfp.js';
 import { lockClass } from '../machine/lock-class.js';
 import {
   allocPage,
@@ -77,9 +78,9 @@ export function pmdAddrEnd(va: Va, end: Va): Va {
   return Math.min((Math.floor(va / PMD_SIZE) + 1) * PMD_SIZE, end);
 }
 
-/** A page table without entries; its first word, or 0 if memory is out. */
-export function allocTable(cpu: Cpu): number {
-  const pfn = allocPage(cpu);
+/** A page table without entries; its first word, or 0 if memory is out. May sleep by `gfp`. */
+export function allocTable(cpu: Cpu, gfp = GFP_KERNEL): number {
+  const pfn = allocPage(cpu, gfp);
   if (pfn === 0) return 0;
   const page = pageOf(cpu, pfn);
   write(cpu, page, Page.flags, PG_TABLE);
@@ -115,27 +116,27 @@ export function pteOf(cpu: Cpu, pgd: number, va: Va): Pte {
   return pteOffset(cpu, pgd, pageHigh(va), pageLow(va));
 }
 
-/** As pteOf, making the tables that are missing; NO_PTE if memory is out. @kernel pte_alloc */
-export function pteAlloc(cpu: Cpu, pgd: number, lock: Spinlock, va: Va): Pte {
+/** As pteOf, making the tables that are missing; NO_PTE if memory is out. May sleep by `gfp`. @kernel pte_alloc */
+export function pteAlloc(cpu: Cpu, pgd: number, lock: Spinlock, va: Va, gfp = GFP_KERNEL): Pte {
   const low = pageLow(va);
-  const pud = tableOrNew(cpu, pgd, pageHigh(va), lock);
+  const pud = tableOrNew(cpu, pgd, pageHigh(va), lock, gfp);
   if (pud === 0) return NO_PTE;
-  const pmd = tableOrNew(cpu, pud, low >>> 18, lock);
+  const pmd = tableOrNew(cpu, pud, low >>> 18, lock, gfp);
   if (pmd === 0) return NO_PTE;
-  const table = tableOrNew(cpu, pmd, (low >>> 9) & 511, lock);
+  const table = tableOrNew(cpu, pmd, (low >>> 9) & 511, lock, gfp);
   if (table === 0) return NO_PTE;
   return (table + (low & 511) * Pte.words) as Pte;
 }
 
-function tableOrNew(cpu: Cpu, table: number, index: number, lock: Spinlock): number {
+function tableOrNew(cpu: Cpu, table: number, index: number, lock: Spinlock, gfp: number): number {
   const below = tableAt(cpu, table, index);
-  return below === 0 ? linkTable(cpu, table, index, lock) : below;
+  return below === 0 ? linkTable(cpu, table, index, lock, gfp) : below;
 }
 
 /** Links a new table, unless somebody else has done so meanwhile. */
-function linkTable(cpu: Cpu, table: number, index: number, lock: Spinlock): number {
+function linkTable(cpu: Cpu, table: number, index: number, lock: Spinlock, gfp: number): number {
   const entry = (table + index * TableEntry.words) as TableEntry;
-  const fresh = allocTable(cpu);
+  const fresh = allocTable(cpu, gfp);
   if (fresh === 0) return 0;
   spinLock(cpu, lock);
   const below = tableAt(cpu, table, index);

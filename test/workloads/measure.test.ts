@@ -18,7 +18,7 @@ import {
 import { findWorkload, WORKLOADS } from '../../src/workloads/registry.js';
 import { svm } from '../../src/workloads/svm.js';
 import type { PointConfig, Workload } from '../../src/workloads/workload.js';
-import { deaf, dying } from '../programs/user-drivers.js';
+import { deaf, dying, greedy } from '../programs/user-drivers.js';
 import { programUrl } from '../support/crew.js';
 import { liveWorkers } from '../support/workers.js';
 
@@ -44,6 +44,16 @@ function measure(
 
 afterEach(() => {
   assert.equal(liveWorkers(), 0);
+});
+
+describe('in the checked build', () => {
+  for (const workload of WORKLOADS) {
+    test(`${workload.name} takes its locks in orders that agree`, async () => {
+      const config = { faultThreads: 2, invalidators: 2, devices: 2, overlap: 0.5 };
+      const { invalidate } = await measure(workload, config, { build: 'checked' });
+      assert.ok(invalidate.operations > 0);
+    });
+  }
 });
 
 describe('fault-invalidate', () => {
@@ -141,6 +151,17 @@ describe('a driver of the user’s', () => {
       if (totals.staleAccesses > 0) break;
       assert.ok(tries < 20, 'nothing stale was seen');
     }
+  });
+
+  test('that allocates in its callback is reported by the checked build', async () => {
+    const options = { driver: { url, driver: greedy }, build: 'checked' } as const;
+    await assert.rejects(measure(faultInvalidate, {}, options), (error: unknown) => {
+      assert.ok(error instanceof FaultlineError);
+      assert.equal(error.code, 'FAULTLINE_LOCKDEP');
+      assert.match(error.message, /takes fs_reclaim while it holds mmu_notifier_invalidate/);
+      assert.match(error.message, /at .*invalidate.*user-drivers\.ts:\d+/);
+      return true;
+    });
   });
 
   test('that throws in invalidate ends the run with a report', async () => {

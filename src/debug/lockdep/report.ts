@@ -26,6 +26,10 @@ import { heldClass, heldHow, isShared, type LockdepTask } from './task.js';
 import { usageName } from './usage-name.js';
 
 const STACK_FRAMES_MAX = 8;
+/** Frames of the hooks, between what is looked at and who asked for it. */
+const OWN_FRAMES_MAX = 4;
+const OWN_FRAME =
+  /\bat (?:Object\.)?(?:lock(?:Acquire|AcquireNest|TryAcquired|Sync|MapAcquire|MapAcquireRead)|mightLock|lockdep\w+|map(?:Acquire|Touch|Sync)|notifierMap(?:Acquire|Touch)|fsReclaimAcquire|onAlloc|mightAlloc|mightAllocChecked)\b/;
 const TABLE_HEAD = ['       CPU0                    CPU1', '       ----                    ----'];
 const SECOND = ' '.repeat(31);
 const DEADLOCK = [' *** DEADLOCK ***'];
@@ -33,9 +37,13 @@ const DEADLOCK = [' *** DEADLOCK ***'];
 /** The stack of whoever calls `above`, innermost first: `at mutexLock (…)`. */
 export function stackAbove(above: (...args: never) => unknown): string {
   const holder: { stack?: string } = {};
+  const limit = Error.stackTraceLimit;
+  Error.stackTraceLimit = STACK_FRAMES_MAX + OWN_FRAMES_MAX;
   Error.captureStackTrace(holder, above);
+  Error.stackTraceLimit = limit;
   const frames = (holder.stack ?? '').split('\n').filter((line) => line.startsWith('    at '));
-  return frames.slice(0, STACK_FRAMES_MAX).join('\n');
+  const first = frames.findIndex((line) => !OWN_FRAME.test(line));
+  return frames.slice(first, first + STACK_FRAMES_MAX).join('\n');
 }
 
 /** Keeps a report, unless the same has been made; `first` says what it is about. */

@@ -15,6 +15,7 @@ import { clearCells, read, readAddress, readOnce, writeOnceCells } from '#memory
 import { PAGE_SIZE, USER_VA_END } from '../../base/units.js';
 import { HmmPfn, HmmRange } from '../../hmm/types.js';
 import type { Cpu } from '../../machine/cpu.js';
+import { GFP_NOWAIT } from '../../machine/gfp.js';
 import { tlbShootdown } from '../../machine/tlb.js';
 import { WAIT_DEVICE_FENCE } from '../../machine/wait-kind.js';
 import { member } from '../../memory/layout.js';
@@ -38,7 +39,10 @@ import { NO_PTE, type Pte } from '../../mm/pte.js';
 import { MmuNotifierRange } from '../../notifier/types.js';
 import { SvmContext } from './types.js';
 
-/** Maps the pages of the range as `pfns` has them; false if memory for tables is out. Context locked. */
+/**
+ * Maps the pages of the range as `pfns` has them; false if memory for tables is out. Context locked: what an
+ * allocation waits for may be an invalidation, which waits for that lock.
+ */
 export function deviceMapRange(cpu: Cpu, context: SvmContext, range: HmmRange): boolean {
   const pgd = read(cpu, context, SvmContext.pgd);
   const start = readAddress(cpu, range, HmmRange.start);
@@ -52,7 +56,7 @@ export function deviceMapRange(cpu: Cpu, context: SvmContext, range: HmmRange): 
     const count = i + inTable < pages ? inTable : pages - i;
     let first = pteOffset(cpu, pgd, high, low);
     if (first === NO_PTE) {
-      first = pteAlloc(cpu, pgd, member(context, SvmContext.tableLock), at);
+      first = pteAlloc(cpu, pgd, member(context, SvmContext.tableLock), at, GFP_NOWAIT); // reclaim may wait for us
       if (first === NO_PTE) return false;
     }
     writeOnceCells(cpu, first, pfns + i * HmmPfn.words, count);
