@@ -48,7 +48,7 @@ import {
 import { isMutant, M_10, M_11 } from '#mutants';
 
 import { ENOMEM } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { defineKernelOps, opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import {
   allocPercpuPiece,
@@ -173,7 +173,7 @@ function putAtomic(cpu: Cpu, ref: PercpuRef, count: number): void {
   const data = dataOf(cpu, ref);
   const before = fetchAdd(cpu, data, PercpuRefData.count, -count);
   if (((before - count) | 0) !== 0) return;
-  const ops = opsAt(cpu, read(cpu, data, PercpuRefData.release)) as PercpuRefOps;
+  const ops = opsAt(cpu, readOwn(cpu, data, PercpuRefData.release)) as PercpuRefOps;
   ops.release(cpu, ref);
 }
 
@@ -395,7 +395,7 @@ const atomicOps: RcuOps = defineKernelOps({
 
 /** All CPUs use the shared count now: what their own words had goes there, and the bias from it. */
 function addUp(cpu: Cpu, data: PercpuRefData): void {
-  const ref = read(cpu, data, PercpuRefData.ref);
+  const ref = readOwn(cpu, data, PercpuRefData.ref);
   const counters = readOnce(cpu, ref, PercpuRef.counters) >>> FLAG_BITS;
   let sum = 0;
   if (isMutant(cpu, M_10)) fetchAdd(cpu, data, PercpuRefData.count, -bias(cpu));
@@ -413,7 +413,7 @@ function addUp(cpu: Cpu, data: PercpuRefData): void {
 
 /** @kernel percpu_ref_call_confirm_rcu */
 function confirmSwitch(cpu: Cpu, data: PercpuRefData): void {
-  const ref = read(cpu, data, PercpuRefData.ref);
+  const ref = readOwn(cpu, data, PercpuRefData.ref);
   const ops = opsAt(cpu, readOnce(cpu, data, PercpuRefData.confirm)) as PercpuRefConfirm;
   rcuReadLock(cpu);
   ops.confirm(cpu, ref);

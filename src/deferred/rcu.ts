@@ -101,7 +101,7 @@ export function synchronizeRcu(cpu: Cpu): void {
   for (let id = cpusOf(cpu) - 1; id >= 0; id--) {
     const area = cpuArea(id);
     const seen = readOnce(cpu, area, CpuArea.rcuReader); // pairs with rcuReadLock, rcuReadUnlock
-    if ((seen & 1) === 0 || isMutant(cpu, BUSTED_RCU)) continue;
+    if (isMutant(cpu, BUSTED_RCU) || (seen & 1) === 0) continue;
     awaitMove(cpu, area, CpuArea.rcuReader, seen, WAIT_RCU, area);
   }
 }
