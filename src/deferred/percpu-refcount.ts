@@ -27,7 +27,7 @@
  * Ordering   Whoever found no flag is in an RCU read section that the switch waits for. Back in per-CPU
  *            mode the words are zeroed before the flag goes, by a release.
  * Deviation  A word is 32 bits and so are counts. An interrupt cannot come, so percpuRefLock disables none.
- * Cost       A get or a put in per-CPU mode: an ordered store, a load, and two stores to the CPU's own lines.
+ * Cost       A get or a put in per-CPU mode: one call: an ordered store, a load, two stores to own lines.
  *
  * `release` and `confirm` are called in RCU read sections, with sleeping forbidden, and release perhaps under
  * percpuRefLock: they may not kill or revive a reference count.
@@ -43,20 +43,13 @@ import {
   storeRelease,
   write,
   writeOnce,
-  writeRelease,
 } from '#memory';
 import { isMutant, M_10, M_11 } from '#mutants';
 
 import { ENOMEM } from '../base/errno.js';
 import type { Cpu } from '../machine/cpu.js';
 import { defineKernelOps, opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
-import {
-  allocPercpuPiece,
-  cpusOf,
-  freePercpuPiece,
-  perCpuPtr,
-  thisCpuPtr,
-} from '../machine/percpu.js';
+import { allocPercpuPiece, cpusOf, freePercpuPiece, perCpuPtr } from '../machine/percpu.js';
 import { mightSleep, schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
 import { kfree, kzalloc } from '../machine/slab.js';
 import { WAIT_PERCPU_REF } from '../machine/wait-kind.js';
@@ -64,7 +57,7 @@ import { warn } from '../machine/warn.js';
 import { containerOf, member, NULL, struct, word } from '../memory/layout.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { finishWait, initWait, prepareToWait, wakeUpAll } from '../sync/wait-queue.js';
-import { callRcu, type RcuOps, rcuReadLock, rcuReadLockLoad, rcuReadUnlock } from './rcu.js';
+import { callRcu, rcuCount, type RcuOps, rcuReadLock, rcuReadUnlock } from './rcu.js';
 import { deferredOf } from './state.js';
 import { Deferred, PercpuRef, PercpuRefData, type RcuHead } from './types.js';
 
@@ -113,38 +106,28 @@ export function percpuRefGet(cpu: Cpu, ref: PercpuRef): void {
 
 /** Takes `count` references. @kernel percpu_ref_get_many */
 export function percpuRefGetMany(cpu: Cpu, ref: PercpuRef, count: number): void {
-  const counters = rcuReadLockLoad(cpu, ref, PercpuRef.counters);
-  if ((counters & FLAGS) === 0) addOwn(cpu, counters, count);
-  else fetchAdd(cpu, dataOf(cpu, ref), PercpuRefData.count, count);
+  const counters = rcuCount(cpu, ref, PercpuRef.counters, count);
+  if ((counters & FLAGS) === 0) return;
+  fetchAdd(cpu, dataOf(cpu, ref), PercpuRefData.count, count);
   rcuReadUnlock(cpu);
 }
 
 /** Takes a reference unless there is none any more; true if it did. @kernel percpu_ref_tryget */
 export function percpuRefTryget(cpu: Cpu, ref: PercpuRef): boolean {
-  const counters = rcuReadLockLoad(cpu, ref, PercpuRef.counters);
-  const isPercpu = (counters & FLAGS) === 0;
-  if (isPercpu) addOwn(cpu, counters, 1);
-  const isTaken = isPercpu || incNotZero(cpu, dataOf(cpu, ref));
+  const counters = rcuCount(cpu, ref, PercpuRef.counters, 1);
+  if ((counters & FLAGS) === 0) return true;
+  const isTaken = incNotZero(cpu, dataOf(cpu, ref));
   rcuReadUnlock(cpu);
   return isTaken;
 }
 
 /** As tryget, but not once it is seen to have been killed (I2). @kernel percpu_ref_tryget_live */
 export function percpuRefTrygetLive(cpu: Cpu, ref: PercpuRef): boolean {
-  rcuReadLock(cpu);
-  const isTaken = percpuRefTrygetLiveRcu(cpu, ref);
+  const counters = rcuCount(cpu, ref, PercpuRef.counters, 1);
+  if ((counters & FLAGS) === 0) return true;
+  const isTaken = (counters & DEAD) === 0 && incNotZero(cpu, dataOf(cpu, ref));
   rcuReadUnlock(cpu);
   return isTaken;
-}
-
-/** As tryget_live, by a caller who is in an RCU read section. @kernel percpu_ref_tryget_live_rcu */
-export function percpuRefTrygetLiveRcu(cpu: Cpu, ref: PercpuRef): boolean {
-  const counters = readOnce(cpu, ref, PercpuRef.counters);
-  if ((counters & FLAGS) === 0) {
-    addOwn(cpu, counters, 1);
-    return true;
-  }
-  return (counters & DEAD) === 0 && incNotZero(cpu, dataOf(cpu, ref));
 }
 
 /** Gives a reference back; the last one after kill calls release. @kernel percpu_ref_put */
@@ -154,26 +137,17 @@ export function percpuRefPut(cpu: Cpu, ref: PercpuRef): void {
 
 /** Gives `count` references back. @kernel percpu_ref_put_many */
 export function percpuRefPutMany(cpu: Cpu, ref: PercpuRef, count: number): void {
-  const counters = rcuReadLockLoad(cpu, ref, PercpuRef.counters);
-  if ((counters & FLAGS) === 0) addOwn(cpu, counters, -count);
-  else putAtomic(cpu, ref, count);
+  const counters = rcuCount(cpu, ref, PercpuRef.counters, -count);
+  if ((counters & FLAGS) === 0) return;
+  putAtomic(cpu, ref, count);
   rcuReadUnlock(cpu);
-}
-
-/**
- * In per-CPU mode: this CPU's word, which only it writes. In a section that found no flag, whose end orders the
- * store for who adds up.
- */
-function addOwn(cpu: Cpu, counters: number, count: number): void {
-  const own = thisCpuPtr<'percpu_ref_counter'>(cpu, counters >>> FLAG_BITS);
-  writeRelease(cpu, own, Counter.value, (readOwn(cpu, own, Counter.value) + count) | 0);
 }
 
 function putAtomic(cpu: Cpu, ref: PercpuRef, count: number): void {
   const data = dataOf(cpu, ref);
   const before = fetchAdd(cpu, data, PercpuRefData.count, -count);
   if (((before - count) | 0) !== 0) return;
-  const ops = opsAt(cpu, read(cpu, data, PercpuRefData.release)) as PercpuRefOps;
+  const ops = opsAt(cpu, readOwn(cpu, data, PercpuRefData.release)) as PercpuRefOps;
   ops.release(cpu, ref);
 }
 
@@ -395,7 +369,7 @@ const atomicOps: RcuOps = defineKernelOps({
 
 /** All CPUs use the shared count now: what their own words had goes there, and the bias from it. */
 function addUp(cpu: Cpu, data: PercpuRefData): void {
-  const ref = read(cpu, data, PercpuRefData.ref);
+  const ref = readOwn(cpu, data, PercpuRefData.ref);
   const counters = readOnce(cpu, ref, PercpuRef.counters) >>> FLAG_BITS;
   let sum = 0;
   if (isMutant(cpu, M_10)) fetchAdd(cpu, data, PercpuRefData.count, -bias(cpu));
@@ -413,7 +387,7 @@ function addUp(cpu: Cpu, data: PercpuRefData): void {
 
 /** @kernel percpu_ref_call_confirm_rcu */
 function confirmSwitch(cpu: Cpu, data: PercpuRefData): void {
-  const ref = read(cpu, data, PercpuRefData.ref);
+  const ref = readOwn(cpu, data, PercpuRefData.ref);
   const ops = opsAt(cpu, readOnce(cpu, data, PercpuRefData.confirm)) as PercpuRefConfirm;
   rcuReadLock(cpu);
   ops.confirm(cpu, ref);

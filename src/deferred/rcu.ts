@@ -24,7 +24,7 @@
  *
  * @module
  */
-import { read, readOnce, readOwn, storeRelease, storeThenLoad, write, writeRelease } from '#memory';
+import { countInside, read, readOnce, readOwn, storeRelease, write, writeRelease } from '#memory';
 import { BUSTED_RCU, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
@@ -32,12 +32,12 @@ import { awaitMove } from '../machine/await-move.js';
 import { type Cpu, cpuArea } from '../machine/cpu.js';
 import { type LockClass, lockClass } from '../machine/lock-class.js';
 import { defineKernelOps, opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
-import { cpusOf } from '../machine/percpu.js';
+import { cpusOf, thisCpuPtr } from '../machine/percpu.js';
 import { mightSleep, preemptDisable, preemptEnable } from '../machine/sched.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { CpuArea } from '../machine/types.js';
 import { WAIT_RCU, WAIT_WORK } from '../machine/wait-kind.js';
-import { containerOf, type Field, member, NULL, type Ptr, struct } from '../memory/layout.js';
+import { containerOf, type Field, member, NULL, type Ptr, struct, word } from '../memory/layout.js';
 import { complete, Completion, initCompletion, waitForCompletionOf } from '../sync/completion.js';
 import { initSpinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
 import { deferredOf } from './state.js';
@@ -49,6 +49,9 @@ export interface RcuOps extends OpsTable {
   /** `head` is in the object. May not sleep; may free the object. */
   readonly callback: (cpu: Cpu, head: RcuHead) => void;
 }
+
+/** A word that one CPU counts in. */
+const OwnCount = struct('own_count', { value: word });
 
 const QUEUE_LOCK = lockClass('rcu queue->lock');
 const RCU_WORK = lockClass('rcu callbacks');
@@ -64,25 +67,46 @@ export function rcuReadLock(cpu: Cpu): void {
   }
 }
 
-/**
- * As rcuReadLock, and then a readOnce of a word that is published: both cost little more than one.
- */
-export function rcuReadLockLoad<S extends string, V extends number>(
-  cpu: Cpu,
-  p: Ptr<S>,
-  field: Field<NoInfer<S>, V>,
-): V {
-  if (cpu.rcuDepth++ !== 0) return readOnce(cpu, p, field);
-  const outside = readOwn(cpu, cpu.area, CpuArea.rcuReader);
-  return storeThenLoad(cpu, cpu.area, CpuArea.rcuReader, (outside + 1) | 0, p, field);
-}
-
 /** Closes it. @kernel rcu_read_unlock */
 export function rcuReadUnlock(cpu: Cpu): void {
   if (--cpu.rcuDepth === 0) {
     const inside = readOwn(cpu, cpu.area, CpuArea.rcuReader);
     writeRelease(cpu, cpu.area, CpuArea.rcuReader, (inside + 1) | 0); // pairs with synchronizeRcu
   }
+}
+
+/**
+ * Adds to a word of this CPU's, in a section: `p` says which word, in the bits above the two low ones, from the start
+ * of the CPU's part of the per-CPU region. If one of the two low bits is set nothing is added, and the caller is in
+ * the section, to close it. Returns what was read of `p`.
+ */
+export function rcuCount<S extends string>(
+  cpu: Cpu,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  delta: number,
+): number {
+  if (cpu.rcuDepth !== 0) return countNested(cpu, p, field, delta);
+  const where = countInside(cpu, cpu.area, CpuArea.rcuReader, p, field, cpu.percpu, delta);
+  if ((where & 3) !== 0) cpu.rcuDepth = 1;
+  return where;
+}
+
+/** As rcuCount, by a CPU that is in a section. */
+function countNested<S extends string>(
+  cpu: Cpu,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  delta: number,
+): number {
+  const where = readOnce(cpu, p, field);
+  if ((where & 3) !== 0) {
+    cpu.rcuDepth++;
+    return where;
+  }
+  const own = thisCpuPtr<'own_count'>(cpu, where >>> 2);
+  writeRelease(cpu, own, OwnCount.value, (readOwn(cpu, own, OwnCount.value) + delta) | 0);
+  return where;
 }
 
 /** The caller relies on being in a read section. */

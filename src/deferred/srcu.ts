@@ -138,7 +138,7 @@ export function srcuReadUnlock(cpu: Cpu, domain: SrcuStruct, bank: SrcuIndex): v
 
 /** One more in this CPU's own count; fully ordered. */
 function count(cpu: Cpu, domain: SrcuStruct, field: Field<'srcu_counters'>): void {
-  const own = thisCpuPtr<'srcu_counters'>(cpu, read(cpu, domain, SrcuStruct.counters));
+  const own = thisCpuPtr<'srcu_counters'>(cpu, readOwn(cpu, domain, SrcuStruct.counters));
   storeRelease(cpu, own, field, (readOwn(cpu, own, field) + 1) | 0);
 }
 
@@ -158,7 +158,7 @@ export function synchronizeSrcu(cpu: Cpu, domain: SrcuStruct): void {
 }
 
 function willWaitFor(cpu: Cpu, bank: SrcuBank): void {
-  lockSync(cpu, bank, read(cpu, bank, SrcuBank.lockClass));
+  lockSync(cpu, bank, readOwn(cpu, bank, SrcuBank.lockClass));
 }
 
 function gracePeriod(cpu: Cpu, domain: SrcuStruct): void {
@@ -177,9 +177,12 @@ function waitUntilEmpty(cpu: Cpu, domain: SrcuStruct, bank: number): void {
   const queue = member(domain, SrcuStruct.wait);
   fetchAdd(cpu, domain, SrcuStruct.waiting, 1); // pairs with srcuReadUnlock
   const wait = initWait(cpu, WAIT_SRCU, bankOf(domain, bank));
+  const early = isMutant(cpu, BUSTED_SRCU) ? locksOf(cpu, domain, bank) : 0;
   for (;;) {
     prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
-    if (isEmpty(cpu, domain, bank)) break;
+    if (isMutant(cpu, BUSTED_SRCU)) {
+      if (unlocksOf(cpu, domain, bank) === early) break;
+    } else if (isEmpty(cpu, domain, bank)) break;
     schedule(cpu);
   }
   finishWait(cpu, queue, wait);
@@ -187,14 +190,20 @@ function waitUntilEmpty(cpu: Cpu, domain: SrcuStruct, bank: number): void {
 }
 
 function isEmpty(cpu: Cpu, domain: SrcuStruct, bank: number): boolean {
-  const locks = bank === 0 ? SrcuCounters.locks0 : SrcuCounters.locks1;
-  const unlocks = bank === 0 ? SrcuCounters.unlocks0 : SrcuCounters.unlocks1;
-  if (isMutant(cpu, BUSTED_SRCU)) return sum(cpu, domain, locks) === sum(cpu, domain, unlocks);
-  return sum(cpu, domain, unlocks) === sum(cpu, domain, locks); // from left to right
+  const unlocks = unlocksOf(cpu, domain, bank); // first: see above
+  return unlocks === locksOf(cpu, domain, bank);
+}
+
+function unlocksOf(cpu: Cpu, domain: SrcuStruct, bank: number): number {
+  return sum(cpu, domain, bank === 0 ? SrcuCounters.unlocks0 : SrcuCounters.unlocks1);
+}
+
+function locksOf(cpu: Cpu, domain: SrcuStruct, bank: number): number {
+  return sum(cpu, domain, bank === 0 ? SrcuCounters.locks0 : SrcuCounters.locks1);
 }
 
 function sum(cpu: Cpu, domain: SrcuStruct, field: Field<'srcu_counters'>): number {
-  const counters = read(cpu, domain, SrcuStruct.counters);
+  const counters = readOwn(cpu, domain, SrcuStruct.counters);
   let total = 0;
   for (let id = cpusOf(cpu) - 1; id >= 0; id--) {
     const theirs = perCpuPtr<'srcu_counters'>(cpu, counters, id);

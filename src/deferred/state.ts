@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { read } from '#memory';
+import { readOwn } from '#memory';
 
 import { bug } from '../base/bug.js';
 import type { Cpu } from '../machine/cpu.js';
@@ -12,7 +12,7 @@ import type { Deferred } from './types.js';
 
 /** It; bootDeferred has made it. */
 export function deferredOf(cpu: Cpu): Deferred {
-  const deferred = read(cpu, MACHINE, Machine.deferred) as Deferred;
+  const deferred = readOwn(cpu, MACHINE, Machine.deferred) as Deferred;
   if (deferred === 0) bug('there are no work queues on this machine: call bootDeferred first');
   return deferred;
 }

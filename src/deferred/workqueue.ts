@@ -22,7 +22,7 @@
  * @module
  */
 import { lockAcquire, lockAcquired, lockRelease } from '#debug';
-import { read, readOnce, write } from '#memory';
+import { read, readOnce, readOwn, write } from '#memory';
 import { BUSTED_WORK, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
@@ -118,7 +118,7 @@ export function workPending(cpu: Cpu, work: WorkStruct): boolean {
  */
 export function flushWork(cpu: Cpu, work: WorkStruct): boolean {
   mightSleep(cpu);
-  willWaitFor(cpu, work, read(cpu, work, WorkStruct.lockClass));
+  willWaitFor(cpu, work, readOwn(cpu, work, WorkStruct.lockClass));
   const pool = member(deferredOf(cpu), Deferred.pool);
   const lock = member(pool, KworkerPool.lock);
   spinLock(cpu, lock);
@@ -138,7 +138,7 @@ export function flushWork(cpu: Cpu, work: WorkStruct): boolean {
  */
 export function cancelWorkSync(cpu: Cpu, work: WorkStruct): boolean {
   mightSleep(cpu);
-  willWaitFor(cpu, work, read(cpu, work, WorkStruct.lockClass));
+  willWaitFor(cpu, work, readOwn(cpu, work, WorkStruct.lockClass));
   const pool = member(deferredOf(cpu), Deferred.pool);
   const lock = member(pool, KworkerPool.lock);
   spinLock(cpu, lock);
@@ -183,7 +183,7 @@ function initWorkqueue(cpu: Cpu, queue: WorkqueueStruct, name: LockClass, maxAct
 /** Waits until all items that are queued or run now are done. Not from within one. Sleeps. @kernel flush_workqueue */
 export function flushWorkqueue(cpu: Cpu, queue: WorkqueueStruct): void {
   mightSleep(cpu);
-  willWaitFor(cpu, queue, read(cpu, queue, WorkqueueStruct.lockClass));
+  willWaitFor(cpu, queue, readOwn(cpu, queue, WorkqueueStruct.lockClass));
   const pool = member(deferredOf(cpu), Deferred.pool);
   const lock = member(pool, KworkerPool.lock);
   spinLock(cpu, lock);
@@ -195,7 +195,7 @@ export function flushWorkqueue(cpu: Cpu, queue: WorkqueueStruct): void {
 /** Waits until the queue is empty; meanwhile only its own items may queue on it. Sleeps. @kernel drain_workqueue */
 export function drainWorkqueue(cpu: Cpu, queue: WorkqueueStruct): void {
   mightSleep(cpu);
-  willWaitFor(cpu, queue, read(cpu, queue, WorkqueueStruct.lockClass));
+  willWaitFor(cpu, queue, readOwn(cpu, queue, WorkqueueStruct.lockClass));
   const pool = member(deferredOf(cpu), Deferred.pool);
   setFlags(cpu, pool, queue, WQ_DRAINING);
   waitUntilDone(cpu, pool, WAIT_WORKQUEUE, queue, queue, 0, SERIAL_MAX);
@@ -234,7 +234,7 @@ function isRunOn(cpu: Cpu, pool: KworkerPool, queue: WorkqueueStruct): boolean {
   const kworkers = member(pool, KworkerPool.kworkers);
   for (let node = listNext(cpu, kworkers); node !== kworkers; node = listNext(cpu, node)) {
     const kworker: Kworker = containerOf(node, Kworker.entry);
-    if (read(cpu, kworker, Kworker.task) !== cpu.area) continue;
+    if (readOwn(cpu, kworker, Kworker.task) !== cpu.area) continue;
     if (read(cpu, kworker, Kworker.queue) === queue) return true;
   }
   return false;
@@ -248,7 +248,7 @@ function enqueue(cpu: Cpu, pool: KworkerPool, queue: WorkqueueStruct, work: Work
   write(cpu, work, WorkStruct.serial, serial);
   write(cpu, work, WorkStruct.queue, queue);
   const active = read(cpu, queue, WorkqueueStruct.active);
-  const isActive = active < read(cpu, queue, WorkqueueStruct.maxActive);
+  const isActive = active < readOwn(cpu, queue, WorkqueueStruct.maxActive);
   if (isActive) write(cpu, queue, WorkqueueStruct.active, active + 1);
   const list = isActive ? member(pool, KworkerPool.items) : inactiveOf(queue);
   listAddTail(cpu, member(work, WorkStruct.entry), list);
@@ -289,7 +289,7 @@ function endActive(cpu: Cpu, pool: KworkerPool, queue: WorkqueueStruct): void {
 /** Who runs the item, or NULL. */
 function runnerOf(cpu: Cpu, pool: KworkerPool, work: WorkStruct): Kworker {
   const kworkers = member(pool, KworkerPool.kworkers);
-  const ops = read(cpu, work, WorkStruct.ops);
+  const ops = readOwn(cpu, work, WorkStruct.ops);
   for (let node = listNext(cpu, kworkers); node !== kworkers; node = listNext(cpu, node)) {
     const kworker: Kworker = containerOf(node, Kworker.entry);
     // one that has been freed and made again, for another function, is not the one that is run
@@ -420,9 +420,9 @@ export function callWork(cpu: Cpu, pool: KworkerPool, kworker: Kworker, work: Wo
   const queue = read(cpu, kworker, Kworker.queue);
   const ops = opsAt(cpu, read(cpu, kworker, Kworker.ops)) as WorkOps;
   const heldBefore = cpu.heldDepth;
-  lockAcquire(cpu, queue, read(cpu, queue, WorkqueueStruct.lockClass));
+  lockAcquire(cpu, queue, readOwn(cpu, queue, WorkqueueStruct.lockClass));
   lockAcquired(cpu, queue);
-  lockAcquire(cpu, work, read(cpu, work, WorkStruct.lockClass));
+  lockAcquire(cpu, work, readOwn(cpu, work, WorkStruct.lockClass));
   lockAcquired(cpu, work);
   ops.work(cpu, work);
   lockRelease(cpu, work);

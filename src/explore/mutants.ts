@@ -239,7 +239,7 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'busted-srcu',
     'deferred/srcu.ts',
     ['srcu'],
-    'locks are summed before unlocks',
+    'locks are summed when the wait begins, not after the unlocks',
   ),
   mutant(
     numbers.BUSTED_WORK,

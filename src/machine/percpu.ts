@@ -127,11 +127,11 @@ export function thisCpuPtr<S extends string>(cpu: Cpu, offset: number): Ptr<S> {
 
 /** The instance of CPU `id`. @kernel per_cpu_ptr */
 export function perCpuPtr<S extends string>(cpu: Cpu, offset: number, id: number): Ptr<S> {
-  const stride = read(cpu, MACHINE, Machine.percpuStride);
-  return (read(cpu, MACHINE, Machine.percpu) + id * stride + offset) as Ptr<S>;
+  const stride = readOwn(cpu, MACHINE, Machine.percpuStride);
+  return (readOwn(cpu, MACHINE, Machine.percpu) + id * stride + offset) as Ptr<S>;
 }
 
 /** How many instances there are: the boot CPU has one too. */
 export function cpusOf(cpu: Cpu): number {
-  return read(cpu, MACHINE, Machine.cpus) + 1;
+  return readOwn(cpu, MACHINE, Machine.cpus) + 1;
 }

@@ -105,16 +105,17 @@ export function storeRelease<S extends string, V extends number>(
   parallel.storeRelease(cpu, p, field, value);
 }
 
-export function storeThenLoad<S extends string, T extends string, V extends number>(
+export function countInside<S extends string, T extends string>(
   cpu: MemoryPort,
-  p: Ptr<S>,
-  field: Field<NoInfer<S>>,
-  value: number,
-  other: Ptr<T>,
-  otherField: Field<NoInfer<T>, V>,
-): V {
+  gate: Ptr<S>,
+  gateField: Field<NoInfer<S>>,
+  p: Ptr<T>,
+  field: Field<NoInfer<T>>,
+  base: number,
+  delta: number,
+): number {
   cpu.operations++;
-  return parallel.storeThenLoad(cpu, p, field, value, other, otherField);
+  return parallel.countInside(cpu, gate, gateField, p, field, base, delta);
 }
 
 export function writeRelease<S extends string, V extends number>(

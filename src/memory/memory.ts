@@ -131,18 +131,21 @@ export function storeRelease<S extends string, V extends number>(
 }
 
 /**
- * A storeRelease of one word and then a readOnce of another, fully ordered, for the price of one: who stores says
- * that it looks, and looks.
+ * A section of a few steps, for little more than the price of one. The gate, which only this CPU stores to, counts on
+ * by 1, by a storeRelease; the word at `p` is read, by a readOnce. If that has neither of its two low bits, the rest
+ * of it says how many words from `base` on there is a word of this CPU's: to that `delta` is added, and the gate counts
+ * on once more, by a writeRelease. Else the section is left open. Returns what was read.
  */
-export function storeThenLoad<S extends string, T extends string, V extends number>(
+export function countInside<S extends string, T extends string>(
   cpu: MemoryPort,
-  p: Ptr<S>,
-  field: Field<NoInfer<S>>,
-  value: number,
-  other: Ptr<T>,
-  otherField: Field<NoInfer<T>, V>,
-): V {
-  return cpu.storeLoad(p + field, value, other + otherField) as V;
+  gate: Ptr<S>,
+  gateField: Field<NoInfer<S>>,
+  p: Ptr<T>,
+  field: Field<NoInfer<T>>,
+  base: number,
+  delta: number,
+): number {
+  return cpu.countInside(gate + gateField, p + field, base, delta);
 }
 
 /**

@@ -457,19 +457,28 @@ export function park<S extends string>(
   return parkResume(cpu, p, field);
 }
 
-export function storeThenLoad<S extends string, T extends string, V extends number>(
+export function countInside<S extends string, T extends string>(
   cpu: MemoryPort,
-  p: Ptr<S>,
-  field: Field<NoInfer<S>>,
-  value: number,
-  other: Ptr<T>,
-  otherField: Field<NoInfer<T>, V>,
-): V {
+  gate: Ptr<S>,
+  gateField: Field<NoInfer<S>>,
+  p: Ptr<T>,
+  field: Field<NoInfer<T>>,
+  base: number,
+  delta: number,
+): number {
   cpu.operations++;
   if (cpu.turnstile === null)
-    return parallel.storeThenLoad(cpu, p, field, value, other, otherField);
-  storeRelease(cpu, p, field, value);
-  return readOnce(cpu, other, otherField);
+    return parallel.countInside(cpu, gate, gateField, p, field, base, delta);
+  const inside = parallel.read(cpu, gate, gateField) + 1;
+  storeRelease(cpu, gate, gateField, inside);
+  const where = readOnce(cpu, p, field);
+  if ((where & 3) === 0) {
+    const own = (base + (where >>> 2)) as Ptr<'own'>;
+    const counter = 0 as Field<'own'>;
+    writeRelease(cpu, own, counter, parallel.read(cpu, own, counter) + delta);
+    writeRelease(cpu, gate, gateField, inside + 1);
+  }
+  return where;
 }
 
 export function copyWords(cpu: MemoryPort, to: number, from: number, count: number): void {

@@ -26,8 +26,12 @@ import { FaultlineError } from '../base/bug.js';
 export interface NativeOps {
   readonly load: (index: number) => number;
   readonly store: (index: number, value: number) => void;
-  /** Stores, then loads from `other`: one call for both. */
-  readonly storeLoad: (index: number, value: number, other: number) => number;
+  /**
+   * Adds 1 to `gate`, ordered before the load of `index`, which is returned. If that has neither of its two
+   * low bits, the rest of it says where from `base` there is a word to add `delta` to, and then 1 is added to
+   * `gate` once more, after all the rest. Nobody else stores to these two words.
+   */
+  readonly countInside: (gate: number, index: number, base: number, delta: number) => number;
   readonly storeRelaxed: (index: number, value: number) => void;
   readonly add: (index: number, value: number) => number;
   readonly or: (index: number, value: number) => number;
@@ -192,14 +196,26 @@ const CHANGE_CELLS = [
   END,
 ];
 
+/** A store that comes after everything before it; an x64 processor keeps to that by itself. */
+const STORE_LAST = process.arch === 'x64' ? I32_STORE : atomic(0x17);
+
+/** Locals: 0 = gate, 1 = index, 2 = base, 3 = delta, 4 = what is at the index, 5 = the gate inside. */
+const COUNT_INSIDE = [
+  ...[...bytes(0), ...tee(0)],
+  ...[...get(0), ...I32_LOAD, ...constant(1), ADD, ...tee(5), ...atomic(0x17)],
+  ...[...bytes(1), ...atomic(0x10), ...tee(4)],
+  ...[...constant(3), AND, EQZ, IF, NO_RESULT],
+  ...[...get(2), ...get(4), ...constant(2), SHR_U, ADD, ...constant(2), SHL, ...tee(1)],
+  ...[...get(1), ...I32_LOAD, ...get(3), ADD, ...I32_STORE],
+  ...[...get(0), ...get(5), ...constant(1), ADD, ...STORE_LAST],
+  END,
+  ...get(4),
+];
+
 const FUNCTIONS: Readonly<Record<keyof NativeOps, WasmFunction>> = {
   load: { parameters: 1, results: 1, body: [...bytes(0), ...atomic(0x10)] },
   store: { parameters: 2, results: 0, body: [...bytes(0), ...get(1), ...atomic(0x17)] },
-  storeLoad: {
-    parameters: 3,
-    results: 1,
-    body: [...bytes(0), ...get(1), ...atomic(0x17), ...bytes(2), ...atomic(0x10)],
-  },
+  countInside: { parameters: 4, results: 1, locals: [I32, I32], body: COUNT_INSIDE },
   storeRelaxed: { parameters: 2, results: 0, body: [...bytes(0), ...get(1), ...I32_STORE] },
   add: { parameters: 2, results: 1, body: [...bytes(0), ...get(1), ...atomic(0x1e)] },
   and: { parameters: 2, results: 1, body: [...bytes(0), ...get(1), ...atomic(0x2c)] },
@@ -342,6 +358,22 @@ export function wasmOps(memory: SharedMemory): NativeOps {
 const LINK_BITS = ~1023;
 const HIGH_WORD = 0xffffffff00000000n;
 
+function countInside(
+  words: Int32Array,
+  gate: number,
+  index: number,
+  base: number,
+  delta: number,
+): number {
+  Atomics.add(words, gate, 1);
+  const where = Atomics.load(words, index);
+  if ((where & 3) === 0) {
+    Atomics.add(words, base + (where >>> 2), delta);
+    Atomics.add(words, gate, 1);
+  }
+  return where;
+}
+
 /** The `Atomics` form of the operations over the same memory. */
 export function jsOps(memory: SharedMemory): NativeOps {
   const words = new Int32Array(memory.buffer);
@@ -359,10 +391,7 @@ export function jsOps(memory: SharedMemory): NativeOps {
     store: (index, value) => {
       Atomics.store(words, index, value);
     },
-    storeLoad: (index, value, other) => {
-      Atomics.store(words, index, value);
-      return Atomics.load(words, other);
-    },
+    countInside: (gate, index, base, delta) => countInside(words, gate, index, base, delta),
     storeRelaxed: (index, value) => {
       Atomics.store(words, index, value);
     },

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
-import { read } from '#memory';
+import { read, write } from '#memory';
 
 import { bootDeferred } from '../../src/deferred/boot.js';
 import { runPendingWork } from '../../src/deferred/kworker.js';
@@ -9,20 +9,24 @@ import {
   assertRcuReader,
   callRcu,
   rcuBarrier,
+  rcuCount,
   rcuReadLock,
-  rcuReadLockLoad,
   rcuReadUnlock,
   synchronizeRcu,
 } from '../../src/deferred/rcu.js';
 import { RcuHead } from '../../src/deferred/types.js';
 import type { Cpu } from '../../src/machine/cpu.js';
 import { defineOps, registerOps } from '../../src/machine/ops-table.js';
+import { allocPercpuPiece, thisCpuPtr } from '../../src/machine/percpu.js';
 import { mightSleep } from '../../src/machine/sched.js';
 import { CpuArea } from '../../src/machine/types.js';
+import { struct, word as layoutWord } from '../../src/memory/layout.js';
 import * as programs from '../programs/deferred.js';
 import { DeferredArena } from '../programs/deferred.js';
 import { reportOf, runDeferred } from '../support/deferred-world.js';
 import { assertBug, bootCpu, bootCpus, place } from '../support/machine.js';
+
+const Where = struct('where', { at: layoutWord });
 
 const word = (cpu: Cpu): number => read(cpu, cpu.area, CpuArea.rcuReader);
 
@@ -34,22 +38,38 @@ describe('a read section', () => {
     assert.equal(word(cpu) & 1, 1);
     const inside = word(cpu);
     rcuReadLock(cpu);
-    assert.equal(rcuReadLockLoad(cpu, cpu.area, CpuArea.rcuReader), inside);
-    rcuReadUnlock(cpu);
     rcuReadUnlock(cpu);
     assert.equal(word(cpu), inside);
     rcuReadUnlock(cpu);
     assert.equal(word(cpu), inside + 1);
   });
 
-  test('may begin with the load of what is published', () => {
+  test('may be one operation that counts, and stays open where it may not', () => {
     const cpu = bootCpu();
-    assert.equal(rcuReadLockLoad(cpu, cpu.area, CpuArea.rcuReader), 1);
-    assertRcuReader(cpu);
+    const world = place(cpu, Where);
+    const offset = allocPercpuPiece(cpu, 1);
+    const count = (): number => read(cpu, thisCpuPtr<'where'>(cpu, offset), Where.at);
+    write(cpu, world, Where.at, offset << 2);
+    rcuCount(cpu, world, Where.at, 5);
+    rcuReadLock(cpu);
+    rcuCount(cpu, world, Where.at, -7);
     rcuReadUnlock(cpu);
-    assertBug(() => {
+    assert.equal(count(), -2);
+    assert.equal(word(cpu) & 1, 0);
+    for (const flag of [1, 2]) {
+      write(cpu, world, Where.at, (offset << 2) | flag);
+      assert.equal(rcuCount(cpu, world, Where.at, 1), (offset << 2) | flag);
       assertRcuReader(cpu);
-    }, /not in an RCU read section/);
+      assert.equal(rcuCount(cpu, world, Where.at, 1), (offset << 2) | flag);
+      rcuReadUnlock(cpu);
+      assertRcuReader(cpu);
+      rcuReadUnlock(cpu);
+      assertBug(() => {
+        assertRcuReader(cpu);
+      }, /not in an RCU read section/);
+      assert.equal(word(cpu) & 1, 0);
+    }
+    assert.equal(count(), -2);
   });
 
   test('may not sleep, nor wait for a grace period', () => {

@@ -52,11 +52,12 @@ async function virtualProcess(args: readonly string[], input = ''): Promise<Foun
 }
 
 describe('the workers engine and the virtual engine', () => {
-  for (const { name } of PROGRAMS) {
+  for (const { name, isBroken } of PROGRAMS) {
     test(`run ${name} alike, access for access`, async () => {
       const plans = name === 'lt-5' ? MANY_PLANS : PLANS;
       const compared = (await explore(name, compareEngines, { plans })) as Comparison;
       assert.deepEqual(compared.differences.slice(0, 3), []);
+      if (isBroken === true) return; // it need not end well
       assert.ok((compared.ends[END_DONE] ?? 0) > plans / 2, JSON.stringify(compared.ends));
     });
   }

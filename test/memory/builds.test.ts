@@ -70,7 +70,7 @@ for (const [name, door] of Object.entries(doors)) {
           d.storeRelease(port, at, 2 as never, 7);
         },
         (d) => d.loadAcquire(port, at, 2 as never),
-        (d) => d.storeThenLoad(port, at, 2 as never, 9, at, 1 as never),
+        (d) => d.countInside(port, at, 2 as never, at, 1 as never, 80, 3),
         (d) => {
           d.writeRelease(port, at, 2 as never, 8);
         },

@@ -28,7 +28,6 @@ import {
   callRcu,
   rcuBarrier,
   rcuReadLock,
-  rcuReadLockLoad,
   rcuReadUnlock,
   synchronizeRcu,
 } from '../../src/deferred/rcu.js';
@@ -202,7 +201,8 @@ export function rcuReader(cpu: Cpu, arena: DeferredArena): number {
   let wrong = 0;
   gate(cpu, arena);
   for (let i = 0; readOnce(cpu, arena, DeferredArena.running) > 0; i++) {
-    const slot = rcuReadLockLoad(cpu, arena, DeferredArena.current) as Slot;
+    rcuReadLock(cpu);
+    const slot = readOnce(cpu, arena, DeferredArena.current) as Slot;
     rcuReadLock(cpu);
     wrong += look(cpu, slot, i & 63);
     rcuReadUnlock(cpu);

@@ -57,8 +57,6 @@ type World = Ptr<'srcu_world'>;
 
 const DOMAIN = lockClass('explored srcu');
 const MUTEX = lockClass('srcu program');
-/** Of the reader that comes and goes. */
-const SECTIONS = 3;
 
 export const srcuProgram = defineOps({
   opsName: 'srcu program',
@@ -114,7 +112,7 @@ function lookAndSleep(cpu: Cpu, at: number): void {
 function comeAndGo(cpu: Cpu, at: number): void {
   const world = at as World;
   const domain = member(world, World.domain);
-  for (let i = 0; i < SECTIONS; i++) srcuReadUnlock(cpu, domain, srcuReadLock(cpu, domain));
+  srcuReadUnlock(cpu, domain, srcuReadLock(cpu, domain));
   complete(cpu, member(world, World.gone));
 }
 
