@@ -9,5 +9,11 @@ export const CPUS_MAX = 255;
 /** One machine's memory has fewer words: its end must have an address of 32 bits. 4 GiB. */
 export const MEMORY_WORDS_MAX = 2 ** 30;
 
+/**
+ * End of the physical addresses: frames have numbers of 20 bits, as page table entries hold them. What is
+ * not the machine's memory is for devices. Unit: bytes.
+ */
+export const PHYSICAL_END = 2 ** 32;
+
 /** How many to unpark, when all are meant. */
 export const EVERYBODY = 0x7fffffff;

@@ -27,6 +27,7 @@ import { PAGE_WORDS } from '../base/units.js';
 import { member, type Ptr } from '../memory/layout.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from './arch-spinlock.js';
 import { type Cpu } from './cpu.js';
+import { failSite, isArmed, shouldFail } from './fail.js';
 import { type Frame } from './frame.js';
 import { lockClass } from './lock-class.js';
 import { perCpuPtr, thisCpuPtr } from './percpu.js';
@@ -57,6 +58,8 @@ export const PG_ANON_EXCLUSIVE = 16;
 export const PG_LAZYFREE = 64;
 
 const PAGESET_BATCH_MAX = 32;
+const ALLOC_PAGE = failSite('alloc_page');
+const ALLOC_PAGES = failSite('alloc_pages');
 const ZONE_LOCK = lockClass('zone->lock');
 const PAGESET_LOCK = lockClass('pcp->lock');
 const ZONE = member(MACHINE, Machine.zone);
@@ -105,8 +108,9 @@ export function bootPageAlloc(cpu: Cpu, cpus: number): void {
 
 /** A frame for the caller alone, with refcount 1 and undefined contents; 0 if none is free. */
 export function allocPage(cpu: Cpu): Pfn {
+  if (isArmed(cpu) && shouldFail(cpu, ALLOC_PAGE)) return 0;
   const pfn = takeFromPageset(cpu);
-  if (pfn === 0) return allocPages(cpu, 0);
+  if (pfn === 0) return takePages(cpu, 0);
   claim(cpu, pfn);
   return pfn;
 }
@@ -120,6 +124,10 @@ export function allocZeroedPage(cpu: Cpu): Pfn {
 
 /** 2^order frames in a row, aligned; 0 if there is no such block anywhere. @kernel alloc_pages */
 export function allocPages(cpu: Cpu, order: number): Pfn {
+  return shouldFail(cpu, ALLOC_PAGES) ? 0 : takePages(cpu, order);
+}
+
+function takePages(cpu: Cpu, order: number): Pfn {
   let pfn = takeBlock(cpu, order);
   if (pfn === 0) pfn = drainAndTakeBlock(cpu, order);
   if (pfn === 0) return 0;

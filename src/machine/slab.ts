@@ -24,6 +24,7 @@ import { PAGE_WORDS } from '../base/units.js';
 import { CACHELINE_WORDS, element, member, pointer, type Ptr, struct } from '../memory/layout.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from './arch-spinlock.js';
 import { type Cpu } from './cpu.js';
+import { allocationSite, isArmed, shouldFail } from './fail.js';
 import { lockClass } from './lock-class.js';
 import {
   allocPage,
@@ -64,6 +65,7 @@ const HALF_MAGAZINE = MAGAZINE_OBJECTS / 2;
 
 /** A zeroed struct, or NULL if memory is out (-ENOMEM to whoever asked). @kernel kzalloc */
 export function kzalloc<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): Ptr<S> {
+  if (isArmed(cpu) && shouldFail(cpu, allocationSite(layout.structName))) return 0 as Ptr<S>;
   const cache = cacheOf(cpu, layout);
   if (cache === 0) return 0 as Ptr<S>;
   const magazine = thisCpuPtr<'magazine'>(cpu, read(cpu, cache, KmemCache.magazines));
@@ -84,12 +86,23 @@ export function kzalloc<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): Pt
 export function kfree<S extends string>(cpu: Cpu, layout: ObjectLayout<S>, object: Ptr<S>): void {
   if (object === 0) return;
   noteFree(cpu, object, layout.words);
-  const cache = cacheOf(cpu, layout);
+  putObject(cpu, cacheOf(cpu, layout), object, layout.structName);
+}
+
+/** As kfree, for who does not know what struct it is: the frame that it lies in says so. */
+export function kfreeObject(cpu: Cpu, object: number): void {
+  const slab = pageOf(cpu, pfnOfWord(cpu, object));
+  const cache = read(cpu, slab, Page.private) as KmemCache;
+  noteFree(cpu, object, read(cpu, cache, KmemCache.structWords));
+  putObject(cpu, cache, object, 'object');
+}
+
+function putObject(cpu: Cpu, cache: KmemCache, object: number, name: string): void {
   const magazine = thisCpuPtr<'magazine'>(cpu, read(cpu, cache, KmemCache.magazines));
   if (read(cpu, magazine, Magazine.count) === MAGAZINE_OBJECTS) flush(cpu, cache, magazine);
   const count = read(cpu, magazine, Magazine.count);
   if (count > 0 && read(cpu, magazine, element(Magazine.objects, count - 1)) === object) {
-    bug(`${layout.structName} ${object} was freed twice`);
+    bug(`${name} ${object} was freed twice`);
   }
   write(cpu, magazine, element(Magazine.objects, count), object);
   write(cpu, magazine, Magazine.count, count + 1);
@@ -288,6 +301,7 @@ function newCache<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): KmemCach
   fillWords(cpu, cache, 0, KmemCache.words);
   initSpinlock(cpu, member(cache, KmemCache.lock), CACHE_LOCK);
   write(cpu, cache, KmemCache.objectWords, size);
+  write(cpu, cache, KmemCache.structWords, layout.words);
   write(cpu, cache, KmemCache.objectsPerSlab, Math.floor(PAGE_WORDS / size));
   write(cpu, cache, KmemCache.magazines, allocPercpu(cpu, Magazine.words));
   return cache;
