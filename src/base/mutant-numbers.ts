@@ -45,3 +45,11 @@ export const BUSTED_WAIT_QUEUE = 251;
 export const BUSTED_REFCOUNT = 261;
 export const BUSTED_REFCOUNT_GET = 262;
 export const BUSTED_OSQ = 271;
+
+// device
+export const BUSTED_DEVRES = 281;
+export const BUSTED_DEVRES_FIFO = 282;
+export const BUSTED_UNBIND = 283;
+export const BUSTED_ATTACH = 284;
+export const BUSTED_MODULE_GET = 285;
+export const BUSTED_FREE_REGION = 286;
