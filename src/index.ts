@@ -23,6 +23,48 @@ export {
 export * as errno from './base/errno.js';
 export { PAGE_SIZE, PAGE_WORDS } from './base/units.js';
 export {
+  deviceDriverAttach,
+  deviceDriverDetach,
+  driverRegister,
+  driverUnregister,
+} from './device/bind.js';
+export { bootDevices } from './device/boot.js';
+export { type BusOps, type DriverOps, initBus } from './device/bus.js';
+export { deviceAdd, deviceDel, deviceInitialize, deviceUnregister } from './device/device.js';
+export * from './device/device-ref.js';
+export * from './device/devm-region.js';
+export {
+  devmAddAction,
+  devmAddActionOrReset,
+  type DevmActionOps,
+  devmKfree,
+  devmKzalloc,
+  devmReleaseAction,
+  devmRemoveAction,
+  devresReleaseAll,
+} from './device/devres.js';
+export { type Era, ERAS, type ExportedSymbol, exportedSymbols } from './device/exports.js';
+export {
+  defineModule,
+  findModule,
+  findModuleGet,
+  getTaint,
+  loadModule,
+  moduleData,
+  type ModuleDefinition,
+  type ModuleOps,
+  modulePut,
+  moduleRefcount,
+  setModuleData,
+  TAINT_PROPRIETARY_MODULE,
+  tryModuleGet,
+  unloadModule,
+} from './device/module.js';
+export * as pci from './device/pci.js';
+export { releaseMemRegion, requestFreeMemRegion, requestMemRegion } from './device/region.js';
+export * as resource from './device/resource.js';
+export { Bus, Device, DeviceDriver, KernelModule, PciDev, Resource } from './device/types.js';
+export {
   closeContext,
   createSvmDevice,
   destroySvmDevice,
@@ -88,6 +130,7 @@ export { type FailureKind, MachineFailure } from './host/failure.js';
 export { type Build } from './host/pool.js';
 export { attachCpu, type BootedMachine, bootMachine, type MachineConfig } from './machine/boot.js';
 export { type Cpu } from './machine/cpu.js';
+export { failEnd, failNth, type FailSite, failSite, failSiteName } from './machine/fail.js';
 export { CPUS_MAX } from './machine/limits.js';
 export { type LockClass, lockClass } from './machine/lock-class.js';
 export { defineOps, opsAt, opsIndex, type OpsTable, registerOps } from './machine/ops-table.js';
@@ -101,6 +144,7 @@ export {
   noteProgress,
   sendSigkill,
 } from './machine/sched.js';
+export { kernelLog, printk } from './machine/printk.js';
 export { allocWords, freeWords, kfree, kzalloc } from './machine/slab.js';
 export { warningCount, warningTexts } from './machine/warn.js';
 export * as memory from '#memory';
@@ -141,6 +185,11 @@ export * from './sync/seqcount.js';
 export * from './sync/seqlock.js';
 export * from './sync/spinlock.js';
 export * from './sync/wait-queue.js';
+export {
+  type FallibleOperation,
+  type InjectedFailure,
+  walkFailures,
+} from './workloads/failure-walk.js';
 export { type Latencies } from './workloads/histogram.js';
 export {
   type LoadedDriver,

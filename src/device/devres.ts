@@ -139,7 +139,7 @@ export function devmKzalloc<S extends string>(
     structName: `devm ${layout.structName}`,
     words: DevmMemory.words + layout.words,
   }) as number as DevmMemory;
-  if (memory === NULL) return NULL as Ptr<never> as Ptr<S>;
+  if (memory === NULL) return NULL;
   addNode(cpu, dev, member(memory, DevmMemory.node), DEVRES_MEMORY);
   return (memory + DevmMemory.words) as Ptr<S>;
 }

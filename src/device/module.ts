@@ -45,9 +45,9 @@ export interface ModuleOps extends OpsTable {
   /** Kernel symbols that it uses, by their names in Linux. */
   readonly needs: readonly string[];
   /** 0, or an error: then it is not loaded. No lock held; may sleep. */
-  readonly init?: (cpu: Cpu) => number;
+  readonly init?: (cpu: Cpu, module: KernelModule) => number;
   /** Undoes init. Without it a module that has init cannot be unloaded. No lock held; may sleep. */
-  readonly exit?: (cpu: Cpu) => void;
+  readonly exit?: (cpu: Cpu, module: KernelModule) => void;
 }
 
 /** What defineModule is given. */
@@ -91,8 +91,12 @@ export function defineModule(definition: ModuleDefinition): Readonly<ModuleOps> 
   const { name, needs = [], ...rest } = definition;
   if (typeof name !== 'string') throw badModule('it needs a name');
   if (typeof rest.license !== 'string') throw badModule(`${name} needs a license`);
-  if (!Array.isArray(needs)) throw badModule(`the needs of ${name} are a list of symbols`);
+  if (!isList(needs)) throw badModule(`the needs of ${name} are a list of symbols`);
   return defineOps({ opsName: name, needs: [...needs], ...rest });
+}
+
+function isList(value: unknown): value is readonly unknown[] {
+  return Array.isArray(value);
 }
 
 function badModule(reason: string): FaultlineError {
@@ -116,7 +120,7 @@ export function loadModule(cpu: Cpu, ops: ModuleOps): number {
   }
   checkLicense(cpu, ops);
   error = resolveSymbols(cpu, ops);
-  if (error === 0 && ops.init !== undefined) error = ops.init(cpu);
+  if (error === 0 && ops.init !== undefined) error = ops.init(cpu, module);
   if (error < 0) {
     setState(cpu, module, MODULE_STATE_GOING);
     forgetModule(cpu, module);
@@ -142,7 +146,7 @@ export function unloadModule(cpu: Cpu, ops: ModuleOps): number {
   const error = module === NULL ? -ENOENT : stopModule(cpu, module, ops);
   mutexUnlock(cpu, lock);
   if (error !== 0) return error;
-  if (ops.exit !== undefined) ops.exit(cpu);
+  if (ops.exit !== undefined) ops.exit(cpu, module);
   forgetModule(cpu, module);
   return 0;
 }
@@ -156,14 +160,30 @@ export function findModule(cpu: Cpu, ops: ModuleOps): KernelModule {
   return module;
 }
 
+/** As findModule, and starts to use it; NULL also if it is going. @kernel find_module, try_module_get */
+export function findModuleGet(cpu: Cpu, ops: ModuleOps): KernelModule {
+  const lock = member(deviceCore(cpu), DeviceCore.moduleLock);
+  mutexLock(cpu, lock);
+  const module = findModuleLocked(cpu, opsIndex(cpu, ops));
+  const isOurs = module !== NULL && tryModuleGet(cpu, module);
+  mutexUnlock(cpu, lock);
+  return isOurs ? module : NULL;
+}
+
+/** What init has left for the module's own use: most often a struct with its variables. */
+export function moduleData(cpu: Cpu, module: KernelModule): number {
+  return read(cpu, module, KernelModule.data);
+}
+
+/** Leaves it; for init, which nobody else runs beside. */
+export function setModuleData(cpu: Cpu, module: KernelModule, data: number): void {
+  write(cpu, module, KernelModule.data, data);
+}
+
 /** Starts to use a module: as long as that goes on it is not unloaded. False if it is going (I2). @kernel try_module_get */
 export function tryModuleGet(cpu: Cpu, module: KernelModule): boolean {
   let seen = readOnce(cpu, module, KernelModule.refs);
-  while (seen !== 0) {
-    if (isMutant(cpu, BUSTED_MODULE_GET)) {
-      fetchAdd(cpu, module, KernelModule.refs, 1);
-      return true;
-    }
+  while (isMutant(cpu, BUSTED_MODULE_GET) || seen !== 0) {
     const before = cmpxchg(cpu, module, KernelModule.refs, seen, seen + 1);
     if (before === seen) return true;
     seen = before;

@@ -120,6 +120,7 @@ export const KernelModule = struct('module', {
   ops: word, // ops table: ModuleOps
   state: word, // MODULE_STATE_*; under DeviceCore.moduleLock
   refs: word, // MODULE_REF_BASE + users; 0: it is going; atomic
+  data: word, // the module's own; for its variables, which all workers share
   link: ListHead, // under DeviceCore.moduleLock
 });
 export type KernelModule = Ptr<'module'>;

@@ -206,6 +206,48 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     ['osq'],
     'who leaves does not wait for a successor that has not linked itself yet',
   ),
+  mutant(
+    numbers.BUSTED_DEVRES,
+    'busted-devres',
+    'device/devres.ts',
+    ['devres'],
+    'an action that is asked for is run before it is known to be still there',
+  ),
+  mutant(
+    numbers.BUSTED_DEVRES_FIFO,
+    'busted-devres-fifo',
+    'device/devres.ts',
+    ['devres'],
+    'what was taken first goes first',
+  ),
+  mutant(
+    numbers.BUSTED_UNBIND,
+    'busted-unbind',
+    'device/bind.ts',
+    ['unbind-race'],
+    'what is managed goes before the driver is asked to let go of the device',
+  ),
+  mutant(
+    numbers.BUSTED_ATTACH,
+    'busted-attach',
+    'device/bind.ts',
+    ['bind-race'],
+    'a driver looks for devices before it can be found by one that comes',
+  ),
+  mutant(
+    numbers.BUSTED_MODULE_GET,
+    'busted-module-get',
+    'device/module.ts',
+    ['module-get'],
+    'a reference to a module is got although there is none any more',
+  ),
+  mutant(
+    numbers.BUSTED_FREE_REGION,
+    'busted-free-region',
+    'device/region.ts',
+    ['free-region'],
+    'free physical addresses are looked for and taken in two steps',
+  ),
 ];
 
 /** The mistake of that name. @throws FaultlineError if there is none */

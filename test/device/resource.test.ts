@@ -4,12 +4,12 @@ import { test } from 'node:test';
 import { read, readAddress } from '#memory';
 
 import { EBUSY, EINVAL, ENOMEM, ERANGE } from '../../src/base/errno.js';
+import { deviceInitialize } from '../../src/device/device.js';
 import {
   devmReleaseMemRegion,
   devmRequestFreeMemRegion,
   devmRequestMemRegion,
 } from '../../src/device/devm-region.js';
-import { deviceInitialize } from '../../src/device/device.js';
 import { devresReleaseAll } from '../../src/device/devres.js';
 import {
   pciAddBar,

@@ -3,8 +3,8 @@ import { test } from 'node:test';
 
 import { EBUSY, ENOMEM } from '../../src/base/errno.js';
 import { driverRegister, driverUnregister } from '../../src/device/bind.js';
-import { devmRequestFreeMemRegion } from '../../src/device/devm-region.js';
 import { deviceAdd, deviceDel } from '../../src/device/device.js';
+import { devmRequestFreeMemRegion } from '../../src/device/devm-region.js';
 import {
   devmAddAction,
   devmAddActionOrReset,

@@ -7,6 +7,8 @@ import { type ExploreProgram } from '../program.js';
 import { SPACE_PROGRAMS } from './address-space.js';
 import { completion, completionTimeout } from './completion.js';
 import { DEFERRED_PROGRAMS } from './deferred.js';
+import { DEVICE_PROGRAMS } from './devices.js';
+import { MODULE_PROGRAMS } from './modules.js';
 import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.js';
 import { osq } from './osq.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
@@ -41,6 +43,8 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   waitQueue,
   refcount,
   osq,
+  ...DEVICE_PROGRAMS,
+  ...MODULE_PROGRAMS,
   ...SPACE_PROGRAMS,
 ];
 
