@@ -248,6 +248,62 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     ['free-region'],
     'free physical addresses are looked for and taken in two steps',
   ),
+  mutant(
+    numbers.M_10,
+    'M-10',
+    'deferred/percpu-refcount.ts',
+    ['percpu-ref'],
+    "the CPUs' counts are added one by one, after the bias was taken off",
+  ),
+  mutant(
+    numbers.M_11,
+    'M-11',
+    'deferred/percpu-refcount.ts',
+    ['percpu-ref'],
+    'the shared count has no bias in per-CPU mode',
+  ),
+  mutant(
+    numbers.BUSTED_RCU,
+    'busted-rcu',
+    'deferred/rcu.ts',
+    ['rcu'],
+    'a grace period does not wait for the readers there are',
+  ),
+  mutant(
+    numbers.BUSTED_RCU_BATCH,
+    'busted-rcu-batch',
+    'deferred/rcu.ts',
+    ['call-rcu'],
+    'callbacks are taken off the queue after the grace period, not before',
+  ),
+  mutant(
+    numbers.BUSTED_SRCU,
+    'busted-srcu',
+    'deferred/srcu.ts',
+    ['srcu'],
+    'locks are summed before unlocks',
+  ),
+  mutant(
+    numbers.BUSTED_SRCU_FLIP,
+    'busted-srcu-flip',
+    'deferred/srcu.ts',
+    ['srcu-flip'],
+    'the bank that is about to be used is not waited for',
+  ),
+  mutant(
+    numbers.BUSTED_WORK,
+    'busted-work',
+    'deferred/workqueue.ts',
+    ['work', 'work-flush'],
+    'an item counts as queued until its function has returned',
+  ),
+  mutant(
+    numbers.BUSTED_KTHREAD,
+    'busted-kthread',
+    'deferred/kthread.ts',
+    ['kthread'],
+    'a thread is woken before it is told to stop',
+  ),
 ];
 
 /** The mistake of that name. @throws FaultlineError if there is none */
