@@ -63,3 +63,11 @@ export const BUSTED_SRCU = 311;
 export const BUSTED_SRCU_FLIP = 312;
 export const BUSTED_WORK = 321;
 export const BUSTED_KTHREAD = 331;
+
+// memremap
+export const M_3 = 3;
+export const M_12 = 12;
+export const M_13 = 13;
+export const M_14 = 14;
+export const BUSTED_DEVM_MEMREMAP = 341;
+export const BUSTED_PGMAP_LOOKUP = 342;

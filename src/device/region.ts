@@ -37,7 +37,7 @@ import {
 import { Resource } from './types.js';
 
 /** Struct pages come and go for this much physical memory at once. Unit: bytes. @kernel PA_SECTION_SIZE */
-export const SECTION_BYTES = 128 * 1024;
+export const SECTION_BYTES = 64 * 1024;
 
 /** A busy range of `size` bytes, or NULL if it is in use or memory is out. @kernel request_mem_region */
 export function requestMemRegion(cpu: Cpu, start: number, size: number): Resource {

@@ -123,6 +123,7 @@ export const Machine = struct('machine', {
   slabNames: words(SLAB_CACHES_MAX), // hash of a struct's name; 0 = free slot; under slabLock
   slabCaches: words(SLAB_CACHES_MAX), // its kmem_cache
   deviceCore: word, // device/types.ts; written once, at boot
+  memremapCore: word, // memremap/types.ts; written once, at boot
   mutant: word, // number of the mistake that is planted, 0 = none; written once, at boot
   line1: cacheline,
   halted: word, // why every CPU must stop now; 0 = running

@@ -33,6 +33,9 @@ describe('programs that are wrong themselves fail', () => {
   const failures: readonly [program: string, failure: string][] = [
     ['abba', 'deadlock: A then B waits for mutex'],
     ['lt-6-valid-flag', "outcome 'stale page'"],
+    ['lt-7-kill', 'user (read'],
+    ['lt-7-caller-kills', 'user (read'],
+    ['lt-8', 'partial deadlock: unbind waits for completion'],
   ];
 
   test('are all of them known here', () => {

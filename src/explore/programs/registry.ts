@@ -9,6 +9,7 @@ import { completion, completionTimeout } from './completion.js';
 import { DEFERRED_PROGRAMS } from './deferred.js';
 import { DEVICE_PROGRAMS } from './devices.js';
 import { kthread } from './kthread.js';
+import { MEMREMAP_PROGRAMS } from './memremap.js';
 import { MODULE_PROGRAMS } from './modules.js';
 import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.js';
 import { osq } from './osq.js';
@@ -50,6 +51,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   osq,
   ...DEVICE_PROGRAMS,
   ...MODULE_PROGRAMS,
+  ...MEMREMAP_PROGRAMS,
   ...RCU_PROGRAMS,
   ...SRCU_PROGRAMS,
   ...PERCPU_REF_PROGRAMS,
