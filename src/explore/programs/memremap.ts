@@ -9,13 +9,13 @@ import { isMutant, M_14 } from '#mutants';
 import { bug } from '../../base/bug.js';
 import { errnoName } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
-import { runKworker, runPendingWork, stopKworkers } from '../../deferred/kworker.js';
+import { runKworker, stopKworkers } from '../../deferred/kworker.js';
 import {
+  PERCPU_REF_INIT_ATOMIC,
   percpuRefExit,
   percpuRefInit,
   percpuRefIsDying,
   percpuRefKill,
-  percpuRefSwitchToAtomic,
 } from '../../deferred/percpu-refcount.js';
 import { PercpuRef } from '../../deferred/types.js';
 import { bootDevices } from '../../device/boot.js';
@@ -53,7 +53,6 @@ import {
   PGMAP_INTERNAL,
   PGMAP_KILL,
   PGMAP_KILL_CLEANUP,
-  pgmapRef,
   putDevPagemap,
   setRange,
 } from '../../memremap/pagemap.js';
@@ -151,10 +150,11 @@ function setRef(cpu: Cpu, pgmap: DevPagemap, driverRef: DriverRef): void {
   write(cpu, pgmap, DevPagemap.data, driverRef);
 }
 
-function newRef(cpu: Cpu): DriverRef {
+function newRef(cpu: Cpu, flags = 0): DriverRef {
   const driverRef = kzalloc(cpu, DriverRef);
   initCompletion(cpu, member(driverRef, DriverRef.done), DONE);
-  if (percpuRefInit(cpu, member(driverRef, DriverRef.ref), exploredRef) !== 0) bug('no memory');
+  const error = percpuRefInit(cpu, member(driverRef, DriverRef.ref), exploredRef, flags);
+  if (error !== 0) bug('no memory');
   return driverRef;
 }
 
@@ -202,12 +202,13 @@ function setupTwo(cpu: Cpu): number {
   return world;
 }
 
-/** As setupInternal, with a count that need not be switched to atomic mode any more: nobody waits for readers. */
+/** With a count that need not be switched to atomic mode: that would wait for readers already. */
 function setupAtomic(cpu: Cpu): number {
-  const at = setupInternal(cpu);
-  percpuRefSwitchToAtomic(cpu, pgmapRef(cpu, pagemapOf(cpu, at)));
-  runPendingWork(cpu);
-  return at;
+  const world = boot(cpu);
+  const pgmap = newPagemap(cpu, PGMAP_KILL_CLEANUP, opsIndex(cpu, killAndCleanup), 0);
+  setRef(cpu, pgmap, newRef(cpu, PERCPU_REF_INIT_ATOMIC));
+  map(cpu, world, World.first, pgmap);
+  return world;
 }
 
 // --- what tasks do ---
