@@ -187,7 +187,8 @@ describe('a switch', () => {
 
   test('back needs leave', () => {
     const { cpu, ref } = world();
-    percpuRefSwitchToAtomic(cpu, ref);
+    percpuRefGet(cpu, ref);
+    percpuRefKill(cpu, ref);
     runPendingWork(cpu);
     percpuRefResurrect(cpu, ref);
     assert.match(warningTexts(cpu).join(), /per-CPU mode, which it does not allow/);

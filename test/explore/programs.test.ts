@@ -33,6 +33,11 @@ describe('programs that are wrong themselves fail', () => {
   const failures: readonly [program: string, failure: string][] = [
     ['abba', 'deadlock: A then B waits for mutex'],
     ['lt-6-valid-flag', "outcome 'stale page'"],
+    ['lt-25', 'cpu 0: waits for the end of its own read section of explored srcu'],
+    ['srcu-abba', 'deadlock: reader waits for mutex srcu program, held by cpu 1; holds explored'],
+    ['work-locked-flush', 'deadlock: flush waits for work item explored work, run by cpu 1'],
+    ['work-self-flush', 'cpu 1: recursive locking of explored work'],
+    ['work-unserved', 'deadlock: flush waits for work item explored work, which nobody runs'],
   ];
 
   test('are all of them known here', () => {

@@ -74,7 +74,6 @@ for (const [name, door] of Object.entries(doors)) {
         (d) => {
           d.writeRelease(port, at, 2 as never, 8);
         },
-        (d) => d.loadAcquire(port, at, 2 as never),
         (d) => {
           d.writeAddress(port, at, 4 as never, 2 ** 47);
         },
