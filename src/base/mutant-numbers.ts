@@ -58,9 +58,7 @@ export const BUSTED_FREE_REGION = 286;
 export const M_10 = 10;
 export const M_11 = 11;
 export const BUSTED_RCU = 301;
-export const BUSTED_RCU_BATCH = 302;
 export const BUSTED_SRCU = 311;
-export const BUSTED_SRCU_FLIP = 312;
 export const BUSTED_WORK = 321;
 export const BUSTED_KTHREAD = 331;
 

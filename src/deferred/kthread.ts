@@ -224,8 +224,9 @@ function nextKthread(cpu: Cpu, list: KthreadList): Kthread {
   let kthread: Kthread;
   for (;;) {
     prepareToWaitExclusive(cpu, idle, wait, TASK_UNINTERRUPTIBLE);
+    const stopping = isStopping(cpu, list); // what was woken before that, the next line finds
     kthread = takeKthread(cpu, list);
-    if (kthread !== NULL || isStopping(cpu, list)) break;
+    if (kthread !== NULL || stopping) break;
     schedule(cpu);
   }
   finishWait(cpu, idle, wait);

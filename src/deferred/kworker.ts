@@ -126,8 +126,9 @@ function nextWork(cpu: Cpu, pool: KworkerPool, kworker: Kworker): WorkStruct {
   let work: WorkStruct;
   for (;;) {
     prepareToWaitExclusive(cpu, idle, wait, TASK_UNINTERRUPTIBLE);
+    const stopping = isStopping(cpu, pool); // what was queued before that, the next line finds
     work = tryWork(cpu, pool, kworker);
-    if (work !== NULL || isStopping(cpu, pool)) break;
+    if (work !== NULL || stopping) break;
     schedule(cpu);
   }
   finishWait(cpu, idle, wait);

@@ -24,8 +24,8 @@
  *
  * @module
  */
-import { read, readOnce, readOwn, storeRelease, write, writeRelease } from '#memory';
-import { BUSTED_RCU, BUSTED_RCU_BATCH, isMutant } from '#mutants';
+import { read, readOnce, readOwn, storeRelease, storeThenLoad, write, writeRelease } from '#memory';
+import { BUSTED_RCU, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { awaitMove } from '../machine/await-move.js';
@@ -37,7 +37,7 @@ import { mightSleep, preemptDisable, preemptEnable } from '../machine/sched.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { CpuArea } from '../machine/types.js';
 import { WAIT_RCU, WAIT_WORK } from '../machine/wait-kind.js';
-import { containerOf, member, NULL, type Ptr, struct } from '../memory/layout.js';
+import { containerOf, type Field, member, NULL, type Ptr, struct } from '../memory/layout.js';
 import { complete, Completion, initCompletion, waitForCompletionOf } from '../sync/completion.js';
 import { initSpinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
 import { deferredOf } from './state.js';
@@ -62,6 +62,19 @@ export function rcuReadLock(cpu: Cpu): void {
     const outside = readOwn(cpu, cpu.area, CpuArea.rcuReader);
     storeRelease(cpu, cpu.area, CpuArea.rcuReader, (outside + 1) | 0); // pairs with synchronizeRcu
   }
+}
+
+/**
+ * As rcuReadLock, and then a readOnce of a word that is published: both cost little more than one.
+ */
+export function rcuReadLockLoad<S extends string, V extends number>(
+  cpu: Cpu,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+): V {
+  if (cpu.rcuDepth++ !== 0) return readOnce(cpu, p, field);
+  const outside = readOwn(cpu, cpu.area, CpuArea.rcuReader);
+  return storeThenLoad(cpu, cpu.area, CpuArea.rcuReader, (outside + 1) | 0, p, field);
 }
 
 /** Closes it. @kernel rcu_read_unlock */
@@ -118,9 +131,8 @@ const rcuWork: WorkOps = defineKernelOps({
   opsName: 'rcu callbacks',
   work(cpu: Cpu, work: WorkStruct) {
     const queue: RcuQueue = containerOf(work, RcuQueue.work);
-    if (isMutant(cpu, BUSTED_RCU_BATCH)) synchronizeRcu(cpu);
-    const batch = takeCallbacks(cpu, queue);
-    if (!isMutant(cpu, BUSTED_RCU_BATCH)) synchronizeRcu(cpu);
+    const batch = takeCallbacks(cpu, queue); // first: what is queued from here on waits for the next one
+    synchronizeRcu(cpu);
     invokeCallbacks(cpu, queue, batch);
   },
 });

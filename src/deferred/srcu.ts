@@ -31,7 +31,7 @@
  */
 import { lockAcquired, lockRelease, lockSync } from '#debug';
 import { fetchAdd, read, readOnce, readOwn, storeRelease, write } from '#memory';
-import { BUSTED_SRCU, BUSTED_SRCU_FLIP, isMutant } from '#mutants';
+import { BUSTED_SRCU, isMutant } from '#mutants';
 
 import { ENOMEM } from '../base/errno.js';
 import { type Cpu } from '../machine/cpu.js';
@@ -162,7 +162,7 @@ function gracePeriod(cpu: Cpu, domain: SrcuStruct): void {
   const mutex = member(domain, SrcuStruct.mutex);
   mutexLock(cpu, mutex);
   const index = read(cpu, domain, SrcuStruct.index);
-  if (!isMutant(cpu, BUSTED_SRCU_FLIP)) waitUntilEmpty(cpu, domain, (index & 1) ^ 1);
+  waitUntilEmpty(cpu, domain, (index & 1) ^ 1);
   storeRelease(cpu, domain, SrcuStruct.index, (index + 1) | 0); // pairs with srcuReadLock
   waitUntilEmpty(cpu, domain, index & 1);
   mutexUnlock(cpu, mutex);

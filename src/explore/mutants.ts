@@ -312,25 +312,11 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'a grace period does not wait for the readers there are',
   ),
   mutant(
-    numbers.BUSTED_RCU_BATCH,
-    'busted-rcu-batch',
-    'deferred/rcu.ts',
-    ['call-rcu'],
-    'callbacks are taken off the queue after the grace period, not before',
-  ),
-  mutant(
     numbers.BUSTED_SRCU,
     'busted-srcu',
     'deferred/srcu.ts',
     ['srcu'],
     'locks are summed before unlocks',
-  ),
-  mutant(
-    numbers.BUSTED_SRCU_FLIP,
-    'busted-srcu-flip',
-    'deferred/srcu.ts',
-    ['srcu-flip'],
-    'the bank that is about to be used is not waited for',
   ),
   mutant(
     numbers.BUSTED_WORK,

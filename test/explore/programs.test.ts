@@ -36,6 +36,11 @@ describe('programs that are wrong themselves fail', () => {
     ['lt-7-kill', 'user (read'],
     ['lt-7-caller-kills', 'user (read'],
     ['lt-8', 'partial deadlock: unbind waits for completion'],
+    ['lt-25', 'cpu 0: waits for the end of its own read section of explored srcu'],
+    ['srcu-abba', 'deadlock: reader waits for mutex srcu program, held by cpu 1; holds explored'],
+    ['work-locked-flush', 'deadlock: flush waits for work item explored work, run by cpu 1'],
+    ['work-self-flush', 'cpu 1: recursive locking of explored work'],
+    ['work-unserved', 'deadlock: flush waits for work item explored work, which nobody runs'],
   ];
 
   test('are all of them known here', () => {

@@ -29,6 +29,7 @@ import {
   struct,
   word,
 } from '../../memory/layout.js';
+import { complete, Completion, initCompletion, waitForCompletion } from '../../sync/completion.js';
 import { initMutex, Mutex, mutexLock, mutexUnlock } from '../../sync/mutex.js';
 import { defineProgram, type ExploreProgram, type Outcome, task } from '../program.js';
 
@@ -49,11 +50,15 @@ const World = struct('srcu_world', {
   freed: word, // number of the version that was freed last; written by whoever frees
   line4: cacheline,
   mutex: Mutex,
+  line5: cacheline,
+  gone: Completion, // the reader that comes and goes has gone
 });
 type World = Ptr<'srcu_world'>;
 
 const DOMAIN = lockClass('explored srcu');
 const MUTEX = lockClass('srcu program');
+/** Of the reader that comes and goes. */
+const SECTIONS = 3;
 
 export const srcuProgram = defineOps({
   opsName: 'srcu program',
@@ -66,6 +71,7 @@ function setup(cpu: Cpu): number {
   const world = kzalloc(cpu, World);
   if (initSrcuStruct(cpu, member(world, World.domain), DOMAIN) !== 0) bug('no memory');
   initMutex(cpu, member(world, World.mutex), MUTEX);
+  initCompletion(cpu, member(world, World.gone), MUTEX);
   write(cpu, world, World.current, newVersion(cpu, world, 1));
   return world;
 }
@@ -94,10 +100,22 @@ function look(cpu: Cpu, at: number): void {
   srcuReadUnlock(cpu, domain, bank);
 }
 
-/** A second reader, whose sections come and go beside the first one's. */
+/** Sleeps inside until another reader has come and gone. */
+function lookAndSleep(cpu: Cpu, at: number): void {
+  const world = at as World;
+  const domain = member(world, World.domain);
+  const bank = srcuReadLock(cpu, domain);
+  const version = readOnce(cpu, world, World.current);
+  waitForCompletion(cpu, member(world, World.gone));
+  write(cpu, world, World.seen, read(cpu, version, Version.number));
+  srcuReadUnlock(cpu, domain, bank);
+}
+
 function comeAndGo(cpu: Cpu, at: number): void {
-  const domain = member(at as World, World.domain);
-  srcuReadUnlock(cpu, domain, srcuReadLock(cpu, domain));
+  const world = at as World;
+  const domain = member(world, World.domain);
+  for (let i = 0; i < SECTIONS; i++) srcuReadUnlock(cpu, domain, srcuReadLock(cpu, domain));
+  complete(cpu, member(world, World.gone));
 }
 
 function replace(cpu: Cpu, world: World): Version {
@@ -179,9 +197,10 @@ const common = { ops: { srcuProgram }, ramBytes: 64 * 4096, setup, check } as co
 export const SRCU_PROGRAMS: readonly ExploreProgram[] = [
   defineProgram({
     name: 'srcu',
-    title: 'a version is replaced and freed after a grace period, while readers come and go',
+    title:
+      'a version is replaced and freed after a grace period; one reader sleeps, another comes and goes',
     tasks: [
-      task('reader', look),
+      task('reader', lookAndSleep),
       task('comes and goes', comeAndGo),
       task('updater', replaceAndWait),
     ],

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { exchange, fetchAdd, read, readOnce, write } from '#memory';
+import { exchange, fetchAdd, read, readOnce, write, writeOnce } from '#memory';
 
 import { bug } from '../../base/bug.js';
 import { runKworker, stopKworkers } from '../../deferred/kworker.js';
@@ -54,7 +54,7 @@ export const countingWork = defineOps({
   work(cpu: Cpu, work: WorkStruct) {
     const world = worldOf(cpu, work);
     if (exchange(cpu, world, World.isRunning, 1) !== 0) bug('an item runs beside itself (I2)');
-    write(cpu, world, World.done, readOnce(cpu, world, World.posted));
+    writeOnce(cpu, world, World.done, readOnce(cpu, world, World.posted));
     write(cpu, world, World.runs, read(cpu, world, World.runs) + 1);
     exchange(cpu, world, World.isRunning, 0);
   },
