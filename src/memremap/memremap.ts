@@ -8,6 +8,9 @@
  *            unmap:  kill, put those references, wait until nobody uses a page, then for each range take the
  *                    struct pages away, and what looks them up
  *
+ *            As in Linux, a page map can be looked up before its struct pages are there: who looks one up has
+ *            been told of the frame by its owner.
+ *
  *            Who kills and who waits has changed; DevPagemap.form says which it is.
  *
  *                                  kill                wait                       a map that fails

@@ -140,10 +140,15 @@ export function getDevPagemap(cpu: Cpu, pfn: Pfn, cached: DevPagemap): DevPagema
     putDevPagemap(cpu, cached);
   }
   rcuReadLock(cpu);
-  const found = pfnTableLoad(cpu, pgmapTable(cpu), pfn) as DevPagemap;
+  const found = lookupDevPagemap(cpu, pfn);
   const isLive = found !== NULL && percpuRefTrygetLiveRcu(cpu, pgmapRef(cpu, found));
   rcuReadUnlock(cpu);
   return isLive ? found : NULL;
+}
+
+/** What is stored for a frame, dying or not: NULL if nothing is. In an RCU read section, or with nobody else. */
+export function lookupDevPagemap(cpu: Cpu, pfn: Pfn): DevPagemap {
+  return pfnTableLoad(cpu, pgmapTable(cpu), pfn) as DevPagemap;
 }
 
 /** Gives a reference back. NULL is allowed. @kernel put_dev_pagemap */

@@ -65,7 +65,7 @@ export function getDevicePage(cpu: Cpu, page: Page): void {
 export function putDevicePage(cpu: Cpu, page: Page): void {
   const pgmap = pagePgmap(cpu, page);
   const left = fetchAdd(cpu, page, Page.refcount, -1) - 1;
-  if (left < 0) bug(`device page ${page}: refcount underflow (INV-25)`);
+  if (left < 0) bug(`device page ${page}: refcount underflow`);
   if (isHandedOut(cpu, pgmap)) putHandedOut(cpu, pgmap, page, left);
   else if (read(cpu, pgmap, DevPagemap.form) !== PGMAP_INTERNAL) putOld(cpu, pgmap, page, left);
   else if (read(cpu, pgmap, DevPagemap.type) === MEMORY_DEVICE_FS_DAX) putDax(cpu, pgmap, left);
