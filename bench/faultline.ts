@@ -7,7 +7,7 @@ import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
-import { type BenchPoint, type BenchResult } from '../src/report/bench-result.js';
+import type { BenchPoint, BenchResult } from '../src/report/bench-result.js';
 
 const run = promisify(execFile);
 const MAIN = fileURLToPath(new URL('../src/cli/main.js', import.meta.url));

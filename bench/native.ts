@@ -8,7 +8,7 @@ import { mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
-import { type Shape } from './shape.js';
+import type { Shape } from './shape.js';
 
 const run = promisify(execFile);
 const SOURCE = fileURLToPath(new URL('../../bench/peers/fault_invalidate.c', import.meta.url));

@@ -21,7 +21,7 @@ import {
 import { countOf } from '../report/format.js';
 import { startProgress } from '../report/progress.js';
 import { straceReport } from '../report/strace-table.js';
-import { type BenchCommandOptions } from './bench.js';
+import type { BenchCommandOptions } from './bench.js';
 import { untilInterrupted } from './interrupt.js';
 import { checkJsonTarget, say, wantsColor, writeJson } from './output.js';
 import { loadDriver } from './user-module.js';

@@ -23,7 +23,6 @@ import { reasonOf } from '../base/reason.js';
 import { describeEnvironment } from '../report/environment.js';
 import { EXPLORE_SCHEMA } from '../report/explore-result.js';
 import { countOf } from '../report/format.js';
-import { untilInterrupted } from './interrupt.js';
 import { badOptions, fileName, integer, oneOf, real } from './options.js';
 import { checkTarget, outputWidth, say, writeJson, writeTarget } from './output.js';
 import { checkProgramModule } from './user-module.js';
@@ -76,7 +75,6 @@ async function runReplay(given: string, options: ReplayCommandOptions): Promise<
   const inputs = { '--program': options.program, schedule: fileOf(given) };
   checkTarget('--json', json, inputs);
   checkTarget('--perfetto', perfetto, inputs);
-  untilInterrupted();
   const width = outputWidth(json);
   const report = await replaySchedule(text, {
     ...(url !== undefined && { url }),

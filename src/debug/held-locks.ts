@@ -12,7 +12,7 @@
 import { readOwn, writeOwn } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { CpuArea, HELD_LOCKS_MAX } from '../machine/types.js';
 import { element } from '../memory/layout.js';
 

@@ -6,7 +6,7 @@
  * @module
  */
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { lockClassName } from '../machine/lock-class.js';
 import { heldIndex } from './held-locks.js';
 import { lockName } from './wait-graph.js';
@@ -32,4 +32,9 @@ export function assertHeld(cpu: Cpu, lock: number): void {
   if (heldIndex(cpu, lock) < 0) {
     bug(`cpu ${cpu.id}: ${lockName(cpu, lock)} (lock ${lock}) should be held, and is not`);
   }
+}
+
+/** This CPU has come to a named point of the kernel, which a litmus test may want it to meet others at. */
+export function reachPoint(cpu: Cpu, name: string): void {
+  if (cpu.points !== null) cpu.points.reach(name);
 }

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { popHeld, pushHeld } from './held-locks.js';
 
 /** This CPU is about to wait for the lock, if need be. */
@@ -32,4 +32,9 @@ export function lockAcquired(cpu: Cpu, lock: number): void {
 /** This CPU is about to give the lock back. */
 export function lockRelease(cpu: Cpu, lock: number): void {
   popHeld(cpu, lock);
+}
+
+/** This CPU has come to a named point of the kernel, which a litmus test may want it to meet others at. */
+export function reachPoint(_cpu: Cpu, _name: string): void {
+  // nobody asks at full speed
 }

@@ -48,7 +48,7 @@ import {
 import { isMutant, M_10, M_11 } from '#mutants';
 
 import { ENOMEM } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { defineKernelOps, opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import {
   allocPercpuPiece,

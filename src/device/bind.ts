@@ -20,7 +20,7 @@ import { read, write } from '#memory';
 import { BUSTED_ATTACH, BUSTED_UNBIND, isMutant } from '#mutants';
 
 import { EBUSY, ENODEV } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { opsAt } from '../machine/ops-table.js';
 import { printk } from '../machine/printk.js';
 import { containerOf, member, NULL } from '../memory/layout.js';

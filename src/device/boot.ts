@@ -7,7 +7,7 @@ import { read, write, writeAddress } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { PAGE_SIZE } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { PHYSICAL_END } from '../machine/limits.js';
 import { lockClass } from '../machine/lock-class.js';
 import { kzalloc } from '../machine/slab.js';

@@ -14,7 +14,7 @@
 import { read, write } from '#memory';
 
 import { EBUSY, ENOMEM } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { failSite, shouldFail } from '../machine/fail.js';
 import { lockClass } from '../machine/lock-class.js';
 import { opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';

@@ -6,10 +6,10 @@
 import { read } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { MACHINE, Machine } from '../machine/types.js';
 import { NULL } from '../memory/layout.js';
-import { type DeviceCore } from './types.js';
+import type { DeviceCore } from './types.js';
 
 /** What this layer keeps for the machine. */
 export function deviceCore(cpu: Cpu): DeviceCore {

@@ -9,7 +9,7 @@
  */
 import { read, write } from '#memory';
 
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { opsAt, type OpsTable } from '../machine/ops-table.js';
 import { warn } from '../machine/warn.js';
 import { member, NULL } from '../memory/layout.js';

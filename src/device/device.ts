@@ -15,7 +15,7 @@
 import { write } from '#memory';
 
 import { ENOMEM } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { failSite, shouldFail } from '../machine/fail.js';
 import { lockClass } from '../machine/lock-class.js';
 import { opsIndex } from '../machine/ops-table.js';

@@ -4,11 +4,11 @@
  * @module
  */
 import { ENOMEM } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { NULL } from '../memory/layout.js';
 import { devmAddRegion, devmReleaseRegion } from './devres.js';
 import { freeRegion, requestFreeMemRegion, requestMemRegion } from './region.js';
-import { type Device, type Resource } from './types.js';
+import type { Device, Resource } from './types.js';
 
 /** As requestMemRegion, until the device is let go of. @kernel devm_request_mem_region */
 export function devmRequestMemRegion(cpu: Cpu, dev: Device, start: number, size: number): Resource {

@@ -18,7 +18,7 @@ import { read, write } from '#memory';
 import { BUSTED_DEVRES, BUSTED_DEVRES_FIFO, isMutant } from '#mutants';
 
 import { ENOMEM } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
 import { opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { kfree, kfreeObject, kzalloc, type ObjectLayout } from '../machine/slab.js';

@@ -23,7 +23,7 @@ import { BUSTED_MODULE_GET, isMutant } from '#mutants';
 
 import { FaultlineError } from '../base/bug.js';
 import { EBUSY, EEXIST, ENOENT, ENOMEM, EWOULDBLOCK } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { defineOps, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { printk } from '../machine/printk.js';
 import { schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';

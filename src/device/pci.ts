@@ -11,7 +11,7 @@
 import { read, readAddress, write } from '#memory';
 
 import { EBUSY, EINVAL, ENOMEM } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { kfree, kzalloc } from '../machine/slab.js';
 import { element, member, NULL } from '../memory/layout.js';
 import { deviceCore } from './core.js';

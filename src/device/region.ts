@@ -15,7 +15,7 @@ import { read, readAddress, write } from '#memory';
 import { BUSTED_FREE_REGION, isMutant } from '#mutants';
 
 import { ENOMEM, ERANGE } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { kfree, kzalloc } from '../machine/slab.js';
 import { warn } from '../machine/warn.js';
 import { NULL } from '../memory/layout.js';

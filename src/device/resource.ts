@@ -14,7 +14,7 @@
 import { read, readAddress, write, writeAddress } from '#memory';
 
 import { EBUSY, EINVAL } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { member, NULL } from '../memory/layout.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { deviceCore } from './core.js';

@@ -6,7 +6,7 @@
 import { read } from '#memory';
 
 import { hashName } from '../base/hash.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { perCpuPtr } from '../machine/percpu.js';
 import { KmemCache, MACHINE, Machine, Magazine, SLAB_CACHES_MAX } from '../machine/types.js';
 import { element } from '../memory/layout.js';

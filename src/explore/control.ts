@@ -50,6 +50,8 @@ export const C_SLEEPING = 11;
 export const C_PARKED = 12;
 /** PCT: the next priority below all others. */
 export const C_LOWEST = 13;
+/** Counts the beginnings and the ends of checks: odd while the program's check or observe runs. */
+export const C_JUDGED = 14;
 /** Unit: milliseconds. How far a task's clock moves at each look. */
 export const C_TICK = 15;
 /** Times that all who spin were let go on because nobody else could. */

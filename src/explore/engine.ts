@@ -11,17 +11,17 @@ import { EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
 import { reasonOf } from '../base/reason.js';
 import { bootDeferred } from '../deferred/boot.js';
 import { type BootedMachine, bootMachine, PERCPU_WORDS } from '../machine/boot.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { registerOps } from '../machine/ops-table.js';
 import { CpuArea, HELD_LOCKS_MAX } from '../machine/types.js';
 import { restoreRuns, takeSnapshot } from '../memory/snapshot.js';
 import { OP_WRITE } from '../memory/turnstile.js';
 import { bootMm } from '../mm/boot.js';
 import { C_LOG, LOG_AT } from './control.js';
-import { type ExploreProgram } from './program.js';
+import type { ExploreProgram } from './program.js';
 
 /** Frames of a program's machine, if it does not say. */
-const DEFAULT_RAM_BYTES = 256 * 1024;
+export const DEFAULT_RAM_BYTES = 256 * 1024;
 
 /** A program's world, ready to be run many times. */
 export interface World {

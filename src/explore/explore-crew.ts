@@ -13,18 +13,27 @@ import { MessageChannel, type MessagePort } from 'node:worker_threads';
 
 import { EXIT_INTERNAL, EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
 import { MachineFailure } from '../host/failure.js';
-import { endPool, newPool, WORKER } from '../host/pool.js';
+import { WorkerPool } from '../host/pool.js';
 import { sharedIntegers } from '../memory/shared-tables.js';
 import { glance } from '../memory/turn-token.js';
-import { C_END, C_LAST, C_STEP, C_TASKS, CONTROL_WORDS, END_NONE, TASKS_MAX } from './control.js';
+import {
+  C_END,
+  C_JUDGED,
+  C_LAST,
+  C_STEP,
+  C_TASKS,
+  CONTROL_WORDS,
+  END_NONE,
+  TASKS_MAX,
+} from './control.js';
 import { CREW_HOLDER, CREW_RUNNING, CREW_RUNS, CREW_WORDS } from './crew-block.js';
-import { type Operations } from './explain/subject.js';
-import { type ExploreOutcome, type ExplorerRef, type ExploreWorkerTask } from './explore-worker.js';
+import type { Operations } from './explain/subject.js';
+import type { ExploreOutcome, ExplorerRef, ExploreWorkerTask } from './explore-worker.js';
 import { findMutant } from './mutants.js';
-import { type ExploreProgram } from './program.js';
+import type { ExploreProgram } from './program.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
-import { type EngineName } from './report.js';
-import { type CrewBlocks } from './workers-engine.js';
+import type { EngineName } from './report.js';
+import type { CrewBlocks } from './workers-engine.js';
 
 export interface CrewExploration {
   readonly program: ProgramRef;
@@ -62,14 +71,14 @@ export async function exploreWithCrew(exploration: CrewExploration): Promise<unk
   }
   exploration.signal?.throwIfAborted();
   const blocks = { control: sharedIntegers(CONTROL_WORDS), crew: sharedIntegers(CREW_WORDS) };
-  const pool = newPool(members, exploration.worker ?? WORKER, 'turnstile');
-  const threads = [...pool.threads];
+  const assignments = tasksOf(exploration, members, blocks);
+  const pool = new WorkerPool(members, 'turnstile', exploration.worker);
   const watch = new CrewWatch(program, blocks, exploration);
-  pool.on('error', (error: Error) => {
+  pool.onError((error) => {
     watch.fail(lost(`a worker failed outside of its task: ${error.message}`));
   });
   try {
-    const outcomes = tasksOf(exploration, members, blocks).map(({ task, transferList }) =>
+    const outcomes = assignments.map(({ task, transferList }) =>
       outcomeOf(
         pool.run(task, { name: 'runExploreMember', transferList }) as Promise<ExploreOutcome>,
         `task ${task.task} (${program.tasks[task.task]!.name})`,
@@ -79,7 +88,7 @@ export async function exploreWithCrew(exploration: CrewExploration): Promise<unk
     return value;
   } finally {
     watch.stop();
-    await endPool(pool, threads);
+    await pool.end();
   }
 }
 
@@ -149,7 +158,7 @@ class CrewWatch {
   readonly #isVirtual: boolean;
   readonly #timer: NodeJS.Timeout;
   readonly #stopListening: () => void;
-  #seen = '';
+  #seen: string | undefined;
   #movedAt = performance.now();
 
   constructor(program: ExploreProgram, blocks: CrewBlocks, exploration: CrewExploration) {
@@ -188,29 +197,37 @@ class CrewWatch {
   }
 
   #poll(): void {
-    const { control, crew } = this.#blocks;
-    const [running, holder] = this.#isVirtual
-      ? [
-          glance(control, C_END) === END_NONE && glance(control, C_TASKS) > 0,
-          glance(control, C_LAST),
-        ]
-      : [glance(crew, CREW_RUNNING) !== 0, glance(crew, CREW_HOLDER)];
-    if (glance(control, C_TASKS) === 0) {
+    if (glance(this.#blocks.control, C_TASKS) === 0) {
       this.#checkSetup();
       return;
     }
-    const now = `${glance(crew, CREW_RUNS)} ${glance(control, C_STEP)} ${holder}`;
-    if (!running || now !== this.#seen) {
-      this.#seen = now;
+    const doing = this.#doing();
+    if (doing?.at !== this.#seen || doing === undefined) {
+      this.#seen = doing?.at;
       this.#movedAt = performance.now();
       return;
     }
     const stalledMs = performance.now() - this.#movedAt;
     if (stalledMs < this.#stallMs) return;
-    const name = this.#program.tasks[holder]?.name;
-    const who = name === undefined ? 'a task that starts' : `task ${holder} (${name})`;
-    const seconds = (stalledMs / 1000).toFixed(1);
-    const summary = `${who} has made no operation on shared memory for ${seconds} s, and does not return`;
+    const summary = `${doing.what} for ${(stalledMs / 1000).toFixed(1)} s, and does not return`;
     this.fail(new MachineFailure('stalled', summary, [], EXIT_VIOLATION));
+  }
+
+  /** Which code of the program's runs, and something that changes when it goes on; undefined if none does. */
+  #doing(): { readonly what: string; readonly at: string } | undefined {
+    const { control, crew } = this.#blocks;
+    const judged = glance(control, C_JUDGED);
+    if (judged % 2 !== 0) {
+      return { what: "the program's check or observe has run", at: `judges ${judged}` };
+    }
+    const isRunning = this.#isVirtual
+      ? glance(control, C_END) === END_NONE
+      : glance(crew, CREW_RUNNING) !== 0;
+    if (!isRunning) return undefined;
+    const task = this.#isVirtual ? glance(control, C_LAST) : glance(crew, CREW_HOLDER);
+    const name = this.#program.tasks[task]?.name;
+    const who = name === undefined ? 'a task that starts' : `task ${task} (${name})`;
+    const at = `${glance(crew, CREW_RUNS)} ${glance(control, C_STEP)} ${task}`;
+    return { what: `${who} has made no operation on shared memory`, at };
   }
 }

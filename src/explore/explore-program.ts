@@ -10,28 +10,20 @@
  */
 import { availableParallelism } from 'node:os';
 
-import { EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
-import { MachineFailure } from '../host/failure.js';
+import { FaultlineError } from '../base/bug.js';
 import { sharedIntegers } from '../memory/shared-tables.js';
 import { glance, leaveWord } from '../memory/turn-token.js';
 import { exploreWithCrew } from './explore-crew.js';
 import {
   type ExploreJob,
-  J_PHASE,
+  J_EXPLAINING,
   J_SCHEDULES,
   J_STOP,
   JOB_WORDS,
   type JobResult,
-  PHASE_EXPLAINING,
-  PHASE_EXPLORING,
 } from './job.js';
-import { type ProgramRef } from './program-ref.js';
-import {
-  type EngineName,
-  type ExploreReport,
-  type OutcomeCount,
-  type StrategyName,
-} from './report.js';
+import type { ProgramRef } from './program-ref.js';
+import type { EngineName, ExploreReport, OutcomeCount, StrategyName } from './report.js';
 
 /** How to explore. */
 export interface ExploreOptions {
@@ -83,7 +75,7 @@ export async function exploreProgram(
   const startedAt = performance.now();
   const jobs = jobsOf(program, options);
   const aborter = new AbortController();
-  const watch = new JobWatch(jobs, options, startedAt, aborter);
+  const watch = new JobWatch(jobs, options, startedAt);
   try {
     const results = await Promise.all(
       jobs.map(async (job) => {
@@ -101,7 +93,7 @@ export async function exploreProgram(
     );
     return summarize(results, jobs, options, (performance.now() - startedAt) / 1000);
   } finally {
-    watch.stopAll();
+    aborter.abort(); // if one of them was lost, the others go on in vain
     watch.end();
   }
 }
@@ -140,18 +132,7 @@ class JobWatch {
     this.stopAll();
   };
 
-  readonly #aborter: AbortController;
-  /** When each job was first seen to explore. */
-  readonly #exploringSince = new Map<ExploreJob, number>();
-  #stoppedAt = Number.POSITIVE_INFINITY;
-
-  constructor(
-    jobs: readonly ExploreJob[],
-    options: ExploreOptions,
-    startedAt: number,
-    aborter: AbortController,
-  ) {
-    this.#aborter = aborter;
+  constructor(jobs: readonly ExploreJob[], options: ExploreOptions, startedAt: number) {
     this.#jobs = jobs;
     this.#options = options;
     this.#startedAt = startedAt;
@@ -163,7 +144,6 @@ class JobWatch {
   }
 
   stopAll(): void {
-    this.#stoppedAt = Math.min(this.#stoppedAt, performance.now());
     for (const { stop } of this.#jobs) leaveWord(stop, J_STOP, 1);
   }
 
@@ -172,30 +152,11 @@ class JobWatch {
     this.#options.signal?.removeEventListener('abort', this.#onAbort);
   }
 
-  /** A job that goes on exploring after its time is over is in a function that does not return. */
-  #checkEnd(): void {
-    const { stallMs = DEFAULT_STALL_MS } = this.#options;
-    const now = performance.now();
-    for (const job of this.#jobs) {
-      if (glance(job.progress, J_PHASE) !== PHASE_EXPLORING) continue;
-      const since = this.#exploringSince.get(job) ?? now;
-      this.#exploringSince.set(job, since);
-      const limit = job.seconds > 0 ? since + job.seconds * 1000 : Number.POSITIVE_INFINITY;
-      const overMs = now - Math.min(limit, Math.max(since, this.#stoppedAt));
-      if (overMs <= stallMs) continue;
-      const summary = `the program's check or observe has run for ${(overMs / 1000).toFixed(1)} s, and does not return`;
-      this.#aborter.abort(new MachineFailure('stalled', summary, [], EXIT_VIOLATION));
-    }
-  }
-
   #poll(): void {
-    this.#checkEnd();
     const { onProgress, seconds = DEFAULT_SECONDS, schedules = 0 } = this.#options;
     if (onProgress === undefined) return;
     const run = this.#jobs.reduce((sum, { progress }) => sum + glance(progress, J_SCHEDULES), 0);
-    const explaining = this.#jobs.some(
-      ({ progress }) => glance(progress, J_PHASE) === PHASE_EXPLAINING,
-    );
+    const explaining = this.#jobs.some(({ progress }) => glance(progress, J_EXPLAINING) !== 0);
     const byTime = (performance.now() - this.#startedAt) / 1000 / seconds;
     const byCount = schedules === 0 ? 0 : run / schedules / this.#jobs.length;
     const label = explaining ? 'explaining a failure' : `${run} schedules`;

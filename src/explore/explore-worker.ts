@@ -5,15 +5,15 @@
  * @module
  */
 import { once } from 'node:events';
-import { type MessagePort } from 'node:worker_threads';
+import type { MessagePort } from 'node:worker_threads';
 
 import { FaultlineError } from '../base/bug.js';
 import { type BuiltIns, loadModule } from '../host/modules.js';
-import { type Engine } from './engine.js';
+import type { Engine } from './engine.js';
 import { type Operations, programWith } from './explain/subject.js';
-import { type ExploreProgram } from './program.js';
+import type { ExploreProgram } from './program.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
-import { type EngineName } from './report.js';
+import type { EngineName } from './report.js';
 import { VirtualPrograms } from './virtual-program.js';
 import {
   type CrewBlocks,

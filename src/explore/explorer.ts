@@ -5,13 +5,13 @@
  * @module
  */
 import { C_END, C_STEP, END_SEEN } from './control.js';
-import { type Engine } from './engine.js';
+import type { Engine } from './engine.js';
 import { type Failure, Judge } from './judge.js';
 import { type Deviation, deviationsOf, preemptionsOf, setPlan } from './plan.js';
-import { type ExploreProgram } from './program.js';
-import { type OutcomeCount } from './report.js';
+import type { ExploreProgram } from './program.js';
+import type { OutcomeCount } from './report.js';
 import { checkOf } from './schedule.js';
-import { type Strategy, type StrategyFacts } from './strategies/strategy.js';
+import type { Strategy, StrategyFacts } from './strategies/strategy.js';
 
 /** When to stop; without any of these, when the strategy has no schedule left. */
 export interface ExplorerOptions {
@@ -199,7 +199,7 @@ class Exploration {
       byPreemptions: Array.from(this.#byPreemptions, (count: number | undefined) => count ?? 0),
       outcomes: [...this.#outcomes].map(([name, count]) => ({
         name,
-        grade: declared.get(name)?.grade ?? 'FORBIDDEN',
+        grade: declared.get(name)?.grade ?? (declared.size === 0 ? 'ACCEPTABLE' : 'FORBIDDEN'),
         description: declared.get(name)?.description ?? '',
         count,
       })),

@@ -3,13 +3,13 @@
  *
  * @module
  */
-import { type ProgramRef } from './program-ref.js';
-import {
-  type EngineName,
-  type FailureReport,
-  type OutcomeCount,
-  type StrategyName,
-  type StrategyReport,
+import type { ProgramRef } from './program-ref.js';
+import type {
+  EngineName,
+  FailureReport,
+  OutcomeCount,
+  StrategyName,
+  StrategyReport,
 } from './report.js';
 
 /** What one thread explores. Survives `postMessage`. */
@@ -31,9 +31,9 @@ export interface ExploreJob {
   readonly explain: boolean;
   /** How wide the diagram may be. Unit: characters. */
   readonly width: number;
-  /** Shared by all jobs of an exploration: J_STOP. */
+  /** Shared by all jobs of an exploration: J_STOP, J_CLAIMED. */
   readonly stop: Int32Array;
-  /** Of this job: J_SCHEDULES, J_PHASE. */
+  /** Of this job: J_SCHEDULES, J_EXPLAINING. */
   readonly progress: Int32Array;
 }
 
@@ -41,14 +41,11 @@ export interface ExploreJob {
 export const J_STOP = 0;
 /** Schedules run so far. */
 export const J_SCHEDULES = 1;
-/** JOB_*: what the thread does. */
-export const J_PHASE = 2;
+/** 1: it has found a failure, and explains it. */
+export const J_EXPLAINING = 2;
+/** 1: a job has a failure, which it explains. */
+export const J_CLAIMED = 3;
 export const JOB_WORDS = 16;
-
-export const PHASE_LOADING = 0;
-export const PHASE_EXPLORING = 1;
-export const PHASE_EXPLAINING = 2;
-export const PHASE_DONE = 3;
 
 /** What came of it. */
 export interface JobResult {

@@ -19,10 +19,11 @@
  */
 import { FaultlineError } from '../base/bug.js';
 import { memoryWords } from '../memory/snapshot.js';
-import { type Turnstile } from '../memory/turnstile.js';
+import type { Turnstile } from '../memory/turnstile.js';
 import { countAllocations, describeLeak } from './allocations.js';
 import {
   C_END,
+  C_JUDGED,
   C_STEP,
   END_DEADLOCK,
   END_DIED,
@@ -32,8 +33,8 @@ import {
   END_STEPS,
 } from './control.js';
 import { Controller } from './controller.js';
-import { type Engine } from './engine.js';
-import { type ExploreProgram } from './program.js';
+import type { Engine } from './engine.js';
+import type { ExploreProgram } from './program.js';
 import { type Race, RaceDetector } from './races.js';
 import { describeWaits } from './waits.js';
 
@@ -187,7 +188,7 @@ export class Judge {
     const text = waiting.map(({ task, doing }) => `${task} ${doing}`).join('; ');
     return {
       kind,
-      message: `${extent}: ${text}`,
+      message: extent === kind ? text : `${extent}: ${text}`,
       signature: `${extent}: ${withoutNumbers(text)}`,
       waits: waits.map(({ task, doing }) => `${task} ${doing}`),
     };
@@ -196,15 +197,18 @@ export class Judge {
   // --- it ended ---
 
   #judgeEnd(): Verdict {
-    const { cpu } = this.#engine.world.machine;
+    const { control, world } = this.#engine;
+    const { cpu } = world.machine;
     const before = cpu.turnstile;
     cpu.turnstile = this.#turnstile;
+    control[C_JUDGED]!++; // by which a watcher knows a check that does not return
     try {
       return this.#check();
     } catch (error) {
       if (error instanceof FaultlineError) throw error;
       return { failure: failureOfError('invariant', error) };
     } finally {
+      control[C_JUDGED]!++;
       cpu.turnstile = before;
     }
   }

@@ -27,13 +27,13 @@ import {
   TASK_WORDS,
   TASKS_AT,
 } from './control.js';
-import { type Engine } from './engine.js';
+import type { Engine } from './engine.js';
 import { exploreWithCrew } from './explore-crew.js';
 import { Judge, type Verdict } from './judge.js';
 import { deviationsOf, setPlan } from './plan.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
 import { checkOf, formatSchedule } from './schedule.js';
-import { type VirtualEngine } from './virtual-engine.js';
+import type { VirtualEngine } from './virtual-engine.js';
 
 export const CONTROLLER_SCHEMA = 'faultline.controller/1';
 

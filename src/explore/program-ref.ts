@@ -5,7 +5,7 @@
  * @module
  */
 import { FaultlineError } from '../base/bug.js';
-import { type ExploreProgram } from './program.js';
+import type { ExploreProgram } from './program.js';
 import { programNamed } from './programs/registry.js';
 
 export type ProgramRef = { readonly name: string } | { readonly url: string };

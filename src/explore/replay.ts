@@ -5,15 +5,15 @@
  */
 import { EXIT_USAGE, FaultlineError } from '../base/bug.js';
 import { C_END, END_DIVERGED, STEPS_MAX } from './control.js';
-import { type Engine } from './engine.js';
+import type { Engine } from './engine.js';
 import { explain } from './explain/explain.js';
-import { type Explanation } from './explain/explanation.js';
+import type { Explanation } from './explain/explanation.js';
 import { allOperations, programWith } from './explain/subject.js';
 import { exploreWithCrew } from './explore-crew.js';
 import { Judge } from './judge.js';
 import { setPlan } from './plan.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
-import { type EngineName } from './report.js';
+import type { EngineName } from './report.js';
 import { subjectsOf } from './run-job.js';
 import { checkOf, parseSchedule, type Schedule } from './schedule.js';
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Grade } from './program.js';
+import type { Grade } from './program.js';
 
 /** How schedules are chosen. */
 export const STRATEGIES = ['random', 'pct', 'pos', 'bounded', 'dfs', 'dpor'] as const;
@@ -33,6 +33,8 @@ export interface StrategyReport {
   readonly exhausted: boolean;
   /** All schedules with so many preemptions were covered; null if the strategy does not say. */
   readonly preemptionBound: number | null;
+  /** How many of the schedules had no preemption, one, two, … */
+  readonly byPreemptions: readonly number[];
   /** What the strategy can say besides, in words: PCT's bound. */
   readonly notes: readonly string[];
 }

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { type AnyNode, type Expression } from 'acorn';
+import type { AnyNode, Expression } from 'acorn';
 
 /** One part of a body. */
 export type InlinePart =

@@ -4,29 +4,27 @@
  * @module
  */
 import { memoryWords } from '../memory/snapshot.js';
-import { glance, leaveWord } from '../memory/turn-token.js';
+import { claimWord, glance, leaveWord } from '../memory/turn-token.js';
 import { C_END, END_DIVERGED } from './control.js';
-import { type Engine } from './engine.js';
+import type { Engine } from './engine.js';
 import { explain } from './explain/explain.js';
-import { type Explanation } from './explain/explanation.js';
-import { type Operations, type Subject } from './explain/subject.js';
+import type { Explanation } from './explain/explanation.js';
+import type { Operations, Subject } from './explain/subject.js';
 import { explore, type ExploreResult, type FoundFailure } from './explorer.js';
 import {
   type ExploreJob,
-  J_PHASE,
+  J_CLAIMED,
+  J_EXPLAINING,
   J_SCHEDULES,
   J_STOP,
   type JobResult,
-  PHASE_DONE,
-  PHASE_EXPLAINING,
-  PHASE_EXPLORING,
 } from './job.js';
 import { Judge } from './judge.js';
 import { findMutant } from './mutants.js';
 import { type Plan, setPlan } from './plan.js';
-import { type ExploreProgram } from './program.js';
+import type { ExploreProgram } from './program.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
-import { type FailureReport, type StrategyReport } from './report.js';
+import type { FailureReport, StrategyReport } from './report.js';
 import { formatSchedule, replayLine } from './schedule.js';
 import { makeStrategy } from './strategies/strategies.js';
 import { VirtualPrograms } from './virtual-program.js';
@@ -34,7 +32,6 @@ import { VirtualPrograms } from './virtual-program.js';
 /** Explores as the job says. */
 export async function runJob(engine: Engine, job: ExploreJob): Promise<JobResult> {
   const program = await findProgram(job.program);
-  leaveWord(job.progress, J_PHASE, PHASE_EXPLORING);
   const strategy = makeStrategy(job.strategy, {
     tasks: program.tasks.length,
     memoryWords: memoryWords(engine.world.machine.cpu).length,
@@ -50,8 +47,8 @@ export async function runJob(engine: Engine, job: ExploreJob): Promise<JobResult
     },
     shouldStop: () => glance(job.stop, J_STOP) !== 0,
   });
-  const [failure] = result.failures;
-  leaveWord(job.progress, J_PHASE, failure === undefined ? PHASE_DONE : PHASE_EXPLAINING);
+  const failure = claimed(job, result);
+  if (failure !== undefined) leaveWord(job.progress, J_EXPLAINING, 1);
   return {
     program: program.name,
     title: program.title,
@@ -62,8 +59,15 @@ export async function runJob(engine: Engine, job: ExploreJob): Promise<JobResult
   };
 }
 
+/** The failure, unless another job has one already: explaining takes longer than finding, and one will do. */
+function claimed({ stop }: ExploreJob, { failures }: ExploreResult): FoundFailure | undefined {
+  if (failures[0] === undefined || !claimWord(stop, J_CLAIMED)) return undefined;
+  leaveWord(stop, J_STOP, 1);
+  return failures[0];
+}
+
 function reportOf(job: ExploreJob, result: ExploreResult): StrategyReport {
-  const { schedules, seconds, steps, exhausted, preemptionBound, notes } = result;
+  const { schedules, seconds, steps, exhausted, preemptionBound, byPreemptions, notes } = result;
   return {
     strategy: job.strategy,
     seed: job.seed,
@@ -72,6 +76,7 @@ function reportOf(job: ExploreJob, result: ExploreResult): StrategyReport {
     steps,
     exhausted,
     preemptionBound: preemptionBound ?? null,
+    byPreemptions,
     notes,
   };
 }

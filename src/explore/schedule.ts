@@ -22,7 +22,7 @@
  */
 import { FaultlineError } from '../base/bug.js';
 import { C_HASH, DEVIATIONS_MAX, STEPS_MAX, TASKS_MAX } from './control.js';
-import { type Deviation } from './plan.js';
+import type { Deviation } from './plan.js';
 
 /** Everything that decides a run. */
 export interface Schedule {

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { type Cpu } from '../machine/cpu.js';
-import { type MemoryPort } from '../memory/port.js';
-import { type Turnstile } from '../memory/turnstile.js';
-import { type Controller } from './controller.js';
+import type { Cpu } from '../machine/cpu.js';
+import type { MemoryPort } from '../memory/port.js';
+import type { Turnstile } from '../memory/turnstile.js';
+import type { Controller } from './controller.js';
 
 export abstract class ControllerTurnstile implements Turnstile {
   readonly modelsLocks: boolean;

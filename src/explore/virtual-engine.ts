@@ -8,8 +8,8 @@
  *
  * @module
  */
-import { type Cpu } from '../machine/cpu.js';
-import { type MemoryPort } from '../memory/port.js';
+import type { Cpu } from '../machine/cpu.js';
+import type { MemoryPort } from '../memory/port.js';
 import { memoryWords } from '../memory/snapshot.js';
 import { OP_LOCK } from '../memory/turnstile.js';
 import {
@@ -33,7 +33,7 @@ import {
   type World,
 } from './engine.js';
 import { Recorder, type Recording, RecordingTurnstile } from './explain/recorder.js';
-import { type ExploreProgram } from './program.js';
+import type { ExploreProgram } from './program.js';
 import { ControllerTurnstile } from './turnstile.js';
 
 /** A call of rewritten code; it is resumed with the value of the call inside that made it yield. */

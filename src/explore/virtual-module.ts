@@ -13,6 +13,7 @@ import { createRequire } from 'node:module';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 import { FaultlineError } from '../base/bug.js';
+import { reasonOf } from '../base/reason.js';
 import { readImports, rewrite } from './rewrite.js';
 
 type Exports = Readonly<Record<string, unknown>>;
@@ -31,6 +32,8 @@ const isGeneratorFunction = (value: unknown): boolean =>
 export class VirtualModules {
   readonly #kernel: Exports;
   readonly #kernelUrl: string;
+  /** What the URLs of this package's own modules begin with: they are the kernel, but not rewritten. */
+  readonly #ownFiles: string;
   readonly #methods: Set<string>;
   readonly #loaded = new Map<string, { readonly url: string; readonly exports: Exports }>();
   readonly #loading = new Set<string>();
@@ -38,6 +41,7 @@ export class VirtualModules {
   constructor(kernel: Exports, kernelUrl = import.meta.resolve(VIRTUAL_KERNEL)) {
     this.#kernel = kernel;
     this.#kernelUrl = kernelUrl;
+    this.#ownFiles = new URL('./src/', kernelUrl).href;
     this.#methods = new Set([kernel, ...Object.values(kernel)].flatMap(generatorNames));
   }
 
@@ -70,18 +74,32 @@ export class VirtualModules {
     });
     for (const name of methods) this.#methods.add(name);
     const dataUrl = `data:text/javascript,${encodeURIComponent(`${text}\n//# sourceURL=${url}`)}`;
-    const exports = (await import(dataUrl)) as Exports;
+    const exports = await this.#import(dataUrl, url);
     this.#loading.delete(url);
     const loaded = { url: dataUrl, exports };
     this.#loaded.set(url, loaded);
     return loaded;
   }
 
+  async #import(dataUrl: string, url: string): Promise<Exports> {
+    try {
+      return (await import(dataUrl)) as Exports;
+    } catch (error) {
+      let message = reasonOf(error).replaceAll(dataUrl, fileURLToPath(url));
+      for (const [of, { url: data }] of this.#loaded) {
+        message = message.replaceAll(data, fileURLToPath(of));
+      }
+      throw bad(url, message);
+    }
+  }
+
   /** Where an import of `from` by the module at `url` leads. */
   async #source(from: string, url: string): Promise<{ url: string; exports: Exports }> {
     if (from === 'faultline') return { url: this.#kernelUrl, exports: this.#kernel };
     if (from.startsWith('.') || from.startsWith('file:')) {
-      return this.#load(new URL(from, url).href);
+      const { href } = new URL(from, url);
+      if (href.startsWith(this.#ownFiles)) throw bad(url, `imports ${from}, and not 'faultline'`);
+      return this.#load(href);
     }
     if (from.startsWith('node:')) return { url: from, exports: {} };
     return { url: pathToFileURL(createRequire(url).resolve(from)).href, exports: {} };

@@ -4,7 +4,7 @@
  * @module
  */
 import { type Operations, programWith } from './explain/subject.js';
-import { type ExploreProgram } from './program.js';
+import type { ExploreProgram } from './program.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
 import { VirtualEngine, type VirtualKernel } from './virtual-engine.js';
 import { VirtualModules } from './virtual-module.js';

@@ -7,7 +7,7 @@
  * @module
  */
 import { describeCpu, lockName, snapshotCpus } from '../debug/wait-graph.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { WAIT_NONE } from '../machine/wait-kind.js';
 import { OP_LOCK, OP_NAMES, OP_RESUME, OP_RMW, OP_SPIN } from '../memory/turnstile.js';
 import {
@@ -25,7 +25,7 @@ import {
   TRACE_AT,
   TRACE_WORDS,
 } from './control.js';
-import { type ExploreProgram } from './program.js';
+import type { ExploreProgram } from './program.js';
 
 /** What a task does, and its name. */
 export interface TaskWait {

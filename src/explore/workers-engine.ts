@@ -26,7 +26,7 @@ import { availableParallelism } from 'node:os';
 import { KernelBug } from '../base/bug.js';
 import { Cpu } from '../machine/cpu.js';
 import { registerOps } from '../machine/ops-table.js';
-import { type MemoryHandle, type MemoryPort } from '../memory/port.js';
+import type { MemoryHandle, MemoryPort } from '../memory/port.js';
 import { memoryWords } from '../memory/snapshot.js';
 import {
   arrive,
@@ -70,7 +70,7 @@ import {
   restoreWorld,
   type World,
 } from './engine.js';
-import { type ExploreProgram } from './program.js';
+import type { ExploreProgram } from './program.js';
 import { ControllerTurnstile } from './turnstile.js';
 
 /** The task whose worker explores. */

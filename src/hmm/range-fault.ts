@@ -29,7 +29,7 @@ import { read, readAddress, readOnceCells, readOnceCellsWhile, write, writeAddre
 import { bug } from '../base/bug.js';
 import { EBUSY, EFAULT, EPERM } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { addressCell, member, NULL } from '../memory/layout.js';
 import { FAULT_FLAG_REMOTE, FAULT_FLAG_WRITE, handleMmFault, VM_FAULT_ERROR } from '../mm/fault.js';
 import { pageHigh, pageLowIn, pteOffset, PTRS_PER_TABLE } from '../mm/page-table.js';

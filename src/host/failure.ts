@@ -11,10 +11,10 @@ import {
   snapshotCpu,
   snapshotCpus,
 } from '../debug/wait-graph.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { warningTexts } from '../machine/warn.js';
 import { mapStack } from './source-position.js';
-import { type Death } from './worker.js';
+import type { Death } from './worker.js';
 
 /** Why a machine stopped. */
 export type FailureKind = 'died' | 'deadlock' | 'stalled' | 'lost worker';
@@ -80,6 +80,19 @@ export function deadlockFailure(
     ...warningLines(boot),
   ];
   return new MachineFailure('deadlock', `deadlock: ${chain.join(' -> ')}`, details, EXIT_VIOLATION);
+}
+
+/** CPUs that sleep, with nobody left to wake them: who could is not recorded, or has finished. */
+export function standstillFailure(
+  boot: Cpu,
+  asleep: readonly CpuSnapshot[],
+  all: readonly CpuSnapshot[],
+  nameOf: CpuNamer,
+): MachineFailure {
+  const names = asleep.map(({ cpu }) => nameOf(cpu)).join(', ');
+  const summary = `deadlock: nobody is left to wake ${names}`;
+  const details = [...describeOthers(boot, all, new Set(), nameOf), ...warningLines(boot)];
+  return new MachineFailure('deadlock', summary, details, EXIT_VIOLATION);
 }
 
 /** A CPU that neither goes on nor is in a cycle. */

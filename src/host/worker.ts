@@ -10,7 +10,7 @@ import { fetchAdd, park, readOnce, unpark, writeOnce } from '#memory';
 
 import { KernelBug } from '../base/bug.js';
 import { attachCpu } from '../machine/boot.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { registerOps } from '../machine/ops-table.js';
 import {
   beginWait,
@@ -22,7 +22,7 @@ import {
 } from '../machine/sched.js';
 import { CpuArea, MACHINE, Machine } from '../machine/types.js';
 import { WAIT_START } from '../machine/wait-kind.js';
-import { type MemoryHandle } from '../memory/port.js';
+import type { MemoryHandle } from '../memory/port.js';
 import { type BuiltIns, loadModule, loadModules } from './modules.js';
 
 /** What one worker is asked to do. */
@@ -60,7 +60,8 @@ export type Outcome =
 export async function runWorker(task: WorkerTask, builtIns: BuiltIns): Promise<Outcome> {
   const cpu = attachCpu(task.handle, task.cpu);
   try {
-    registerOps(cpu, await loadModules(builtIns, task.opsModules));
+    const opsModules = await loadModules(builtIns, task.opsModules);
+    if (opsModules.length > 0) registerOps(cpu, opsModules); // else the program may have tables of its own
     const module = await loadModule(builtIns, task.module);
     const program = module[task.entry] as Program | undefined;
     if (program === undefined) throw new Error(`${task.module} exports no ${task.entry}`);

@@ -32,8 +32,8 @@ import {
 import { BUSTED_SPINLOCK, BUSTED_SPINLOCK_WAKE, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from './cpu.js';
-import { type LockClass } from './lock-class.js';
+import type { Cpu } from './cpu.js';
+import type { LockClass } from './lock-class.js';
 import { beginWait, checkHalted, cpuRelax, endWait } from './sched.js';
 import { Spinlock } from './types.js';
 import { WAIT_SPINLOCK } from './wait-kind.js';

@@ -12,7 +12,7 @@ import { MUTANTS, NO_MUTANT } from '#mutants';
 import { EXIT_USAGE, FaultlineError } from '../base/bug.js';
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import { CACHELINE_WORDS, member } from '../memory/layout.js';
-import { type AtomicsForm } from '../memory/native.js';
+import type { AtomicsForm } from '../memory/native.js';
 import { createMemory, type MemoryHandle } from '../memory/port.js';
 import { initSpinlock } from './arch-spinlock.js';
 import { Cpu, CPU_AREAS } from './cpu.js';

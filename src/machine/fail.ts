@@ -17,7 +17,7 @@ import { readOwn, writeOwn } from '#memory';
 
 import { hashName } from '../base/hash.js';
 import { declaredStructs } from '../memory/layout.js';
-import { type Cpu } from './cpu.js';
+import type { Cpu } from './cpu.js';
 import { CpuArea } from './types.js';
 
 /** The number of a point that can fail: a hash of its name, the same on every worker. */

@@ -13,7 +13,7 @@ import { cmpxchg } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { hashName } from '../base/hash.js';
-import { type Cpu } from './cpu.js';
+import type { Cpu } from './cpu.js';
 import { MACHINE, Machine } from './types.js';
 
 /** A table of callbacks with a name of its own. */

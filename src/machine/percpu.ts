@@ -24,7 +24,7 @@ import {
   word,
 } from '../memory/layout.js';
 import { archSpinLock, archSpinUnlock } from './arch-spinlock.js';
-import { type Cpu } from './cpu.js';
+import type { Cpu } from './cpu.js';
 import { failSite, shouldFail } from './fail.js';
 import { MACHINE, Machine } from './types.js';
 

@@ -31,7 +31,7 @@ import {
 } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from './cpu.js';
+import type { Cpu } from './cpu.js';
 import { CpuArea, MACHINE, Machine } from './types.js';
 import { WAIT_KINDS, WAIT_NONE } from './wait-kind.js';
 

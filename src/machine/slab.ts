@@ -23,7 +23,7 @@ import { hashName } from '../base/hash.js';
 import { PAGE_WORDS } from '../base/units.js';
 import { CACHELINE_WORDS, element, member, pointer, type Ptr, struct } from '../memory/layout.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from './arch-spinlock.js';
-import { type Cpu } from './cpu.js';
+import type { Cpu } from './cpu.js';
 import { allocationSite, isArmed, shouldFail } from './fail.js';
 import { lockClass } from './lock-class.js';
 import {

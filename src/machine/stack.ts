@@ -11,8 +11,8 @@
 import { fillWords } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { type Ptr } from '../memory/layout.js';
-import { type Cpu } from './cpu.js';
+import type { Ptr } from '../memory/layout.js';
+import type { Cpu } from './cpu.js';
 
 /** One CPU's stack. Unit: words. */
 export const STACK_WORDS = 1024;

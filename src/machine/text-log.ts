@@ -9,7 +9,7 @@
 import { fetchAdd, loadAcquire, read, readOnce, storeRelease, write } from '#memory';
 
 import { type ArrayField, element, type Field } from '../memory/layout.js';
-import { type Cpu } from './cpu.js';
+import type { Cpu } from './cpu.js';
 import { MACHINE, TEXT_CHARACTERS, TEXTS_MAX } from './types.js';
 
 /** Where the lines of one kind are: how many there were, and the first of them. */

@@ -14,7 +14,7 @@
  */
 import { cmpxchg, readOnce, writeOnce } from '#memory';
 
-import { type Cpu } from './cpu.js';
+import type { Cpu } from './cpu.js';
 import { wakeUpProcess } from './sched.js';
 import { CpuArea } from './types.js';
 

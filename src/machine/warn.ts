@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { type Cpu } from './cpu.js';
+import type { Cpu } from './cpu.js';
 import { loggedCount, loggedTexts, logText, type TextLog } from './text-log.js';
 import { Machine } from './types.js';
 

@@ -70,8 +70,9 @@ export function writeAddress<S extends string>(
 }
 
 /**
- * Plain load of a word that only this CPU stores to; others look at it when this CPU is blocked or dead, or
- * do not mind what they see. No scheduling point of the turnstile build.
+ * Plain load of a word that only this CPU stores to, or that is not stored to any more, as the class of a
+ * lock. Others look at a CPU's own words when it is blocked or dead, or do not mind what they see. No
+ * scheduling point of the turnstile build.
  */
 export function readOwn<S extends string, V extends number>(
   cpu: MemoryPort,

@@ -6,7 +6,7 @@
 import { read, write } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
 import { kzalloc } from '../machine/slab.js';
 import { MACHINE, Machine } from '../machine/types.js';

@@ -15,11 +15,11 @@ import {
   devmAddActionOrReset,
   devmReleaseAction,
 } from '../device/devres.js';
-import { type Device } from '../device/types.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Device } from '../device/types.js';
+import type { Cpu } from '../machine/cpu.js';
 import { defineKernelOps } from '../machine/ops-table.js';
 import { memremapPages, memunmapPages } from './memremap.js';
-import { type DevPagemap } from './types.js';
+import type { DevPagemap } from './types.js';
 
 const unmapAction: DevmActionOps = defineKernelOps({
   opsName: 'devm_memremap_pages_release',

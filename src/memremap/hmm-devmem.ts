@@ -37,7 +37,7 @@ import {
   regionIntersects,
 } from '../device/resource.js';
 import { type Device, Resource } from '../device/types.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
 import { defineKernelOps, opsIndex } from '../machine/ops-table.js';
 import { WAIT_PAGEMAP } from '../machine/wait-kind.js';

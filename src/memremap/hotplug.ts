@@ -19,7 +19,7 @@ import { fillWords, read, readOnce, write, writeOnce } from '#memory';
 import { bug } from '../base/bug.js';
 import { ENOMEM } from '../base/errno.js';
 import { rcuReadLock, rcuReadUnlock, synchronizeRcu } from '../deferred/rcu.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { pageOf, type Pfn, pfnOf, POISON } from '../machine/page-alloc.js';
 import { kfree, kzalloc } from '../machine/slab.js';
 import { MACHINE, Machine, Page } from '../machine/types.js';

@@ -47,19 +47,19 @@ import {
   percpuRefTrygetLive,
 } from '../deferred/percpu-refcount.js';
 import { synchronizeRcu } from '../deferred/rcu.js';
-import { type PercpuRef } from '../deferred/types.js';
+import type { PercpuRef } from '../deferred/types.js';
 import {
   IORES_DESC_NONE,
   IORESOURCE_SYSTEM_RAM,
   REGION_DISJOINT,
   regionIntersects,
 } from '../device/resource.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { failSite, shouldFail } from '../machine/fail.js';
 import { PHYSICAL_END } from '../machine/limits.js';
 import { lockClass } from '../machine/lock-class.js';
 import { defineKernelOps } from '../machine/ops-table.js';
-import { type Pfn } from '../machine/page-alloc.js';
+import type { Pfn } from '../machine/page-alloc.js';
 import { Page } from '../machine/types.js';
 import { WAIT_PAGEMAP } from '../machine/wait-kind.js';
 import { warn } from '../machine/warn.js';

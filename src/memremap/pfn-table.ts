@@ -15,9 +15,9 @@
 import { read, readOnce, storeRelease, write } from '#memory';
 
 import { EEXIST, ENOMEM } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
-import { type Pfn } from '../machine/page-alloc.js';
+import type { Pfn } from '../machine/page-alloc.js';
 import { kfree, kzalloc } from '../machine/slab.js';
 import { element, type Field, member, NULL } from '../memory/layout.js';
 import { initSpinlock, spinLock, spinUnlock } from '../sync/spinlock.js';

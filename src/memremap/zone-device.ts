@@ -19,7 +19,7 @@ import { fetchAdd, read, readOnce, write, writeOnce } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { percpuRefTrygetLive } from '../deferred/percpu-refcount.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
 import { Page } from '../machine/types.js';
 import { WAIT_QUEUE } from '../machine/wait-kind.js';

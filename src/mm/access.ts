@@ -16,7 +16,7 @@ import { cmpxchg, exchange, read, readOnce, readOnceCells, write } from '#memory
 import { bug } from '../base/bug.js';
 import { EFAULT, ENOMEM } from '../base/errno.js';
 import { PAGE_SIZE, pageAlignDown, WORD_BYTES } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { frameWord } from '../machine/frame.js';
 import { frameOf, pageOf, ZERO_PFN } from '../machine/page-alloc.js';
 import { tlbEnter, TlbEntry, tlbExit, tlbFill, tlbHit, tlbSlot } from '../machine/tlb.js';

@@ -13,7 +13,7 @@
 import { fetchAdd, fetchOr, read } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { mightSleep } from '../machine/sched.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { member, NULL } from '../memory/layout.js';

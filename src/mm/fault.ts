@@ -25,7 +25,7 @@
 import { copyWords, read, readAddress } from '#memory';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import {
   allocPage,
   allocZeroedPage,

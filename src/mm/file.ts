@@ -16,7 +16,7 @@ import { fetchAdd, fillWords, read, readAddress, write, writeAddress } from '#me
 
 import { bug } from '../base/bug.js';
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { frameWord } from '../machine/frame.js';
 import { lockClass } from '../machine/lock-class.js';
 import { allocPage, frameOf, pageOf, type Pfn } from '../machine/page-alloc.js';

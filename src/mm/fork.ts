@@ -17,7 +17,7 @@
 import { fetchOr, read, readAddress, readOnce, write, writeAddress } from '#memory';
 
 import { PAGE_SIZE } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { PG_ANON_EXCLUSIVE, ZERO_PFN } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { member, NULL, type Va } from '../memory/layout.js';

@@ -16,7 +16,7 @@ import { read, write } from '#memory';
 
 import { EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP } from '../base/errno.js';
 import { isPageAligned, PAGE_SIZE, pageAlignUp } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { PG_ANON, PG_LAZYFREE, ZERO_PFN } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { NULL, type Va } from '../memory/layout.js';

@@ -8,10 +8,10 @@
  */
 import { EINVAL, ENOMEM } from '../base/errno.js';
 import { isPageAligned, pageAlignUp } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { NULL, type Va } from '../memory/layout.js';
 import { mmapReadLock, mmapReadUnlock } from './mmap-lock.js';
-import { type MmStruct } from './types.js';
+import type { MmStruct } from './types.js';
 import { vmaEnd, vmaLookup } from './vma.js';
 
 /** The system call: 0, -EINVAL, or -ENOMEM if part of the range is not mapped. Sleeps. @kernel sys_mincore */

@@ -12,7 +12,7 @@ import { read, write } from '#memory';
 
 import { EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM } from '../base/errno.js';
 import { isPageAligned, pageAlignDown, pageAlignUp, TASK_SIZE } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { member, NULL, type Va } from '../memory/layout.js';
 import { mmapReadLock, mmapReadUnlock, mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { mmPopulate, mmPopulateIgnoringErrors } from './populate.js';

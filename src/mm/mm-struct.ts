@@ -12,7 +12,7 @@ import { cmpxchg, fetchAdd, readOnce, write, writeAddress } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { PAGE_SIZE } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
 import { kfree, kzalloc } from '../machine/slab.js';
 import { initTlbContext, tlbAttach } from '../machine/tlb.js';

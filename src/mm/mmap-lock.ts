@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { member } from '../memory/layout.js';
 import {
   downgradeWrite,

@@ -14,7 +14,7 @@ import { read, readAddress, writeAddress } from '#memory';
 
 import { EEXIST, EINVAL, ENOMEM, EOPNOTSUPP, EOVERFLOW } from '../base/errno.js';
 import { isPageAligned, PAGE_SIZE, pageAlignDown, pageAlignUp, TASK_SIZE } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { member, NULL, type Va } from '../memory/layout.js';
 import { createFile, fput } from './file.js';
 import { mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';

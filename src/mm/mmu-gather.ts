@@ -16,8 +16,8 @@
 import { fetchAdd, read, readOnce, write } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
-import { type Pfn } from '../machine/page-alloc.js';
+import type { Cpu } from '../machine/cpu.js';
+import type { Pfn } from '../machine/page-alloc.js';
 import { thisCpuPtr } from '../machine/percpu.js';
 import { tlbShootdown } from '../machine/tlb.js';
 import { MACHINE, Machine } from '../machine/types.js';

@@ -15,7 +15,7 @@ import { read, write } from '#memory';
 
 import { EACCES, EINVAL, ENOMEM } from '../base/errno.js';
 import { isPageAligned, PAGE_SIZE, pageAlignUp } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { NULL, type Va } from '../memory/layout.js';
 import {

@@ -17,7 +17,7 @@ import { read, readAddress, write } from '#memory';
 
 import { EFAULT, EINVAL, ENOMEM } from '../base/errno.js';
 import { isPageAligned, PAGE_SIZE, pageAlignUp, TASK_SIZE } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { member, NULL, type Va } from '../memory/layout.js';
 import {

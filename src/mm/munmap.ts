@@ -14,7 +14,7 @@ import { read, readAddress, write } from '#memory';
 
 import { EINVAL, ENOMEM } from '../base/errno.js';
 import { isPageAligned, pageAlignUp, TASK_SIZE, USER_VA_END } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { NULL, type Va } from '../memory/layout.js';
 import {

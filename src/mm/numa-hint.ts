@@ -20,7 +20,7 @@
 import { changeCells, read, readAddress } from '#memory';
 
 import { PAGE_SIZE } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,

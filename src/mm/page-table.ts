@@ -21,7 +21,7 @@
 import { fillWords, readOnce, readOnceLinks, storeRelease, write } from '#memory';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
 import {
   allocPage,

@@ -12,7 +12,7 @@
 import { fetchAdd, fetchAnd, fetchOr, readOnce } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { freePage, pageOf, type Pfn, ZERO_PFN } from '../machine/page-alloc.js';
 import { Page } from '../machine/types.js';
 

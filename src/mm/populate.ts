@@ -9,7 +9,7 @@ import { read } from '#memory';
 
 import { EFAULT, ENOMEM } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { NULL, type Va } from '../memory/layout.js';
 import { FAULT_FLAG_WRITE, handleMmFault, VM_FAULT_ERROR, VM_FAULT_OOM } from './fault.js';
 import { mmapReadLock, mmapReadUnlock } from './mmap-lock.js';

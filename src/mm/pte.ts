@@ -24,7 +24,7 @@
  */
 import { cmpxchg, exchange, readOnce, storeRelease, writeOnce } from '#memory';
 
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { pageOf, type Pfn } from '../machine/page-alloc.js';
 import { Page } from '../machine/types.js';
 import { type Ptr, struct, word } from '../memory/layout.js';

@@ -12,7 +12,7 @@ import { read, readAddress } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { PAGE_SIZE } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { addressElement, element, NULL, type Va } from '../memory/layout.js';
 import { VmAreaStruct, VmaTree } from './types.js';
 import { checkBounds, SLOTS_MIN, vmaTreeFirst } from './vma-tree.js';

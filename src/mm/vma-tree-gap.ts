@@ -16,7 +16,7 @@
  */
 import { read } from '#memory';
 
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { element, NULL, type Va } from '../memory/layout.js';
 import { VmAreaStruct, VmaTree } from './types.js';
 import { vmaTreeFind, vmaTreeLast } from './vma-tree.js';

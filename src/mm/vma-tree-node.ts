@@ -25,7 +25,7 @@ import { copyWords, read, readAddress, write, writeAddress } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { PAGE_SIZE } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import {
   addressElement,
   addresses,

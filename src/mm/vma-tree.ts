@@ -30,7 +30,7 @@ import { read, readAddress, write, writeAddress } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { ENOMEM } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { kfree, kzalloc } from '../machine/slab.js';
 import { CpuArea } from '../machine/types.js';
 import {

@@ -16,7 +16,7 @@ import { cmpxchg, fetchAdd, read, readAddress, readOnce, write, writeAddress } f
 
 import { ENOMEM } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { kfree, kzalloc } from '../machine/slab.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { MACHINE, Machine } from '../machine/types.js';

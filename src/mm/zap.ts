@@ -13,10 +13,10 @@
 import { read, readOnce, storeRelease } from '#memory';
 
 import { PAGE_SIZE } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { ZERO_PFN } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
-import { type Va } from '../memory/layout.js';
+import type { Va } from '../memory/layout.js';
 import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,

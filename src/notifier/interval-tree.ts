@@ -26,7 +26,7 @@
 import { read, readAddress, write, writeAddress } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { address, type Field, NULL, pointer, type Ptr, struct, word } from '../memory/layout.js';
 
 export const IntervalTreeNode = struct('interval_tree_node', {

@@ -12,7 +12,7 @@
 import { fetchAdd, read } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { freePage, pfnOfWord } from '../machine/page-alloc.js';
 import { kfree } from '../machine/slab.js';
 import { member, NULL } from '../memory/layout.js';

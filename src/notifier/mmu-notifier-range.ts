@@ -7,9 +7,9 @@
  */
 import { read, write, writeAddress } from '#memory';
 
-import { type Cpu } from '../machine/cpu.js';
-import { type Va } from '../memory/layout.js';
-import { type MmStruct } from '../mm/types.js';
+import type { Cpu } from '../machine/cpu.js';
+import type { Va } from '../memory/layout.js';
+import type { MmStruct } from '../mm/types.js';
 import { MmuNotifierRange } from './types.js';
 
 export const MMU_NOTIFY_UNMAP = 0;

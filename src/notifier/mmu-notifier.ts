@@ -17,11 +17,11 @@
 import { read, write } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { mightSleep } from '../machine/sched.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { NULL } from '../memory/layout.js';
-import { type MmStruct } from '../mm/types.js';
+import type { MmStruct } from '../mm/types.js';
 import { mnItreeInvalidate, mnItreeInvEnd } from './mmu-interval-notifier.js';
 import {
   MMU_NOTIFIER_RANGE_BLOCKABLE,

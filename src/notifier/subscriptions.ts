@@ -7,7 +7,7 @@
 import { loadAcquire, read, storeRelease, write } from '#memory';
 
 import { ENOMEM } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
 import { kzalloc } from '../machine/slab.js';
 import { member, NULL } from '../memory/layout.js';

@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { type Latencies } from '../workloads/histogram.js';
-import { type PointResult } from '../workloads/measure.js';
-import { type ReplayReport } from '../workloads/strace/replay.js';
-import { type PointConfig } from '../workloads/workload.js';
-import { type Environment } from './environment.js';
+import type { Latencies } from '../workloads/histogram.js';
+import type { PointResult } from '../workloads/measure.js';
+import type { ReplayReport } from '../workloads/strace/replay.js';
+import type { PointConfig } from '../workloads/workload.js';
+import type { Environment } from './environment.js';
 
 export const BENCH_SCHEMA = 'faultline.bench/1';
 

@@ -8,8 +8,8 @@ import { stripVTControlCharacters } from 'node:util';
 import Table from 'cli-table3';
 import plot from 'simple-ascii-chart';
 
-import { type Latencies } from '../workloads/histogram.js';
-import { type BenchPoint } from './bench-result.js';
+import type { Latencies } from '../workloads/histogram.js';
+import type { BenchPoint } from './bench-result.js';
 import { countOf, formatCount, formatMargin, formatNs, formatShare } from './format.js';
 
 /** How results are to look. */

@@ -8,7 +8,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
-import { type AtomicsForm } from '../memory/native.js';
+import type { AtomicsForm } from '../memory/native.js';
 import { countOf } from './format.js';
 
 export interface Environment {

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { type ExploreReport } from '../explore/report.js';
-import { type Environment } from './environment.js';
+import type { ExploreReport } from '../explore/report.js';
+import type { Environment } from './environment.js';
 
 export const EXPLORE_SCHEMA = 'faultline.explore/1';
 

@@ -5,10 +5,13 @@
  */
 import Table from 'cli-table3';
 
-import { type Mutant } from '../explore/mutants.js';
-import { type ExploreProgram } from '../explore/program.js';
-import { type ExploreReport, type FailureReport, type StrategyReport } from '../explore/report.js';
+import type { Mutant } from '../explore/mutants.js';
+import type { ExploreProgram } from '../explore/program.js';
+import type { ExploreReport, FailureReport, StrategyReport } from '../explore/report.js';
 import { countOf, formatCount } from './format.js';
+
+/** Schedules are counted apart that have fewer preemptions than this. */
+const PREEMPTIONS_SHOWN = 8;
 
 interface Look {
   readonly color: boolean;
@@ -33,7 +36,7 @@ function strategyTable({ strategies }: ExploreReport, look: Look): string {
   const table = newTable(
     ['strategy', 'schedules', '/s', 'steps', 'covered'],
     ['left', 'right', 'right', 'right', 'left'],
-    look,
+    look.color,
   );
   for (const row of strategies) {
     table.push([
@@ -44,18 +47,26 @@ function strategyTable({ strategies }: ExploreReport, look: Look): string {
       coverage(row),
     ]);
   }
-  const notes = strategies.flatMap(({ strategy, notes: said }) =>
-    said.map((note) => `${strategy}: ${note}`),
+  const notes = strategies.flatMap((row) =>
+    [...seenByPreemptions(row), ...row.notes].map((note) => `${row.strategy}: ${note}`),
   );
   return [table.toString(), ...notes].join('\n');
 }
 
-function coverage({ exhausted, preemptionBound, notes }: StrategyReport): string {
+/** What there was of schedules with so many preemptions, where not all were run. */
+function seenByPreemptions({ exhausted, byPreemptions }: StrategyReport): string[] {
+  if (exhausted || byPreemptions.length === 0) return [];
+  const counts = byPreemptions.slice(0, PREEMPTIONS_SHOWN);
+  const more = byPreemptions.slice(PREEMPTIONS_SHOWN).reduce((sum, count) => sum + count, 0);
+  const parts = counts.map((count, preemptions) => `${formatCount(count)} with ${preemptions}`);
+  if (more > 0) parts.push(`${formatCount(more)} with more`);
+  return [`schedules by preemptions: ${parts.join(', ')}`];
+}
+
+function coverage({ exhausted, preemptionBound }: StrategyReport): string {
   if (exhausted) return 'exhausted: every schedule';
-  const bound =
-    preemptionBound === null ? '' : `all with ${countOf(preemptionBound, 'preemption')} or fewer`;
-  const [note] = notes;
-  return bound || (note === undefined ? 'a sample' : 'a sample, see below');
+  if (preemptionBound === null) return 'a sample, see below';
+  return `all with ${countOf(preemptionBound, 'preemption')} or fewer`;
 }
 
 function outcomeTable({ outcomes }: ExploreReport, look: Look): string {
@@ -63,7 +74,7 @@ function outcomeTable({ outcomes }: ExploreReport, look: Look): string {
   const table = newTable(
     ['outcome', 'schedules', 'share', 'grade', ''],
     ['left', 'right', 'right', 'left', 'left'],
-    look,
+    look.color,
   );
   for (const { name, count, grade, description } of outcomes) {
     const share = total === 0 ? '-' : `${((100 * count) / total).toFixed(2)} %`;
@@ -72,10 +83,11 @@ function outcomeTable({ outcomes }: ExploreReport, look: Look): string {
   return table.toString();
 }
 
-function newTable(
+/** A table in the style of all reports of explorations. */
+export function newTable(
   head: string[],
   colAligns: ('left' | 'right')[],
-  { color }: Look,
+  color: boolean,
 ): InstanceType<typeof Table> {
   return new Table({
     head,
@@ -101,7 +113,10 @@ export function failureText(failure: FailureReport): string {
 function verdict(report: ExploreReport): string {
   const { failures, exhausted, interrupted, schedules, seconds, schedulesPerSecond } = report;
   const seen = `${formatCount(schedules)} schedules in ${seconds.toFixed(1)} s, ${formatCount(schedulesPerSecond)}/s`;
-  if (failures.length > 0) return `FAILURE: ${failures[0]?.message ?? ''} (${seen})`;
+  if (failures.length > 0) {
+    const found = failures.map(({ kind, message }) => `${kind}: ${message}`);
+    return `FAILURE: ${found.join('; ')} (${seen})`;
+  }
   if (interrupted) return `interrupted; no failure until then (${seen})`;
   if (exhausted) return `SUCCESS: exhausted, no schedule fails (${seen})`;
   const bound =
@@ -113,20 +128,18 @@ function verdict(report: ExploreReport): string {
 
 /** The programs there are. */
 export function programTable(programs: readonly ExploreProgram[], color: boolean): string {
-  const table = newTable(['program', 'tasks', 'what it asks'], ['left', 'right', 'left'], {
-    color,
-    width: Number.POSITIVE_INFINITY,
-  });
+  const table = newTable(['program', 'tasks', 'what it asks'], ['left', 'right', 'left'], color);
   for (const { name, tasks, title } of programs) table.push([name, tasks.length, title]);
   return table.toString();
 }
 
 /** The mistakes that can be planted. */
 export function mutantTable(mutants: readonly Mutant[], color: boolean): string {
-  const table = newTable(['mutant', 'what goes wrong', 'shown by'], ['left', 'left', 'left'], {
+  const table = newTable(
+    ['mutant', 'what goes wrong', 'shown by'],
+    ['left', 'left', 'left'],
     color,
-    width: Number.POSITIVE_INFINITY,
-  });
+  );
   for (const { name, description, shownBy } of mutants) {
     table.push([name, description, shownBy.join(', ')]);
   }

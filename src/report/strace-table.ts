@@ -5,8 +5,8 @@
  */
 import Table from 'cli-table3';
 
-import { type Latencies } from '../workloads/histogram.js';
-import { type ReplayReport } from '../workloads/strace/replay.js';
+import type { Latencies } from '../workloads/histogram.js';
+import type { ReplayReport } from '../workloads/strace/replay.js';
 import { countOf, formatCount, formatNs } from './format.js';
 
 /** Differences and skipped calls shown; all are in the JSON. */

@@ -20,8 +20,8 @@ import { BUSTED_COMPLETION, BUSTED_COMPLETION_UNLOCKED, isMutant } from '#mutant
 
 import { ERESTARTSYS } from '../base/errno.js';
 import { archSpinLock, archSpinUnlock } from '../machine/arch-spinlock.js';
-import { type Cpu } from '../machine/cpu.js';
-import { type LockClass } from '../machine/lock-class.js';
+import type { Cpu } from '../machine/cpu.js';
+import type { LockClass } from '../machine/lock-class.js';
 import {
   mightSleep,
   scheduleTimeout,

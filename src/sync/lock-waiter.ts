@@ -8,7 +8,7 @@
  */
 import { read, write, writeAddress } from '#memory';
 
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { CpuArea } from '../machine/types.js';
 import { address, containerOf, member, pointer, type Ptr, struct, word } from '../memory/layout.js';
 import { listAddTail, listDelInit, ListHead, listNext } from '../memory/list.js';

@@ -20,13 +20,13 @@
  * @module
  */
 import { lockAcquire, lockAcquired, lockRelease } from '#debug';
-import { cmpxchg, fetchAnd, fetchOr, read, readOnce, spinLimit, write } from '#memory';
+import { cmpxchg, fetchAnd, fetchOr, readOnce, readOwn, spinLimit, write } from '#memory';
 import { BUSTED_MUTEX, BUSTED_MUTEX_HANDOFF, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { EINTR } from '../base/errno.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from '../machine/arch-spinlock.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { type LockClass, lockClass } from '../machine/lock-class.js';
 import {
   beginWait,
@@ -88,7 +88,7 @@ export function initMutex(cpu: Cpu, lock: Mutex, name: LockClass): void {
 /** Takes the mutex. Sleeps. @kernel mutex_lock */
 export function mutexLock(cpu: Cpu, lock: Mutex): void {
   mightSleep(cpu);
-  lockAcquire(cpu, lock, read(cpu, lock, Mutex.lockClass));
+  lockAcquire(cpu, lock, readOwn(cpu, lock, Mutex.lockClass));
   if (cmpxchg(cpu, lock, Mutex.owner, 0, cpu.area) !== 0) {
     mutexLockSlow(cpu, lock, TASK_UNINTERRUPTIBLE); // pairs with mutexUnlock
   }
@@ -98,7 +98,7 @@ export function mutexLock(cpu: Cpu, lock: Mutex): void {
 /** Takes the mutex, or returns -EINTR if a fatal signal came first. Sleeps. @kernel mutex_lock_killable */
 export function mutexLockKillable(cpu: Cpu, lock: Mutex): number {
   mightSleep(cpu);
-  lockAcquire(cpu, lock, read(cpu, lock, Mutex.lockClass));
+  lockAcquire(cpu, lock, readOwn(cpu, lock, Mutex.lockClass));
   if (cmpxchg(cpu, lock, Mutex.owner, 0, cpu.area) !== 0) {
     const error = mutexLockSlow(cpu, lock, TASK_KILLABLE);
     if (error !== 0) return error;

@@ -29,7 +29,7 @@ import {
 } from '#memory';
 import { BUSTED_OSQ, isMutant } from '#mutants';
 
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { cpuRelax } from '../machine/sched.js';
 import { CpuArea } from '../machine/types.js';
 import { type Ptr, struct, word } from '../memory/layout.js';

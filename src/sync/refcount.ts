@@ -18,7 +18,7 @@
 import { cmpxchg, fetchAdd, readOnce, write, writeOnce } from '#memory';
 import { BUSTED_REFCOUNT, BUSTED_REFCOUNT_GET, isMutant } from '#mutants';
 
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { warn } from '../machine/warn.js';
 import { type Ptr, struct, word } from '../memory/layout.js';
 

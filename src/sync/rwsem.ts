@@ -34,7 +34,7 @@
  *
  * @module
  */
-import { lockAcquire, lockAcquired, lockRelease } from '#debug';
+import { lockAcquire, lockAcquired, lockRelease, reachPoint } from '#debug';
 import {
   clockMs,
   cmpxchg,
@@ -45,6 +45,7 @@ import {
   read,
   readAddress,
   readOnce,
+  readOwn,
   spinLimit,
   storeRelease,
   write,
@@ -62,7 +63,7 @@ import {
 import { bug } from '../base/bug.js';
 import { EINTR } from '../base/errno.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from '../machine/arch-spinlock.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { type LockClass, lockClass } from '../machine/lock-class.js';
 import {
   beginWait,
@@ -143,7 +144,7 @@ export function initRwsem(cpu: Cpu, sem: Rwsem, name: LockClass): void {
 /** Takes the semaphore for reading. Sleeps. Not recursive. @kernel down_read */
 export function downRead(cpu: Cpu, sem: Rwsem): void {
   mightSleep(cpu);
-  lockAcquire(cpu, sem, read(cpu, sem, Rwsem.lockClass));
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass));
   const count = fetchAdd(cpu, sem, Rwsem.count, READER) + READER; // pairs with upWrite
   if ((count & READER_FAILS) !== 0) downReadSlow(cpu, sem, count, TASK_UNINTERRUPTIBLE);
   else setReaderOwned(cpu, sem, cpu.area);
@@ -153,7 +154,7 @@ export function downRead(cpu: Cpu, sem: Rwsem): void {
 /** As downRead, or -EINTR if a fatal signal came first. Sleeps. @kernel down_read_killable */
 export function downReadKillable(cpu: Cpu, sem: Rwsem): number {
   mightSleep(cpu);
-  lockAcquire(cpu, sem, read(cpu, sem, Rwsem.lockClass));
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass));
   const count = fetchAdd(cpu, sem, Rwsem.count, READER) + READER;
   if ((count & READER_FAILS) === 0) {
     setReaderOwned(cpu, sem, cpu.area);
@@ -202,7 +203,7 @@ function upReadSlow(cpu: Cpu, sem: Rwsem): void {
 /** Takes the semaphore for writing. Sleeps. @kernel down_write */
 export function downWrite(cpu: Cpu, sem: Rwsem): void {
   mightSleep(cpu);
-  lockAcquire(cpu, sem, read(cpu, sem, Rwsem.lockClass));
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass));
   if (cmpxchg(cpu, sem, Rwsem.count, 0, WRITER) !== 0) {
     downWriteSlow(cpu, sem, TASK_UNINTERRUPTIBLE); // pairs with upRead and upWrite
   }
@@ -213,7 +214,7 @@ export function downWrite(cpu: Cpu, sem: Rwsem): void {
 /** As downWrite, or -EINTR if a fatal signal came first. Sleeps. @kernel down_write_killable */
 export function downWriteKillable(cpu: Cpu, sem: Rwsem): number {
   mightSleep(cpu);
-  lockAcquire(cpu, sem, read(cpu, sem, Rwsem.lockClass));
+  lockAcquire(cpu, sem, readOwn(cpu, sem, Rwsem.lockClass));
   if (cmpxchg(cpu, sem, Rwsem.count, 0, WRITER) !== 0) {
     const error = downWriteSlow(cpu, sem, TASK_KILLABLE);
     if (error !== 0) return error;
@@ -405,6 +406,7 @@ function queueWriter(cpu: Cpu, sem: Rwsem, state: number): number {
     }
   }
   beginWait(cpu, WAIT_RWSEM_WRITE, sem);
+  reachPoint(cpu, 'a writer is queued');
   for (let spins = 0; ;) {
     setCurrentState(cpu, state);
     if (tryWriteLock(cpu, sem, waiter)) break;
@@ -509,7 +511,7 @@ function optimisticSpin(cpu: Cpu, sem: Rwsem): boolean {
     if (taken) break;
     if (state === OWNER_READER) {
       if (readerDeadline === 0) readerDeadline = clockMs(cpu) + readerSpinMs(cpu, sem);
-      else if (spins % CLOCK_EVERY_SPINS === 0 && clockMs(cpu) > readerDeadline) {
+      if ((spins + 1) % CLOCK_EVERY_SPINS === 0 && clockMs(cpu) > readerDeadline) {
         setNonspinnable(cpu, sem);
         break;
       }

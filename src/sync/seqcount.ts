@@ -20,7 +20,7 @@ import { fetchAdd, park, readOnce, spinLimit, write } from '#memory';
 import { BUSTED_SEQCOUNT, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { beginWait, checkHalted, cpuRelax, endWait } from '../machine/sched.js';
 import { WAIT_SEQCOUNT } from '../machine/wait-kind.js';
 import { type Ptr, struct, word } from '../memory/layout.js';

@@ -10,8 +10,8 @@
  */
 import { BUSTED_SEQLOCK, isMutant } from '#mutants';
 
-import { type Cpu } from '../machine/cpu.js';
-import { type LockClass } from '../machine/lock-class.js';
+import type { Cpu } from '../machine/cpu.js';
+import type { LockClass } from '../machine/lock-class.js';
 import { member, type Ptr, struct } from '../memory/layout.js';
 import {
   initSeqcount,

@@ -10,10 +10,10 @@
  * @module
  */
 import { lockAcquire, lockAcquired, lockRelease } from '#debug';
-import { read } from '#memory';
+import { readOwn } from '#memory';
 
 import { archSpinLock, archSpinTrylock, archSpinUnlock } from '../machine/arch-spinlock.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { Spinlock } from '../machine/types.js';
 
 export { initSpinlock } from '../machine/arch-spinlock.js';
@@ -21,7 +21,7 @@ export { Spinlock } from '../machine/types.js';
 
 /** Takes the lock; no sleeping until spinUnlock. @kernel spin_lock */
 export function spinLock(cpu: Cpu, lock: Spinlock): void {
-  lockAcquire(cpu, lock, read(cpu, lock, Spinlock.lockClass));
+  lockAcquire(cpu, lock, readOwn(cpu, lock, Spinlock.lockClass));
   archSpinLock(cpu, lock);
   lockAcquired(cpu, lock);
 }

@@ -25,8 +25,8 @@ import { BUSTED_WAIT_QUEUE, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from '../machine/arch-spinlock.js';
-import { type Cpu } from '../machine/cpu.js';
-import { type LockClass } from '../machine/lock-class.js';
+import type { Cpu } from '../machine/cpu.js';
+import type { LockClass } from '../machine/lock-class.js';
 import {
   beginWait,
   endWait,

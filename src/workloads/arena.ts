@@ -4,11 +4,11 @@
  * @module
  */
 import { PAGE_SIZE } from '../base/units.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { NULL, type Va } from '../memory/layout.js';
 import { mmAlloc, mmRss } from '../mm/mm-struct.js';
 import { mmap } from '../mm/mmap.js';
-import { type MmStruct } from '../mm/types.js';
+import type { MmStruct } from '../mm/types.js';
 import {
   MAP_ANONYMOUS,
   MAP_FIXED,

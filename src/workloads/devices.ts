@@ -9,13 +9,13 @@ import {
   destroySvmDevice,
   openContext,
 } from '../drivers/svm/device.js';
-import { type SvmDriver } from '../drivers/svm/driver.js';
-import { type SvmContext, type SvmDevice } from '../drivers/svm/types.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { SvmDriver } from '../drivers/svm/driver.js';
+import type { SvmContext, SvmDevice } from '../drivers/svm/types.js';
+import type { Cpu } from '../machine/cpu.js';
 import { NULL } from '../memory/layout.js';
-import { type MmStruct } from '../mm/types.js';
+import type { MmStruct } from '../mm/types.js';
 import { outOfMemory } from './setup-memory.js';
-import { type PointConfig } from './workload.js';
+import type { PointConfig } from './workload.js';
 
 export interface OpenDevice {
   readonly device: SvmDevice;

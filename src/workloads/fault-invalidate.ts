@@ -18,19 +18,20 @@ import { clockMs, read, write, writeAddress } from '#memory';
 import { bug } from '../base/bug.js';
 import { errnoName } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
+import { seedFor, xorshift } from '../base/xorshift.js';
 import { driverOf } from '../drivers/svm/device.js';
-import { type SvmDriver } from '../drivers/svm/driver.js';
+import type { SvmDriver } from '../drivers/svm/driver.js';
 import { svmStats, type SvmTotals, svmTotals } from '../drivers/svm/stats.js';
 import { SvmContext, type SvmDevice, SvmRequest, SvmStats } from '../drivers/svm/types.js';
 import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HmmPfn, HmmRange } from '../hmm/types.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { noteProgress } from '../machine/sched.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { member } from '../memory/layout.js';
 import { mmput } from '../mm/exit.js';
 import { mmapReadLock, mmapReadUnlock } from '../mm/mmap-lock.js';
 import { changeProtNuma, numaRebuildMapping } from '../mm/numa-hint.js';
-import { type MmStruct } from '../mm/types.js';
+import type { MmStruct } from '../mm/types.js';
 import { MMU_NOTIFY_PROTECTION_VMA, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { type Area, areaOf, choosePage } from './area.js';
@@ -46,13 +47,7 @@ import {
   Rounds,
 } from './rounds.js';
 import { SetupMemory } from './setup-memory.js';
-import {
-  type PointConfig,
-  type PreparedWorkload,
-  type Workload,
-  type WorkloadMember,
-} from './workload.js';
-import { seedFor, xorshift } from './xorshift.js';
+import type { PointConfig, PreparedWorkload, Workload, WorkloadMember } from './workload.js';
 
 /** The end of the round is looked for at every eighth operation. */
 const STOP_CHECK_MASK = 7;

@@ -8,7 +8,7 @@
  */
 import { read, readAddress, write, writeAddress } from '#memory';
 
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { address, element, type Ptr, struct, word, words } from '../memory/layout.js';
 
 /** Nanoseconds in what the clock counts. */

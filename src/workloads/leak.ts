@@ -4,7 +4,7 @@
  * @module
  */
 import { EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { freeFrameCount } from '../machine/page-alloc.js';
 import { slabFrames } from '../machine/slab.js';
 import { warningCount, warningTexts } from '../machine/warn.js';

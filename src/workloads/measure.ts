@@ -16,9 +16,9 @@ import { EXIT_INTERNAL, FaultlineError } from '../base/bug.js';
 import { type SvmDriver, svmDriver } from '../drivers/svm/driver.js';
 import { type SvmTotals, svmTotals } from '../drivers/svm/stats.js';
 import { Crew } from '../host/crew.js';
-import { type Build } from '../host/pool.js';
-import { type BootedMachine } from '../machine/boot.js';
-import { type AtomicsForm } from '../memory/native.js';
+import type { Build } from '../host/pool.js';
+import type { BootedMachine } from '../machine/boot.js';
+import type { AtomicsForm } from '../memory/native.js';
 import { bootWorkloadMachine } from './boot.js';
 import { histogramReset, type Latencies, latenciesOf } from './histogram.js';
 import { assertNoLeak, assertNoWarning } from './leak.js';
@@ -30,13 +30,7 @@ import {
   Rounds,
   stopRound,
 } from './rounds.js';
-import {
-  type PointConfig,
-  type PreparedWorkload,
-  type Role,
-  type Workload,
-  type WorkloadMember,
-} from './workload.js';
+import type { PointConfig, PreparedWorkload, Role, Workload, WorkloadMember } from './workload.js';
 
 /** How a configuration is measured. */
 export interface MeasureOptions {

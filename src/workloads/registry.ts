@@ -6,7 +6,7 @@
 import { FaultlineError } from '../base/bug.js';
 import { faultInvalidate } from './fault-invalidate.js';
 import { svm } from './svm.js';
-import { type Workload } from './workload.js';
+import type { Workload } from './workload.js';
 
 /** All workloads, as the command line lists them. */
 export const WORKLOADS: readonly Workload[] = [faultInvalidate, svm];

@@ -14,7 +14,7 @@
  */
 import { fetchAdd, park, readAddress, readOnce, unpark, writeAddress, writeOnce } from '#memory';
 
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { EVERYBODY } from '../machine/limits.js';
 import { beginWait, checkHalted, endWait } from '../machine/sched.js';
 import { WAIT_ROUND } from '../machine/wait-kind.js';

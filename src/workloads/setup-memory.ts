@@ -4,9 +4,9 @@
  * @module
  */
 import { EXIT_USAGE, FaultlineError } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { allocWords, freeWords } from '../machine/slab.js';
-import { type Ptr } from '../memory/layout.js';
+import type { Ptr } from '../memory/layout.js';
 
 export class SetupMemory {
   readonly #blocks: { start: number; words: number }[] = [];

@@ -15,7 +15,8 @@
 import { clockMs, writeOnce } from '#memory';
 
 import { PAGE_SIZE } from '../base/units.js';
-import { type SvmDriver } from '../drivers/svm/driver.js';
+import { pick, scramble, seedFor, xorshift } from '../base/xorshift.js';
+import type { SvmDriver } from '../drivers/svm/driver.js';
 import {
   attachEngine,
   ENGINE_ADD,
@@ -33,7 +34,7 @@ import {
 } from '../drivers/svm/fault-service.js';
 import { type SvmTotals, svmTotals } from '../drivers/svm/stats.js';
 import { type SvmContext, SvmDevice, SvmEngine } from '../drivers/svm/types.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { noteProgress } from '../machine/sched.js';
 import { NULL, type Va } from '../memory/layout.js';
 import { storeWord } from '../mm/access.js';
@@ -43,7 +44,7 @@ import { useMm } from '../mm/mm-struct.js';
 import { mmap } from '../mm/mmap.js';
 import { mprotect } from '../mm/mprotect.js';
 import { munmap } from '../mm/munmap.js';
-import { type MmStruct } from '../mm/types.js';
+import type { MmStruct } from '../mm/types.js';
 import {
   MADV_DONTNEED,
   MAP_ANONYMOUS,
@@ -65,13 +66,7 @@ import {
   Rounds,
 } from './rounds.js';
 import { outOfMemory, SetupMemory } from './setup-memory.js';
-import {
-  type PointConfig,
-  type PreparedWorkload,
-  type Workload,
-  type WorkloadMember,
-} from './workload.js';
-import { pick, scramble, seedFor, xorshift } from './xorshift.js';
+import type { PointConfig, PreparedWorkload, Workload, WorkloadMember } from './workload.js';
 
 /** Pages a CPU writes to between two changes of its mappings. */
 const TOUCHES_PER_CHANGE = 16;

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { type SvmDriver } from '../drivers/svm/driver.js';
-import { type SvmTotals } from '../drivers/svm/stats.js';
-import { type Cpu } from '../machine/cpu.js';
-import { type MemberResult, type Rounds } from './rounds.js';
+import type { SvmDriver } from '../drivers/svm/driver.js';
+import type { SvmTotals } from '../drivers/svm/stats.js';
+import type { Cpu } from '../machine/cpu.js';
+import type { MemberResult, Rounds } from './rounds.js';
 
 /** One configuration to be measured. */
 export interface PointConfig {

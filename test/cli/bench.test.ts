@@ -10,7 +10,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 
-import { type BenchPoint, type BenchResult } from '../../src/report/bench-result.js';
+import type { BenchPoint, BenchResult } from '../../src/report/bench-result.js';
 import {
   faultline,
   fileIn,

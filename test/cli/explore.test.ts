@@ -10,7 +10,7 @@ import { describe, test } from 'node:test';
 
 import { MUTANTS_TABLE, PROGRAMS } from 'faultline';
 
-import { type ExploreResult } from '../../src/report/explore-result.js';
+import type { ExploreResult } from '../../src/report/explore-result.js';
 import {
   faultline,
   fileIn,
@@ -50,7 +50,7 @@ test('a failure is explained', async () => {
   assert.match(stdout, /CPU0 invalidate +CPU1 fault +where/);
   assert.match(stdout, /mmu-interval-notifier\.ts:\d+$/m);
   assert.match(stdout, /^replay: faultline replay 'lt-5\+M-4[^']*~[0-9a-f]{6}'$/m);
-  assert.match(stdout, /^FAILURE: INV-20/m);
+  assert.match(stdout, /^FAILURE: invariant: INV-20/m);
 });
 
 for (const how of [
@@ -63,7 +63,7 @@ for (const how of [
     const args = [...M_4, '--strategy', strategy, '--engine', engine, '--json', '-'];
     const { code, stdout, stderr } = await faultline(args);
     assert.equal(code, 1, stderr);
-    assert.match(stderr, /^FAILURE: INV-20/m, 'what people read goes to stderr');
+    assert.match(stderr, /^FAILURE: invariant: INV-20/m, 'what people read goes to stderr');
     assertResult(JSON.parse(stdout) as ExploreResult, how);
   });
 }
@@ -179,4 +179,25 @@ export const program = defineProgram({
       });
     }
   }
+
+  test('a check that does not return, in replay', async () => {
+    const module = moduleWith('check-loops', 'check() { for (;;); }');
+    const args = ['replay', 'mine@0>0~000000', '--program', module, '--watchdog', '2'];
+    const { code, stderr } = await faultline(args);
+    assert.deepEqual([code, /check .*does not return/.test(stderr)], [1, true], stderr);
+  });
+
+  test('the library by the name of a file is refused', async () => {
+    const library = new URL('../../src/kernel.js', import.meta.url).href;
+    const module = fileIn(
+      folder,
+      'by-file.mjs',
+      `import { defineProgram, task } from '${library}';
+export const program = defineProgram({
+  name: 'mine', title: 'mine', tasks: [task('one', () => {})], setup: () => 0,
+});\n`,
+    );
+    const refusal = await refusalOf(['explore', '--program', module]);
+    assert.match(refusal, /by-file\.mjs: imports .*kernel\.js, and not 'faultline'/);
+  });
 });

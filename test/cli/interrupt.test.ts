@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { stripVTControlCharacters } from 'node:util';
 
-import { type BenchResult } from '../../src/report/bench-result.js';
+import type { BenchResult } from '../../src/report/bench-result.js';
 import { fileIn, scratchFolder, startFaultline } from '../support/cli.js';
 import { RECORDED_FOLDER } from '../support/strace-logs.js';
 

@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 
-import { type BenchPoint } from '../../src/report/bench-result.js';
+import type { BenchPoint } from '../../src/report/bench-result.js';
 import { benchTable } from '../../src/report/bench-table.js';
 import { faultline, ONE_POINT, resultOf, ROOT, SHORT } from '../support/cli.js';
 

@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 
-import { type ExploreResult } from '../../src/report/explore-result.js';
+import type { ExploreResult } from '../../src/report/explore-result.js';
 import { faultline, fileIn, refusalOf, scratchFolder } from '../support/cli.js';
 
 const folder = scratchFolder();

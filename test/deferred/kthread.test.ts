@@ -12,7 +12,7 @@ import {
   wakeUpKthread,
 } from '../../src/deferred/kthread.js';
 import { Kthread } from '../../src/deferred/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { lockClass } from '../../src/machine/lock-class.js';
 import { defineOps, registerOps } from '../../src/machine/ops-table.js';
 import { allocatedObjects } from '../../src/machine/slab.js';

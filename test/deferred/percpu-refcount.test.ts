@@ -28,13 +28,13 @@ import {
   percpuRefTrygetLive,
 } from '../../src/deferred/percpu-refcount.js';
 import { PercpuRef, PercpuRefData } from '../../src/deferred/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { defineOps, registerOps } from '../../src/machine/ops-table.js';
 import { allocPercpuPiece, perCpuPtr } from '../../src/machine/percpu.js';
 import { mightSleep } from '../../src/machine/sched.js';
 import { allocatedObjects } from '../../src/machine/slab.js';
 import { warningTexts } from '../../src/machine/warn.js';
-import { type Field } from '../../src/memory/layout.js';
+import type { Field } from '../../src/memory/layout.js';
 import * as programs from '../programs/deferred.js';
 import { DeferredArena, LIVES } from '../programs/deferred.js';
 import { runDeferred } from '../support/deferred-world.js';

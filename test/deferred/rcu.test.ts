@@ -15,7 +15,7 @@ import {
   synchronizeRcu,
 } from '../../src/deferred/rcu.js';
 import { RcuHead } from '../../src/deferred/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { defineOps, registerOps } from '../../src/machine/ops-table.js';
 import { mightSleep } from '../../src/machine/sched.js';
 import { CpuArea } from '../../src/machine/types.js';

@@ -16,7 +16,7 @@ import {
   synchronizeSrcu,
 } from '../../src/deferred/srcu.js';
 import { RcuHead, SrcuStruct } from '../../src/deferred/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { lockClass } from '../../src/machine/lock-class.js';
 import { defineOps, registerOps } from '../../src/machine/ops-table.js';
 import { allocPercpuPiece } from '../../src/machine/percpu.js';

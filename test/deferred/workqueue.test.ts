@@ -15,7 +15,7 @@ import {
   queueWork,
   workPending,
 } from '../../src/deferred/workqueue.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { lockClass } from '../../src/machine/lock-class.js';
 import { defineOps, registerOps } from '../../src/machine/ops-table.js';
 import { preemptDisable } from '../../src/machine/sched.js';

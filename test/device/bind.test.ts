@@ -26,7 +26,7 @@ import {
 } from '../../src/device/device-ref.js';
 import { devmAddAction } from '../../src/device/devres.js';
 import { Bus, Device, DeviceDriver } from '../../src/device/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { failNth, failSite } from '../../src/machine/fail.js';
 import { defineOps } from '../../src/machine/ops-table.js';
 import { kernelLog } from '../../src/machine/printk.js';

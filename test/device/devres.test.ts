@@ -15,7 +15,7 @@ import {
   devresReleaseAll,
 } from '../../src/device/devres.js';
 import { type Device, DevmAction } from '../../src/device/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { allocationSite, failEnd, failNth } from '../../src/machine/fail.js';
 import { defineOps } from '../../src/machine/ops-table.js';
 import { allocatedObjects, kfree, kzalloc } from '../../src/machine/slab.js';

@@ -9,7 +9,7 @@ import { test } from 'node:test';
 import { read } from '#memory';
 
 import { Resource } from '../../src/device/types.js';
-import { type BootedMachine } from '../../src/machine/boot.js';
+import type { BootedMachine } from '../../src/machine/boot.js';
 import { registerOps } from '../../src/machine/ops-table.js';
 import { allocatedObjects } from '../../src/machine/slab.js';
 import { warningTexts } from '../../src/machine/warn.js';

@@ -43,7 +43,7 @@ import {
   requestResource,
 } from '../../src/device/resource.js';
 import { PciDev, Resource } from '../../src/device/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { failNth } from '../../src/machine/fail.js';
 import { PHYSICAL_END } from '../../src/machine/limits.js';
 import { allocatedObjects, kzalloc } from '../../src/machine/slab.js';

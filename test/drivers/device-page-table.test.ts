@@ -19,9 +19,9 @@ import {
 import * as driverModule from '../../src/drivers/svm/driver.js';
 import { svmDriver } from '../../src/drivers/svm/driver.js';
 import { deviceClearRange, deviceEntry, deviceMapRange } from '../../src/drivers/svm/page-table.js';
-import { type SvmContext, type SvmDevice } from '../../src/drivers/svm/types.js';
+import type { SvmContext, SvmDevice } from '../../src/drivers/svm/types.js';
 import { HMM_PFN_VALID, HmmPfn, HmmRange } from '../../src/hmm/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { allocPage, freePage } from '../../src/machine/page-alloc.js';
 import { allocWords, kzalloc } from '../../src/machine/slab.js';
 import { mmput } from '../../src/mm/exit.js';

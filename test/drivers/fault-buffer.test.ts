@@ -21,7 +21,7 @@ import {
   SvmDevice,
   type SvmEngine,
 } from '../../src/drivers/svm/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { allocWords, freeWords } from '../../src/machine/slab.js';
 import { member } from '../../src/memory/layout.js';
 import { bootSpace, pageVa } from '../support/address-space.js';

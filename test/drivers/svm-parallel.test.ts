@@ -22,7 +22,7 @@ import { bootSvmStats, type SvmTotals, svmTotals } from '../../src/drivers/svm/s
 import { SvmDevice, SvmEngine } from '../../src/drivers/svm/types.js';
 import { Crew, type MemberResult } from '../../src/host/crew.js';
 import { bootMachine } from '../../src/machine/boot.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { registerOps } from '../../src/machine/ops-table.js';
 import { kzalloc } from '../../src/machine/slab.js';
 import { member, NULL } from '../../src/memory/layout.js';

@@ -28,7 +28,7 @@ import {
   SvmEngine,
 } from '../../src/drivers/svm/types.js';
 import { MachineFailure } from '../../src/host/failure.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { allocatedObjects, kzalloc } from '../../src/machine/slab.js';
 import { tlbEnter, tlbExit } from '../../src/machine/tlb.js';
 import { member, NULL } from '../../src/memory/layout.js';
@@ -48,7 +48,7 @@ import {
 import { EngineAccess } from '../programs/hmm-steps.js';
 import { mapPages, pageVa } from '../support/address-space.js';
 import { HmmPuppets } from '../support/hmm-puppets.js';
-import { type Call } from '../support/puppets.js';
+import type { Call } from '../support/puppets.js';
 
 /** CPUs, by the part they play. */
 const PROGRAM = 0;

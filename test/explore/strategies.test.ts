@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import { exploreWithCrew } from '../../src/explore/explore-crew.js';
-import { type ExploreResult, type FoundFailure } from '../../src/explore/explorer.js';
+import type { ExploreResult, FoundFailure } from '../../src/explore/explorer.js';
 import { PLANTED_BUGS } from '../../src/explore/programs/planted.js';
 import { STRATEGIES } from '../../src/explore/report.js';
 import {

@@ -20,7 +20,7 @@ import {
   STATE_READY,
 } from '../../src/explore/control.js';
 import { type CrewExploration, exploreWithCrew } from '../../src/explore/explore-crew.js';
-import { type Plan } from '../../src/explore/plan.js';
+import type { Plan } from '../../src/explore/plan.js';
 import { MachineFailure } from '../../src/host/failure.js';
 import { failToExplore, type Ran, runProgramAt } from '../programs/explorers.js';
 import { programUrl } from '../support/crew.js';

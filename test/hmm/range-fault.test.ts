@@ -14,7 +14,7 @@ import {
   HMM_PFN_VALID,
   HMM_PFN_WRITE,
 } from '../../src/hmm/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { allocPage, freePage, ZERO_PFN } from '../../src/machine/page-alloc.js';
 import { stackPop, stackPush } from '../../src/machine/stack.js';
 import { NULL, type Va } from '../../src/memory/layout.js';

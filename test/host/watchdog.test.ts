@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { afterEach, describe, test } from 'node:test';
 
 import { type FailureKind, MachineFailure } from '../../src/host/failure.js';
-import { type WatchdogOptions } from '../../src/host/watchdog.js';
+import type { WatchdogOptions } from '../../src/host/watchdog.js';
 import { initTlbContext } from '../../src/machine/tlb.js';
 import { member } from '../../src/memory/layout.js';
 import * as programs from '../programs/host.js';
@@ -115,6 +115,25 @@ describe('a deadlock is found and told', () => {
       programs.secondThenFirst,
     ]);
     assertLines(message, /^deadlock: cpu 2 .* -> cpu 3 /, /cpu 0 .* runs/, /cpu 1 .* runs/);
+  });
+});
+
+describe('on a machine that nobody outside wakes', () => {
+  test('all who have something to do sleep: nobody is left to wake them', async () => {
+    const message = await report('deadlock', [programs.waitForNothing, programs.runOn], {
+      atRest: (cpu) => cpu === 1,
+    });
+    assertLines(
+      message,
+      /^deadlock: nobody is left to wake cpu 0 \(waitForNothing 0\)$/m,
+      /cpu 0 .* waits for completion/,
+      /cpu 1 .* runs/,
+    );
+  });
+
+  test('who sleeps is left alone while somebody runs', async () => {
+    const values = await run([programs.holdLong, programs.waitLong], { atRest: () => false });
+    assert.deepEqual(values, ['gave it back', 'got it']);
   });
 });
 

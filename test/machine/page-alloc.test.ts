@@ -5,7 +5,7 @@ import { read, write } from '#memory';
 import fc from 'fast-check';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../../src/base/units.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import {
   allocPage,
   allocPages,

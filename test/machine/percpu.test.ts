@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { read, write } from '#memory';
 import fc from 'fast-check';
 
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import {
   allocPercpu,
   allocPercpuPiece,

@@ -4,7 +4,7 @@ import { after, describe, test } from 'node:test';
 import { read, write } from '#memory';
 
 import { attachCpu } from '../../src/machine/boot.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import {
   initTlbContext,
   tlbAttach,

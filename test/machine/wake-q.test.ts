@@ -3,7 +3,7 @@ import { test } from 'node:test';
 
 import { readOnce } from '#memory';
 
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { setCurrentState, TASK_RUNNING, TASK_UNINTERRUPTIBLE } from '../../src/machine/sched.js';
 import { CpuArea } from '../../src/machine/types.js';
 import { EMPTY_WAKE_Q, wakeQAdd, wakeUpQ } from '../../src/machine/wake-q.js';

@@ -5,7 +5,7 @@ import * as memory from '#memory';
 import fc from 'fast-check';
 
 import { type Field, type Ptr, struct, words } from '../../src/memory/layout.js';
-import { type AtomicsForm } from '../../src/memory/native.js';
+import type { AtomicsForm } from '../../src/memory/native.js';
 import { createMemory, MemoryPort } from '../../src/memory/port.js';
 
 const Area = struct('area', { data: words(64) });

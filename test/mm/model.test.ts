@@ -11,11 +11,11 @@ import fc from 'fast-check';
 
 import { EFAULT, EINVAL, ENOMEM, errnoName } from '../../src/base/errno.js';
 import { PAGE_SIZE } from '../../src/base/units.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { filePattern } from '../../src/mm/file.js';
 import { mlock, munlock } from '../../src/mm/mlock.js';
 import { useMm } from '../../src/mm/mm-struct.js';
-import { type File } from '../../src/mm/types.js';
+import type { File } from '../../src/mm/types.js';
 import * as uapi from '../../src/mm/uapi.js';
 import { vmaEnd, vmaStart } from '../../src/mm/vma.js';
 import {

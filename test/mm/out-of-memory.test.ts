@@ -9,7 +9,7 @@ import { test } from 'node:test';
 
 import { EAGAIN, EFAULT, ENOMEM } from '../../src/base/errno.js';
 import { PAGE_SIZE } from '../../src/base/units.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { allocPage, freePage, type Pfn } from '../../src/machine/page-alloc.js';
 import { kfree, kzalloc } from '../../src/machine/slab.js';
 import { NULL } from '../../src/memory/layout.js';

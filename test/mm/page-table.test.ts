@@ -10,7 +10,7 @@ import { read, readOnce } from '#memory';
 import fc from 'fast-check';
 
 import { PAGE_SIZE, TASK_SIZE } from '../../src/base/units.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { freeFrameCount, pfnOfWord } from '../../src/machine/page-alloc.js';
 import { member, NULL, type Va } from '../../src/memory/layout.js';
 import { loadWord, storeWord } from '../../src/mm/access.js';

@@ -14,7 +14,7 @@ import { KernelBug } from '../../src/base/bug.js';
 import { ENOMEM } from '../../src/base/errno.js';
 import { PAGE_SIZE, TASK_SIZE } from '../../src/base/units.js';
 import { bootMachine } from '../../src/machine/boot.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { freeFrameCount } from '../../src/machine/page-alloc.js';
 import { allocatedObjects, kfree, kzalloc, slabFrames } from '../../src/machine/slab.js';
 import { addressCell, addressElement, element } from '../../src/memory/layout.js';

@@ -16,7 +16,7 @@ import {
   mmuNotifierInvalidateRangeStart,
   mmuNotifierInvalidateRangeStartNonblock,
 } from '../../src/notifier/mmu-notifier.js';
-import { type MmuIntervalNotifier, type MmuNotifierRange } from '../../src/notifier/types.js';
+import type { MmuIntervalNotifier, MmuNotifierRange } from '../../src/notifier/types.js';
 import { World } from '../support/notifier-world.js';
 
 interface ModelInterval {

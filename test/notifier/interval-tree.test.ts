@@ -12,7 +12,7 @@ import fc from 'fast-check';
 
 import { KernelBug } from '../../src/base/bug.js';
 import { bootMachine } from '../../src/machine/boot.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { freeFrameCount } from '../../src/machine/page-alloc.js';
 import { allocatedObjects, kfree, kzalloc } from '../../src/machine/slab.js';
 import {

@@ -11,7 +11,7 @@ import { read, readOnce, writeOnce } from '#memory';
 
 import { EAGAIN, EBUSY, EFAULT } from '../../src/base/errno.js';
 import { HMM_PFN_REQ_FAULT, HMM_PFN_VALID, HmmPfn, HmmRange } from '../../src/hmm/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { pageOf } from '../../src/machine/page-alloc.js';
 import { Page } from '../../src/machine/types.js';
 import { member } from '../../src/memory/layout.js';
@@ -24,7 +24,7 @@ import { mutexTrylock, mutexUnlock } from '../../src/sync/mutex.js';
 import { insertTiny, TinyDriver } from '../programs/hmm-steps.js';
 import { cpuEntry, mapPages, pageVa } from '../support/address-space.js';
 import { HmmPuppets } from '../support/hmm-puppets.js';
-import { type Call } from '../support/puppets.js';
+import type { Call } from '../support/puppets.js';
 
 /** CPUs, by the part they play. */
 const INVALIDATOR = 0;

@@ -5,7 +5,15 @@
  * @module
  */
 import assert from 'node:assert/strict';
-import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 
@@ -96,19 +104,27 @@ describe('the command', () => {
     assert.equal(result.points.length, 1);
   });
 
-  // npx installs the package of its folder once, which builds it: never here, where the tests run from dist.
-  test('runs by npx in a clone', async () => {
+  // npx installs the package of its folder once, which builds it if it is not built: not here, where the
+  // tests run from dist.
+  test('runs by npx in a clone, which is built once', async () => {
     const clone = join(project, 'clone');
-    const left = ['dist', 'node_modules', '.git'].map((name) => join(ROOT, name));
+    const left = ['node_modules', '.git'].map((name) => join(ROOT, name));
     cpSync(ROOT, clone, { recursive: true, filter: (source) => !left.includes(source) });
     symlinkSync(join(ROOT, 'node_modules'), join(clone, 'node_modules'));
+    const mark = join(clone, 'dist', 'mark');
+    writeFileSync(mark, 'gone after a build');
     const npx = start('npx', ['--no-install', 'faultline', '--version'], {
       cwd: clone,
-      env: { npm_config_cache: join(project, 'npm-cache') },
+      env: {
+        npm_config_cache: join(project, 'npm-cache'),
+        npm_config_audit: 'false',
+        npm_config_update_notifier: 'false',
+      },
     });
     const { code, stdout, stderr } = await npx.done;
     assert.equal(code, 0, stderr);
     assert.match(stdout, /^\d+\.\d+\.\d+\n$/);
+    assert.ok(existsSync(mark), 'it was built again');
   });
 });
 
@@ -185,6 +201,44 @@ describe('the library', () => {
       assert.equal(own, build);
     });
   }
+});
+
+const OWN_TESTS = `
+import { test } from 'node:test';
+import { explore } from 'faultline/testing';
+
+const module = (name) => new URL('./node_modules/faultline/examples/own-program/' + name, import.meta.url);
+test('of a sound lock', () => explore(module('ticket-lock.mjs'), { exhaustive: true }));
+test('of a broken lock', () => explore(module('broken-ticket-lock.mjs'), { seconds: 20 }));
+test('that a limit ends', () => explore('rwsem', { schedules: 3, exhaustive: true }));
+test('that must see what it does not', () => explore('lt-5', { strategy: 'dpor', outcomes: ['a miracle'] }));
+`;
+
+describe('a test suite of its own', () => {
+  let report = '';
+
+  before(async () => {
+    fileIn(project, 'own.test.mjs', OWN_TESTS);
+    const args = ['--test-reporter', 'tap', 'own.test.mjs'];
+    const { code, stdout } = await start(process.execPath, args, { cwd: project }).done;
+    assert.equal(code, 1);
+    report = stdout;
+  });
+
+  test('passes what is sound', () => {
+    assert.match(report, /^ok 1 - of a sound lock$/m);
+  });
+
+  test('fails by what is broken, with the reason and the line that replays it', () => {
+    assert.match(report, /^not ok 2 - of a broken lock$/m);
+    assert.match(report, /broken-ticket-lock fails \(\w+\): /);
+    assert.match(report, /replay: faultline replay '\S+'/);
+  });
+
+  test('fails if it saw less than it should', () => {
+    assert.match(report, /rwsem was not exhausted in \d schedules/);
+    assert.match(report, /lt-5 never ended as: a miracle/);
+  });
 });
 
 const CONSUMER = `

@@ -14,7 +14,7 @@ import { deviceMapRange } from '../../src/drivers/svm/page-table.js';
 import { SvmContext, SvmDevice, SvmRequest } from '../../src/drivers/svm/types.js';
 import { hmmRangeFault } from '../../src/hmm/range-fault.js';
 import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HmmPfn, HmmRange } from '../../src/hmm/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { defineOps } from '../../src/machine/ops-table.js';
 import { beginWait, checkHalted, endWait } from '../../src/machine/sched.js';
 import { WAIT_TURN } from '../../src/machine/wait-kind.js';
@@ -24,7 +24,7 @@ import {
   mmuIntervalReadBegin,
   mmuIntervalReadRetry,
 } from '../../src/notifier/mmu-interval-notifier.js';
-import { type MmuIntervalNotifier, type MmuNotifierRange } from '../../src/notifier/types.js';
+import type { MmuIntervalNotifier, MmuNotifierRange } from '../../src/notifier/types.js';
 import { mutexLock, mutexUnlock } from '../../src/sync/mutex.js';
 
 export const Gate = struct('gate', {

@@ -10,6 +10,7 @@
 import { fetchAdd, read, readOnce } from '#memory';
 
 import { PAGE_SIZE } from '../../src/base/units.js';
+import { pick, seedFor, xorshift } from '../../src/base/xorshift.js';
 import {
   attachEngine,
   ENGINE_ADD,
@@ -26,7 +27,7 @@ import {
 import { deviceEntry } from '../../src/drivers/svm/page-table.js';
 import { SvmContext, type SvmDevice, type SvmEngine } from '../../src/drivers/svm/types.js';
 import { HMM_PFN_SHIFT, HMM_PFN_VALID, HMM_PFN_WRITE, HmmPfn } from '../../src/hmm/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { cpuRelax, noteProgress } from '../../src/machine/sched.js';
 import { stackPop, stackPush } from '../../src/machine/stack.js';
 import { MACHINE, Machine } from '../../src/machine/types.js';
@@ -63,7 +64,6 @@ import {
 } from '../../src/notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../../src/notifier/types.js';
 import { mutexLock, mutexUnlock } from '../../src/sync/mutex.js';
-import { pick, seedFor, xorshift } from '../../src/workloads/xorshift.js';
 
 /** Where the pages are. */
 export const SHARED = 2 ** 33;

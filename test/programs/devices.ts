@@ -11,7 +11,7 @@ import { driverRegister, driverUnregister } from '../../src/device/bind.js';
 import { bootDevices } from '../../src/device/boot.js';
 import { type BusOps, type DriverOps, initBus } from '../../src/device/bus.js';
 import { deviceAdd, deviceInitialize, deviceUnregister } from '../../src/device/device.js';
-import { type DeviceType } from '../../src/device/device-ref.js';
+import type { DeviceType } from '../../src/device/device-ref.js';
 import { type DevmActionOps, devmAddAction } from '../../src/device/devres.js';
 import {
   defineModule,
@@ -24,7 +24,7 @@ import {
 } from '../../src/device/module.js';
 import { freeRegion, requestFreeMemRegion } from '../../src/device/region.js';
 import { Bus, Device, DeviceDriver, Resource } from '../../src/device/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { defineOps } from '../../src/machine/ops-table.js';
 import { cpuRelax } from '../../src/machine/sched.js';
 import { kfree, kzalloc } from '../../src/machine/slab.js';

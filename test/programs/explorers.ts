@@ -20,9 +20,9 @@ import {
   TRACE_AT,
   TRACE_WORDS,
 } from '../../src/explore/control.js';
-import { type Engine } from '../../src/explore/engine.js';
+import type { Engine } from '../../src/explore/engine.js';
 import { type Deviation, deviationsOf, type Plan, setPlan } from '../../src/explore/plan.js';
-import { type ExploreProgram } from '../../src/explore/program.js';
+import type { ExploreProgram } from '../../src/explore/program.js';
 import { PROGRAMS } from '../../src/explore/programs/registry.js';
 import { VirtualEngine, type VirtualKernel } from '../../src/explore/virtual-engine.js';
 import { memoryWords } from '../../src/memory/snapshot.js';

@@ -22,7 +22,7 @@ import {
 } from '../../src/drivers/svm/fault-service.js';
 import { type SvmDevice, SvmEngine } from '../../src/drivers/svm/types.js';
 import { hmmRangeFault } from '../../src/hmm/range-fault.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { defineOps } from '../../src/machine/ops-table.js';
 import {
   address,

@@ -16,7 +16,7 @@ import {
   writeOnceCells,
 } from '#memory';
 
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { allocPercpu } from '../../src/machine/percpu.js';
 import {
   cacheline,

@@ -22,7 +22,7 @@ import { deviceInitialize } from '../../src/device/device.js';
 import { devresEmpty, devresReleaseAll } from '../../src/device/devres.js';
 import { SECTION_BYTES } from '../../src/device/region.js';
 import { Device } from '../../src/device/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { allocationSite, failEnd, failNth, failSite } from '../../src/machine/fail.js';
 import { PHYSICAL_END } from '../../src/machine/limits.js';
 import { defineOps, opsIndex } from '../../src/machine/ops-table.js';

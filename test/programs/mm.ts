@@ -25,7 +25,7 @@ import {
 import { bug } from '../../src/base/bug.js';
 import { EFAULT, errnoName } from '../../src/base/errno.js';
 import { PAGE_SIZE } from '../../src/base/units.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { lockClass } from '../../src/machine/lock-class.js';
 import { defineOps } from '../../src/machine/ops-table.js';
 import { pageOf } from '../../src/machine/page-alloc.js';

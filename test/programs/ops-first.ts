@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { defineOps, opsAt, opsIndex } from '../../src/machine/ops-table.js';
 import { type Ptr, struct, word } from '../../src/memory/layout.js';
 import { doubling } from './ops-second.js';

@@ -6,7 +6,7 @@
 import { cmpxchg, exchange, fetchAdd, read, readOnce } from '#memory';
 
 import { PAGE_WORDS } from '../../src/base/units.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import {
   allocPage,
   allocPages,

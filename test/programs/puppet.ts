@@ -7,7 +7,7 @@
 import { fetchAdd, park, readOnce, unpark, write } from '#memory';
 
 import { archSpinLock, archSpinTrylock, archSpinUnlock } from '../../src/machine/arch-spinlock.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import {
   beginWait,
   checkHalted,

@@ -5,7 +5,7 @@
  */
 import { exchange, fetchAdd, read, readOnce, write } from '#memory';
 
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { cpuRelax } from '../../src/machine/sched.js';
 import { kfree, kzalloc } from '../../src/machine/slab.js';
 import { element, type Ptr, struct, word, words } from '../../src/memory/layout.js';

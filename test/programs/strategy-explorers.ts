@@ -5,14 +5,14 @@
  */
 import { NO_MUTANT } from '../../src/base/mutant-numbers.js';
 import { C_END, END_DIED, END_SEEN } from '../../src/explore/control.js';
-import { type Engine } from '../../src/explore/engine.js';
+import type { Engine } from '../../src/explore/engine.js';
 import { explore, type ExploreResult, type ExplorerOptions } from '../../src/explore/explorer.js';
 import { Judge } from '../../src/explore/judge.js';
 import { type Deviation, setPlan } from '../../src/explore/plan.js';
-import { type StrategyName } from '../../src/explore/report.js';
+import type { StrategyName } from '../../src/explore/report.js';
 import { makeStrategy } from '../../src/explore/strategies/strategies.js';
-import { type Strategy, type StrategyOptions } from '../../src/explore/strategies/strategy.js';
-import { type VirtualEngine } from '../../src/explore/virtual-engine.js';
+import type { Strategy, StrategyOptions } from '../../src/explore/strategies/strategy.js';
+import type { VirtualEngine } from '../../src/explore/virtual-engine.js';
 import { VirtualPrograms } from '../../src/explore/virtual-program.js';
 
 /** A run that takes longer is cut off. */

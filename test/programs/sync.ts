@@ -5,7 +5,7 @@
  */
 import { cmpxchg, fetchAdd, read, readOnce, write, writeOnce } from '#memory';
 
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { lockClass } from '../../src/machine/lock-class.js';
 import { cpuRelax, schedule, TASK_UNINTERRUPTIBLE } from '../../src/machine/sched.js';
 import { MACHINE, Machine } from '../../src/machine/types.js';

@@ -8,7 +8,7 @@
  */
 import { fetchAdd, loadAcquire, read, readOnce, storeRelease, write, writeOnce } from '#memory';
 
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import {
   tlbAttach,
   TlbContext,

@@ -11,7 +11,7 @@ import { read, readOnceCells } from '#memory';
 import { PAGE_SIZE } from '../../src/base/units.js';
 import { bootSvmStats } from '../../src/drivers/svm/stats.js';
 import { attachCpu, bootMachine } from '../../src/machine/boot.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { registerOps } from '../../src/machine/ops-table.js';
 import { NULL, type Va } from '../../src/memory/layout.js';
 import { bootMm } from '../../src/mm/boot.js';

@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { after } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { type BenchResult } from '../../src/report/bench-result.js';
+import type { BenchResult } from '../../src/report/bench-result.js';
 
 export const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 export const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
@@ -61,6 +61,7 @@ export interface Running {
 export function start(command: string, args: readonly string[], options: RunOptions = {}): Running {
   const inherited = { ...process.env };
   delete inherited['NO_COLOR'];
+  delete inherited['NODE_TEST_CONTEXT']; // a test runner of its own reports to us, and not to ours
   const child = spawn(command, args, {
     cwd: options.cwd ?? ROOT,
     env: { ...inherited, ...options.env },

@@ -7,8 +7,8 @@ import assert from 'node:assert/strict';
 
 import { read } from '#memory';
 
-import { type Cpu } from '../../src/machine/cpu.js';
-import { type Field } from '../../src/memory/layout.js';
+import type { Cpu } from '../../src/machine/cpu.js';
+import type { Field } from '../../src/memory/layout.js';
 import { Arena, initArena } from '../programs/locks.js';
 import { programUrl, runProgram } from './crew.js';
 import { place } from './machine.js';

@@ -5,7 +5,7 @@
  */
 import { Crew, type CrewOptions, type MemberResult } from '../../src/host/crew.js';
 import { type BootedMachine, bootMachine, type MachineConfig } from '../../src/machine/boot.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 
 /** URL of the worker file of crews that run programs under test/programs. */
 export const TEST_WORKER = new URL('./crew-worker.js', import.meta.url).href;

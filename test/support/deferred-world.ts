@@ -8,11 +8,11 @@ import assert from 'node:assert/strict';
 import { read } from '#memory';
 
 import { type FailureKind, MachineFailure } from '../../src/host/failure.js';
-import { type WatchdogOptions } from '../../src/host/watchdog.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { WatchdogOptions } from '../../src/host/watchdog.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { registerOps } from '../../src/machine/ops-table.js';
 import { warningTexts } from '../../src/machine/warn.js';
-import { type Field } from '../../src/memory/layout.js';
+import type { Field } from '../../src/memory/layout.js';
 import * as programs from '../programs/deferred.js';
 import { DeferredArena, initDeferredArena } from '../programs/deferred.js';
 import { programUrl, runProgram } from './crew.js';

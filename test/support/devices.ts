@@ -6,11 +6,11 @@
 import { bootDevices } from '../../src/device/boot.js';
 import { type BusOps, type DriverOps, initBus } from '../../src/device/bus.js';
 import { deviceInitialize } from '../../src/device/device.js';
-import { type DeviceType } from '../../src/device/device-ref.js';
-import { type DevmActionOps } from '../../src/device/devres.js';
-import { type Era } from '../../src/device/exports.js';
+import type { DeviceType } from '../../src/device/device-ref.js';
+import type { DevmActionOps } from '../../src/device/devres.js';
+import type { Era } from '../../src/device/exports.js';
 import { Bus, Device, DeviceDriver } from '../../src/device/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { defineOps, type OpsTable, registerOps } from '../../src/machine/ops-table.js';
 import { kzalloc } from '../../src/machine/slab.js';
 import { bootCpu } from './machine.js';

@@ -8,10 +8,10 @@ import assert from 'node:assert/strict';
 import { read, readAddress, readOnce } from '#memory';
 
 import { PAGE_SIZE } from '../../src/base/units.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { defineOps, registerOps } from '../../src/machine/ops-table.js';
 import { kfree, kzalloc } from '../../src/machine/slab.js';
-import { type Va } from '../../src/memory/layout.js';
+import type { Va } from '../../src/memory/layout.js';
 import {
   mmuIntervalNotifierInsert,
   mmuIntervalNotifierRemove,

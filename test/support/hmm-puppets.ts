@@ -12,7 +12,7 @@ import * as driverModule from '../../src/drivers/svm/driver.js';
 import { bootSvmStats } from '../../src/drivers/svm/stats.js';
 import { HmmPfn, HmmRange } from '../../src/hmm/types.js';
 import { attachCpu } from '../../src/machine/boot.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { lockClass } from '../../src/machine/lock-class.js';
 import { registerOps } from '../../src/machine/ops-table.js';
 import { allocWords, kzalloc } from '../../src/machine/slab.js';

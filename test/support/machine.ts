@@ -8,7 +8,7 @@ import assert from 'node:assert/strict';
 
 import { KernelBug } from '../../src/base/bug.js';
 import { attachCpu, bootMachine, type MachineConfig } from '../../src/machine/boot.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { allocPercpu } from '../../src/machine/percpu.js';
 import { CACHELINE_WORDS, type Ptr } from '../../src/memory/layout.js';
 

@@ -8,7 +8,7 @@ import assert from 'node:assert/strict';
 import { read, readAddress, write } from '#memory';
 
 import { PAGE_SIZE } from '../../src/base/units.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { defineOps } from '../../src/machine/ops-table.js';
 import { kzalloc } from '../../src/machine/slab.js';
 import { member } from '../../src/memory/layout.js';

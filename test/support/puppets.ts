@@ -16,11 +16,11 @@ import { fetchAdd, parkAsync, read, readOnce, unpark, writeOnce } from '#memory'
 import { snapshotCpu } from '../../src/debug/wait-graph.js';
 import { Crew, type CrewOptions } from '../../src/host/crew.js';
 import { bootMachine, type MachineConfig } from '../../src/machine/boot.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { waitKindName } from '../../src/machine/sched.js';
 import { WAIT_NONE, WAIT_ROUND, WAIT_START } from '../../src/machine/wait-kind.js';
 import { warningTexts } from '../../src/machine/warn.js';
-import { type MemoryHandle } from '../../src/memory/port.js';
+import type { MemoryHandle } from '../../src/memory/port.js';
 import { Mailbox, OP_NAMES, type OpName, puppet } from '../programs/puppet.js';
 import { programUrl, TEST_WORKER } from './crew.js';
 import { place } from './machine.js';

@@ -11,12 +11,12 @@ import { EBUSY } from '../../src/base/errno.js';
 import { PAGE_SIZE } from '../../src/base/units.js';
 import { hmmRangeFault } from '../../src/hmm/range-fault.js';
 import { HmmPfn, HmmRange } from '../../src/hmm/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { defineOps } from '../../src/machine/ops-table.js';
 import { allocWords, kzalloc } from '../../src/machine/slab.js';
-import { type Va } from '../../src/memory/layout.js';
+import type { Va } from '../../src/memory/layout.js';
 import { mmapReadLock, mmapReadUnlock } from '../../src/mm/mmap-lock.js';
-import { type MmStruct } from '../../src/mm/types.js';
+import type { MmStruct } from '../../src/mm/types.js';
 import {
   mmuIntervalNotifierInsert,
   mmuIntervalReadBegin,

@@ -19,7 +19,7 @@ import {
   HmmRange,
 } from '../../src/hmm/types.js';
 import { bootMachine } from '../../src/machine/boot.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { frameWord } from '../../src/machine/frame.js';
 import { defineOps, registerOps } from '../../src/machine/ops-table.js';
 import {

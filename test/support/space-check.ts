@@ -9,7 +9,7 @@ import assert from 'node:assert/strict';
 import { read, readAddress, readOnce } from '#memory';
 
 import { PAGE_SIZE } from '../../src/base/units.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import {
   pageOf,
   pfnOfWord,

@@ -12,7 +12,7 @@ import { read, readAddress, readOnce, readOnceCells } from '#memory';
 
 import { PAGE_SIZE } from '../../src/base/units.js';
 import { attachCpu, bootMachine } from '../../src/machine/boot.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { PG_ANON, ZERO_PFN } from '../../src/machine/page-alloc.js';
 import { member, NULL, type Va } from '../../src/memory/layout.js';
 import { loadWord, storeWord } from '../../src/mm/access.js';

@@ -8,8 +8,8 @@
  */
 import assert from 'node:assert/strict';
 
-import { type Operation, type OperationKind } from '../../src/workloads/strace/operations.js';
-import { type StracePlan } from '../../src/workloads/strace/plan.js';
+import type { Operation, OperationKind } from '../../src/workloads/strace/operations.js';
+import type { StracePlan } from '../../src/workloads/strace/plan.js';
 
 const PAGE = 4096;
 const EEXIST = 17;

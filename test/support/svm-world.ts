@@ -36,11 +36,11 @@ import {
   SvmDevice,
   SvmEngine,
 } from '../../src/drivers/svm/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { kzalloc } from '../../src/machine/slab.js';
 import { member, NULL } from '../../src/memory/layout.js';
 import { loadWord, storeWord } from '../../src/mm/access.js';
-import { type MmStruct } from '../../src/mm/types.js';
+import type { MmStruct } from '../../src/mm/types.js';
 import * as brokenDrivers from '../programs/broken-drivers.js';
 import { bootSpace, pageVa } from './address-space.js';
 

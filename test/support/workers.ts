@@ -4,7 +4,7 @@
  * @module
  */
 import { subscribe } from 'node:diagnostics_channel';
-import { type Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 
 let live = 0;
 

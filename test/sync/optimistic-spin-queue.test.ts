@@ -4,7 +4,7 @@ import { after, describe, test } from 'node:test';
 import { readOnce } from '#memory';
 
 import { attachCpu } from '../../src/machine/boot.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { CpuArea } from '../../src/machine/types.js';
 import { member } from '../../src/memory/layout.js';
 import { OptimisticSpinQueue, osqLock, osqUnlock } from '../../src/sync/optimistic-spin-queue.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { warningCount, warningTexts } from '../../src/machine/warn.js';
 import { member } from '../../src/memory/layout.js';
 import {

@@ -10,7 +10,7 @@ import {
   archSpinUnlock,
   initSpinlock,
 } from '../../src/machine/arch-spinlock.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { lockClass } from '../../src/machine/lock-class.js';
 import { mightSleep } from '../../src/machine/sched.js';
 import { Spinlock, spinLock, spinTrylock, spinUnlock } from '../../src/sync/spinlock.js';

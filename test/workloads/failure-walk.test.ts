@@ -11,8 +11,8 @@ import {
   devmKzalloc,
   devresReleaseAll,
 } from '../../src/device/devres.js';
-import { type Device } from '../../src/device/types.js';
-import { type Cpu } from '../../src/machine/cpu.js';
+import type { Device } from '../../src/device/types.js';
+import type { Cpu } from '../../src/machine/cpu.js';
 import { kfree, kzalloc } from '../../src/machine/slab.js';
 import { Mutex } from '../../src/sync/mutex.js';
 import { walkFailures } from '../../src/workloads/failure-walk.js';

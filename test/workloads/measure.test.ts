@@ -17,7 +17,7 @@ import {
 } from '../../src/workloads/measure.js';
 import { findWorkload, WORKLOADS } from '../../src/workloads/registry.js';
 import { svm } from '../../src/workloads/svm.js';
-import { type PointConfig, type Workload } from '../../src/workloads/workload.js';
+import type { PointConfig, Workload } from '../../src/workloads/workload.js';
 import { deaf, dying } from '../programs/user-drivers.js';
 import { programUrl } from '../support/crew.js';
 import { liveWorkers } from '../support/workers.js';

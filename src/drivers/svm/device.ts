@@ -15,7 +15,7 @@
 import { read, write } from '#memory';
 
 import { USER_VA_END } from '../../base/units.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { opsAt, opsIndex } from '../../machine/ops-table.js';
 import { allocWords, freeWords, kfree, kzalloc } from '../../machine/slab.js';
@@ -25,7 +25,7 @@ import { WAIT_DEVICE_FENCE } from '../../machine/wait-kind.js';
 import { containerOf, member, NULL } from '../../memory/layout.js';
 import { initListHead, listAddTail, listDelInit, listNext } from '../../memory/list.js';
 import { allocTable, freeTable } from '../../mm/page-table.js';
-import { type MmStruct } from '../../mm/types.js';
+import type { MmStruct } from '../../mm/types.js';
 import { mmdrop, mmgrab } from '../../notifier/mm-count.js';
 import {
   mmuIntervalNotifierInsert,
@@ -40,7 +40,7 @@ import { MmuNotifierRange } from '../../notifier/types.js';
 import { initMutex, mutexLock, mutexUnlock } from '../../sync/mutex.js';
 import { refcountDecAndTest, refcountInc, refcountSet } from '../../sync/refcount.js';
 import { initSpinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
-import { type SvmDriver } from './driver.js';
+import type { SvmDriver } from './driver.js';
 import { initFaultBuffer } from './fault-buffer.js';
 import { deviceClearRange, deviceFreeTables } from './page-table.js';
 import { SvmContext, SvmDevice } from './types.js';

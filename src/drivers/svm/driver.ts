@@ -21,7 +21,7 @@ import { EBUSY, EFAULT, ENOMEM } from '../../base/errno.js';
 import { PAGE_SIZE, USER_VA_END } from '../../base/units.js';
 import { hmmRangeFault } from '../../hmm/range-fault.js';
 import { HmmPfn, HmmRange } from '../../hmm/types.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { defineOps } from '../../machine/ops-table.js';
 import { tlbShootdown } from '../../machine/tlb.js';
 import { WAIT_DEVICE_FENCE } from '../../machine/wait-kind.js';

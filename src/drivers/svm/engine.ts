@@ -24,7 +24,7 @@ import {
 import { bug } from '../../base/bug.js';
 import { PAGE_SIZE, pageAlignDown, WORD_BYTES } from '../../base/units.js';
 import { HMM_PFN_SHIFT, HMM_PFN_VALID, HMM_PFN_WRITE, HmmPfn } from '../../hmm/types.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { frameWord } from '../../machine/frame.js';
 import { frameOf, pageOf } from '../../machine/page-alloc.js';
 import {

@@ -13,7 +13,7 @@
  */
 import { fetchAdd, read, readAddress, readOnce, write, writeAddress } from '#memory';
 
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { schedule, TASK_UNINTERRUPTIBLE } from '../../machine/sched.js';
 import { WAIT_FAULT_BUFFER } from '../../machine/wait-kind.js';

@@ -16,14 +16,14 @@ import { bug } from '../../base/bug.js';
 import { EFAULT, MAX_ERRNO } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HmmPfn, HmmRange } from '../../hmm/types.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { noteProgress, wakeUpProcess } from '../../machine/sched.js';
 import { allocWords, freeWords } from '../../machine/slab.js';
 import { type Field, member, NULL, type Ptr, type Va } from '../../memory/layout.js';
 import { mmput } from '../../mm/exit.js';
 import { mmgetNotZero } from '../../mm/mm-struct.js';
 import { driverOf, putContext } from './device.js';
-import { type SvmDriver } from './driver.js';
+import type { SvmDriver } from './driver.js';
 import { announceReplay, takeFaults, waitForFaults } from './fault-buffer.js';
 import { countUp } from './stats.js';
 import {

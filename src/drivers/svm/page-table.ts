@@ -14,7 +14,7 @@ import { clearCells, read, readAddress, readOnce, writeOnceCells } from '#memory
 
 import { PAGE_SIZE, USER_VA_END } from '../../base/units.js';
 import { HmmPfn, HmmRange } from '../../hmm/types.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { tlbShootdown } from '../../machine/tlb.js';
 import { WAIT_DEVICE_FENCE } from '../../machine/wait-kind.js';
 import { member } from '../../memory/layout.js';

@@ -5,7 +5,7 @@
  */
 import { read, readAddress, write } from '#memory';
 
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { allocPercpu, perCpuPtr, thisCpuPtr } from '../../machine/percpu.js';
 import { MACHINE, Machine } from '../../machine/types.js';
 import { element, type Field } from '../../memory/layout.js';

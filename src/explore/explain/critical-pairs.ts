@@ -15,9 +15,9 @@
  * @module
  */
 import { OP_LOCK } from '../../memory/turnstile.js';
-import { type Deviation } from '../plan.js';
+import type { Deviation } from '../plan.js';
 import { type Budget, follow, runDeviations, type Stretch, stretchesOf } from './follow.js';
-import { type Subject } from './subject.js';
+import type { Subject } from './subject.js';
 import {
   adjacentPairs,
   type LockHold,

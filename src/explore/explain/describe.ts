@@ -4,7 +4,7 @@
  * @module
  */
 import { describeCpu, snapshotCpus } from '../../debug/wait-graph.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import {
   isWriteOp,
   OP_ALLOC,
@@ -28,10 +28,10 @@ import {
   TASK_WORDS,
   TASKS_AT,
 } from '../control.js';
-import { type CriticalPair, type Switch } from './explanation.js';
-import { type Names, type WordName } from './names.js';
-import { type StepState } from './states.js';
-import { type LockHold, type Pair, type Step } from './trace.js';
+import type { CriticalPair, Switch } from './explanation.js';
+import type { Names, WordName } from './names.js';
+import type { StepState } from './states.js';
+import type { LockHold, Pair, Step } from './trace.js';
 
 /** What an operation does, as a diagram has it. */
 export function actionOf(kind: number): string {

@@ -9,11 +9,12 @@
  *    10 *                                      read interval.invalidateSeq: 3   mmu-interval-notifier.ts:107
  *
  * By default only what matters is there: where a task begins and ends a run of steps, what other tasks can
- * notice, locks, sleeping and waking, and what is critical. What a column leaves out is counted.
+ * notice, locks, sleeping and waking, and what is critical. What a column leaves out is counted, and so are
+ * the rounds of a loop that spins and sees the same each time.
  *
  * @module
  */
-import { type ExplainedStep, type Explanation, type Switch } from './explanation.js';
+import type { ExplainedStep, Explanation, Switch } from './explanation.js';
 import { shortPlace } from './sites.js';
 
 export interface DiagramOptions {
@@ -120,7 +121,8 @@ function rowsOf(told: Told, all: boolean): Row[] {
   let skipped = 0;
   let lastFunction = '';
   let lastOperation = '';
-  for (const step of steps) {
+  for (let next = 0; next < steps.length;) {
+    const step = steps[next++]!;
     const begins = step.step === 0 || switchAt.has(step.step);
     if (begins) lastFunction = '';
     if (begins && skipped > 0) rows.push(skipRow(steps[step.step - 1]!.task, skipped));
@@ -139,6 +141,10 @@ function rowsOf(told: Told, all: boolean): Row[] {
     if (within !== '' && within !== lastFunction) rows.push(note(step.task, within));
     lastFunction = within;
     rows.push(stepRow(step));
+    const { times, length } = all ? NO_ROUNDS : sameRounds(steps, step.step);
+    if (times > 0)
+      rows.push(note(step.task, `  … the same ${times === 1 ? 'once' : `${times} times`} more`));
+    next += times * length;
   }
   if (skipped > 0) rows.push(skipRow(steps.at(-1)!.task, skipped));
   return [...rows, ...told.tasks.map(({ end }, task) => note(task, `(${end})`))];
@@ -147,11 +153,33 @@ function rowsOf(told: Told, all: boolean): Row[] {
 /** True if others could tell the difference, or who reads would miss it. */
 function matters(step: ExplainedStep, steps: readonly ExplainedStep[], begins: boolean): boolean {
   if (step.critical) return true;
-  if (step.action === 'read' && step.shortName.endsWith('.lockClass')) return false; // it never changes
   const next = steps[step.step + 1];
   if (begins || next?.task !== step.task) return true;
   if (step.conflicts) return true;
   return !['read', 'write', 'update'].includes(step.action);
+}
+
+interface Rounds {
+  readonly times: number;
+  /** Steps of each. */
+  readonly length: number;
+}
+const NO_ROUNDS: Rounds = { times: 0, length: 0 };
+
+/** How often the round that ends with the spin at `last` is repeated right after it. */
+function sameRounds(steps: readonly ExplainedStep[], last: number): Rounds {
+  if (steps[last]!.action !== 'spin') return NO_ROUNDS;
+  const next = steps.findIndex(({ action, step }) => step > last && action === 'spin');
+  const length = next - last;
+  if (next < 0 || length > last + 1) return NO_ROUNDS;
+  let same = 0;
+  while (isSameStep(steps[last + 1 + same], steps[last + 1 + same - length]!)) same++;
+  return { times: Math.floor(same / length), length };
+}
+
+function isSameStep(step: ExplainedStep | undefined, before: ExplainedStep): boolean {
+  if (step?.task !== before.task || step.critical) return false;
+  return stepText(step) === stepText(before) && step.site?.line === before.site?.line;
 }
 
 const note = (task: number, text: string): Row => ({ task, step: '', text, where: '' });

@@ -6,15 +6,15 @@
 import { OP_LOCK, OP_RMW } from '../../memory/turnstile.js';
 import { C_END, C_STEP_LIMIT, END_STEPS, STEPS_MAX } from '../control.js';
 import { type Deviation, preemptionsOf } from '../plan.js';
-import { type ExploreProgram } from '../program.js';
+import type { ExploreProgram } from '../program.js';
 import { checkOf, formatSchedule, replayLine } from '../schedule.js';
 import { criticalPairs } from './critical-pairs.js';
 import { actionOf, describePair, describePairs, endsOf, switchesOf, valuesOf } from './describe.js';
 import { type DiagramOptions, renderDiagram } from './diagram.js';
-import { type CriticalPair, type ExplainedStep, type Explanation } from './explanation.js';
+import type { CriticalPair, ExplainedStep, Explanation } from './explanation.js';
 import { minimise, type MinimiseOptions } from './minimise.js';
 import { Names } from './names.js';
-import { type Recording } from './recorder.js';
+import type { Recording } from './recorder.js';
 import { actingSites, siteReader } from './sites.js';
 import { statesOf, type StepState } from './states.js';
 import {

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { type Site } from './sites.js';
-import { type Failure } from './subject.js';
+import type { Site } from './sites.js';
+import type { Failure } from './subject.js';
 
 /** One step of the failing run. */
 export interface ExplainedStep {

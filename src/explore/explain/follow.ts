@@ -19,8 +19,8 @@ import {
   TRACE_WORDS,
 } from '../control.js';
 import { type Deviation, deviationsOf, preemptionsOf } from '../plan.js';
-import { type Failure, type Subject } from './subject.js';
-import { type Step } from './trace.js';
+import type { Failure, Subject } from './subject.js';
+import type { Step } from './trace.js';
 
 /** A task goes on until it has made `until` operations of its own. */
 export interface Stretch {

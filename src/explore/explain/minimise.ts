@@ -16,7 +16,7 @@
  *
  * @module
  */
-import { type Deviation } from '../plan.js';
+import type { Deviation } from '../plan.js';
 import {
   type Budget,
   follow,

@@ -28,7 +28,7 @@ import {
 } from '../../machine/types.js';
 import { CACHELINE_WORDS, declaredStructs, type StructInfo } from '../../memory/layout.js';
 import { memoryWords } from '../../memory/snapshot.js';
-import { type World } from '../engine.js';
+import type { World } from '../engine.js';
 
 /** What a word is called. */
 export interface WordName {

@@ -12,7 +12,7 @@
  * @module
  */
 import { stepText } from './diagram.js';
-import { type ExplainedStep, type Explanation } from './explanation.js';
+import type { ExplainedStep, Explanation } from './explanation.js';
 
 /** One event; docs: "Trace Event Format". */
 export interface TraceEvent {

@@ -12,9 +12,9 @@
  *
  * @module
  */
-import { type Cpu } from '../../machine/cpu.js';
-import { type MemoryPort } from '../../memory/port.js';
-import { type Turnstile } from '../../memory/turnstile.js';
+import type { Cpu } from '../../machine/cpu.js';
+import type { MemoryPort } from '../../memory/port.js';
+import type { Turnstile } from '../../memory/turnstile.js';
 import { T_SKIP, TASK_WORDS, TASKS_AT } from '../control.js';
 
 /** Where one operation was made. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { decisivePairs } from './describe.js';
-import { type CriticalPair, type ExplainedStep, type Explanation } from './explanation.js';
+import type { CriticalPair, ExplainedStep, Explanation } from './explanation.js';
 import { shortPlace } from './sites.js';
 
 /** The whole of it, as text. */

@@ -12,9 +12,9 @@
  * @module
  */
 import { bitCount, lowestBit } from '../../base/bits.js';
-import { type Deviation } from '../plan.js';
+import type { Deviation } from '../plan.js';
 import { type Budget, type Run, runDeviations } from './follow.js';
-import { type Subject } from './subject.js';
+import type { Subject } from './subject.js';
 import { changes, type Step, stepsOf } from './trace.js';
 
 /** Which failure, how many preemptions, how many runs. */

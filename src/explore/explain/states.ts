@@ -10,8 +10,8 @@
 import { type CpuSnapshot, snapshotCpus } from '../../debug/wait-graph.js';
 import { memoryWords } from '../../memory/snapshot.js';
 import { type Deviation, setPlan } from '../plan.js';
-import { type Subject } from './subject.js';
-import { type Step } from './trace.js';
+import type { Subject } from './subject.js';
+import type { Step } from './trace.js';
 
 /** What a step found and left in its first words, and what the CPUs held then. */
 export interface StepState {

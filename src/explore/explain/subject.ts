@@ -5,9 +5,9 @@
  */
 import { C_STEP_LIMIT } from '../control.js';
 import { type Deviation, type Plan, setPlan } from '../plan.js';
-import { type ExploreProgram } from '../program.js';
-import { type VirtualEngine } from '../virtual-engine.js';
-import { type Recording } from './recorder.js';
+import type { ExploreProgram } from '../program.js';
+import type { VirtualEngine } from '../virtual-engine.js';
+import type { Recording } from './recorder.js';
 
 /** What was wrong with a run. */
 export interface Failure {

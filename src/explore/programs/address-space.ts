@@ -8,12 +8,12 @@ import { read, write } from '#memory';
 import { bug } from '../../base/bug.js';
 import { EFAULT } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { NULL } from '../../memory/layout.js';
 import { loadWord, storeWord } from '../../mm/access.js';
 import { dupMm } from '../../mm/fork.js';
 import { munmap } from '../../mm/munmap.js';
-import { type MmStruct } from '../../mm/types.js';
+import type { MmStruct } from '../../mm/types.js';
 import {
   defineProgram,
   type ExploreProgram,

@@ -29,7 +29,7 @@ import {
   devresReleaseAll,
 } from '../../device/devres.js';
 import { Bus, Device, DeviceDriver } from '../../device/types.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { defineOps } from '../../machine/ops-table.js';
 import { kzalloc } from '../../machine/slab.js';
 import { warningCount } from '../../machine/warn.js';

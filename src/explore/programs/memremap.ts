@@ -23,13 +23,13 @@ import { deviceInitialize } from '../../device/device.js';
 import { devresReleaseAll } from '../../device/devres.js';
 import { SECTION_BYTES } from '../../device/region.js';
 import { Device } from '../../device/types.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { allocationSite, failEnd, failNth } from '../../machine/fail.js';
 import { PHYSICAL_END } from '../../machine/limits.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { defineOps, opsIndex } from '../../machine/ops-table.js';
 import { kfree, kzalloc } from '../../machine/slab.js';
-import { type Page } from '../../machine/types.js';
+import type { Page } from '../../machine/types.js';
 import { warningCount, warningTexts } from '../../machine/warn.js';
 import {
   cacheline,

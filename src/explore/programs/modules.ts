@@ -19,7 +19,7 @@ import {
 } from '../../device/module.js';
 import { requestFreeMemRegion } from '../../device/region.js';
 import { Resource } from '../../device/types.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { kfree, kzalloc } from '../../machine/slab.js';
 import { cacheline, type Field, type Ptr, struct, word } from '../../memory/layout.js';
 import { defineProgram, task } from '../program.js';

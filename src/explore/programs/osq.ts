@@ -6,7 +6,7 @@
 import { fetchAdd, read, write } from '#memory';
 
 import { bug } from '../../base/bug.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { kzalloc } from '../../machine/slab.js';
 import { cacheline, member, type Ptr, struct, word } from '../../memory/layout.js';
 import { OptimisticSpinQueue, osqLock, osqUnlock } from '../../sync/optimistic-spin-queue.js';

@@ -12,7 +12,7 @@ import { fetchAdd, read, write } from '#memory';
 
 import { bug } from '../../base/bug.js';
 import { PAGE_SIZE } from '../../base/units.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { kzalloc } from '../../machine/slab.js';
 import { cacheline, member, NULL, type Ptr, struct, word } from '../../memory/layout.js';

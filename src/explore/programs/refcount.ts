@@ -6,7 +6,7 @@
 import { exchange, read, readOnce } from '#memory';
 
 import { bug } from '../../base/bug.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { kzalloc } from '../../machine/slab.js';
 import { warningCount } from '../../machine/warn.js';
 import { cacheline, member, type Ptr, struct, word } from '../../memory/layout.js';

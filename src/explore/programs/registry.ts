@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type ExploreProgram } from '../program.js';
+import type { ExploreProgram } from '../program.js';
 import { SPACE_PROGRAMS } from './address-space.js';
 import { completion, completionTimeout } from './completion.js';
 import { DEFERRED_PROGRAMS } from './deferred.js';
@@ -17,6 +17,7 @@ import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
 import { randomProgram } from './random.js';
 import { RCU_PROGRAMS } from './rcu.js';
+import { READ_TRYLOCK_PROGRAMS } from './read-trylock.js';
 import { refcount } from './refcount.js';
 import { RETRY_PROGRAMS } from './retry.js';
 import { RWSEM_PROGRAMS } from './rwsem.js';
@@ -35,6 +36,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   validFlag,
   ...DEFERRED_PROGRAMS,
   lt18,
+  ...READ_TRYLOCK_PROGRAMS,
   spinlock,
   mutex,
   mutexHandoff,

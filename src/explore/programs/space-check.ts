@@ -9,7 +9,7 @@
 import { read, readAddress, readOnce } from '#memory';
 
 import { PAGE_SIZE } from '../../base/units.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { freeFrameCount, pageOf, ZERO_PFN } from '../../machine/page-alloc.js';
 import { allocatedObjects, slabFrames } from '../../machine/slab.js';
 import { Page } from '../../machine/types.js';

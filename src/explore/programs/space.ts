@@ -21,7 +21,7 @@ import {
   HmmPfn,
   HmmRange,
 } from '../../hmm/types.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { frameWord } from '../../machine/frame.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { defineOps } from '../../machine/ops-table.js';

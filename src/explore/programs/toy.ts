@@ -22,7 +22,7 @@ import {
 
 import { bug } from '../../base/bug.js';
 import { archSpinLock, archSpinTrylock, archSpinUnlock } from '../../machine/arch-spinlock.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { kzalloc } from '../../machine/slab.js';
 import { element, member, type Ptr, struct, words } from '../../memory/layout.js';
 import { Spinlock } from '../../sync/spinlock.js';

@@ -22,7 +22,7 @@ import {
   TRACE_AT,
   TRACE_WORDS,
 } from '../control.js';
-import { type Deviation, type Plan } from '../plan.js';
+import type { Deviation, Plan } from '../plan.js';
 import { limitOf, type Strategy, type StrategyFacts, type StrategyOptions } from './strategy.js';
 
 /** Schedules that may wait for their turn; 8 bytes each. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { C_END, END_STEPS, RULE_FIRST } from '../control.js';
-import { type Plan } from '../plan.js';
+import type { Plan } from '../plan.js';
 import { limitOf, type Strategy, type StrategyFacts, type StrategyOptions } from './strategy.js';
 import { ScheduleTree } from './tree.js';
 

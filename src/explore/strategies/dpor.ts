@@ -19,7 +19,7 @@
  */
 import { lowestBit } from '../../base/bits.js';
 import { C_END, END_DIED, END_SEEN, END_STEPS, RULE_SLEEP_SETS } from '../control.js';
-import { type Plan } from '../plan.js';
+import type { Plan } from '../plan.js';
 import { Dependence, type RaceListener } from './dependence.js';
 import { limitOf, type Strategy, type StrategyFacts, type StrategyOptions } from './strategy.js';
 import { ScheduleTree } from './tree.js';

@@ -16,7 +16,7 @@
  * @module
  */
 import { C_STEP, RULE_PRIORITY } from '../control.js';
-import { type Deviation, type Plan } from '../plan.js';
+import type { Deviation, Plan } from '../plan.js';
 import {
   limitOf,
   SeedStream,

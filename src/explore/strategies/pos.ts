@@ -6,7 +6,7 @@
  * @module
  */
 import { RULE_POS } from '../control.js';
-import { type Plan } from '../plan.js';
+import type { Plan } from '../plan.js';
 import {
   limitOf,
   SeedStream,

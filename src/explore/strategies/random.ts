@@ -4,7 +4,7 @@
  * @module
  */
 import { RULE_RANDOM } from '../control.js';
-import { type Plan } from '../plan.js';
+import type { Plan } from '../plan.js';
 import {
   limitOf,
   SeedStream,

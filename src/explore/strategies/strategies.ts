@@ -11,7 +11,7 @@ import { PartialOrderReduction } from './dpor.js';
 import { Pct } from './pct.js';
 import { PartialOrderSampling } from './pos.js';
 import { RandomWalk } from './random.js';
-import { type Strategy, type StrategyOptions } from './strategy.js';
+import type { Strategy, StrategyOptions } from './strategy.js';
 
 const MAKERS: Readonly<Record<StrategyName, new (options: StrategyOptions) => Strategy>> = {
   random: RandomWalk,

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { type Plan } from '../plan.js';
+import type { Plan } from '../plan.js';
 
 /** What a strategy can say about how far it got. */
 export interface StrategyFacts {

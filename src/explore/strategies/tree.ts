@@ -16,7 +16,7 @@ import {
   TRACE_AT,
   TRACE_WORDS,
 } from '../control.js';
-import { type Deviation, type Plan } from '../plan.js';
+import type { Deviation, Plan } from '../plan.js';
 
 export class ScheduleTree {
   /** Who went at each step of the run; of how many there are. */

@@ -17,7 +17,7 @@ import {
   MAP_HUGETLB,
   MREMAP_DONTUNMAP,
 } from '../../mm/uapi.js';
-import { type Action, type ActionWith } from './operations.js';
+import type { Action, ActionWith } from './operations.js';
 import { PageRanges, type Range } from './page-ranges.js';
 
 /** A break that no call has told yet. */

@@ -4,9 +4,9 @@
  * @module
  */
 import { MAP_HUGE_SHIFT } from '../../mm/uapi.js';
-import { type FlagTable } from './constants.js';
+import type { FlagTable } from './constants.js';
 import { readNumber } from './lexer.js';
-import { type StraceCall } from './parse.js';
+import type { StraceCall } from './parse.js';
 import { badTrace, quoted } from './trace-error.js';
 
 /** `21<<MAP_HUGE_SHIFT`: the logarithm of a huge page's size. */

@@ -15,8 +15,8 @@ import {
   remappedPages,
   UNKNOWN_BREAK,
 } from './address-space.js';
-import { type Action } from './operations.js';
-import { type Range } from './page-ranges.js';
+import type { Action } from './operations.js';
+import type { Range } from './page-ranges.js';
 
 /** What of an address space a call depends on or changes. */
 export interface Footprint {

@@ -28,7 +28,7 @@
  */
 import { sharedDoubles, sharedIntegers } from '../../memory/shared-tables.js';
 import { ARGUMENTS, ARGUMENTS_MAX, type Operation, type OperationKind } from './operations.js';
-import { type StracePlan } from './plan.js';
+import type { StracePlan } from './plan.js';
 
 export const ROW_OPCODE = 0;
 export const ROW_LINE = 1;

@@ -10,8 +10,8 @@
  * @module
  */
 import { pageAlignUp } from '../../base/units.js';
-import { type ActionWith } from './operations.js';
-import { type InFlight, type ProcessState } from './state.js';
+import type { ActionWith } from './operations.js';
+import type { InFlight, ProcessState } from './state.js';
 
 export const NO_FILE = -1;
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { PageRanges } from './page-ranges.js';
-import { type StraceCall } from './parse.js';
+import type { StraceCall } from './parse.js';
 
 /** Orders that no answer told when they mattered, but that later calls did. */
 export class OrderHints {

@@ -11,8 +11,8 @@
  *
  * @module
  */
-import { type StraceCall, type StraceEnd, type StraceLog } from './parse.js';
-import { type Birth, type Meaning } from './translate.js';
+import type { StraceCall, StraceEnd, StraceLog } from './parse.js';
+import type { Birth, Meaning } from './translate.js';
 
 /** One traced thread. */
 export interface Life {

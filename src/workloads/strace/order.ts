@@ -21,11 +21,11 @@
  */
 import { type AddressSpace, applyAction } from './address-space.js';
 import { conflict, overlap, pageChangeOf } from './conflicts.js';
-import { type OrderHints } from './learned.js';
-import { type Wait } from './operations.js';
+import type { OrderHints } from './learned.js';
+import type { Wait } from './operations.js';
 import { answerOf } from './outcome.js';
-import { type Range } from './page-ranges.js';
-import { type InFlight, type MmState, type TaskState } from './state.js';
+import type { Range } from './page-ranges.js';
+import type { InFlight, MmState, TaskState } from './state.js';
 
 const NO_WAITS: readonly Wait[] = [];
 

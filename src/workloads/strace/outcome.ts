@@ -37,7 +37,7 @@ import {
   remapSource,
   UNKNOWN_BREAK,
 } from './address-space.js';
-import { type Action, type ActionWith } from './operations.js';
+import type { Action, ActionWith } from './operations.js';
 
 /** The answer to `action` in `space`, if that is decided here; `logged` is the log's. */
 export function answerOf(space: AddressSpace, action: Action, logged: number): number {

@@ -11,8 +11,8 @@ import { bug } from '../../base/bug.js';
 import { EEXIST, ENOMEM } from '../../base/errno.js';
 import { isPageAligned, pageAlignUp, TASK_SIZE } from '../../base/units.js';
 import { closeContext, findContext, openContext, putContext } from '../../drivers/svm/device.js';
-import { type SvmDevice } from '../../drivers/svm/types.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { SvmDevice } from '../../drivers/svm/types.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { NULL, type Va } from '../../memory/layout.js';
 import { mmput } from '../../mm/exit.js';
 import { createFile, fput } from '../../mm/file.js';
@@ -26,7 +26,7 @@ import { mmapReadLock, mmapReadUnlock } from '../../mm/mmap-lock.js';
 import { mprotect } from '../../mm/mprotect.js';
 import { mremap } from '../../mm/mremap.js';
 import { munmap } from '../../mm/munmap.js';
-import { type MmStruct } from '../../mm/types.js';
+import type { MmStruct } from '../../mm/types.js';
 import {
   MAP_FIXED,
   MAP_FIXED_NOREPLACE,

@@ -15,11 +15,11 @@
  */
 import { Learned } from './learned.js';
 import { findLives } from './lives.js';
-import { type Operation, type Unexplained } from './operations.js';
-import { type Range } from './page-ranges.js';
-import { type StraceLog } from './parse.js';
+import type { Operation, Unexplained } from './operations.js';
+import type { Range } from './page-ranges.js';
+import type { StraceLog } from './parse.js';
 import { assignSlots } from './slots.js';
-import { type TaskState } from './state.js';
+import type { TaskState } from './state.js';
 import { type SkippedCall, sweepLog, type SweepResult } from './sweep.js';
 import { type Meaning, translateCalls } from './translate.js';
 

@@ -9,7 +9,7 @@
  */
 import { clockMs, fetchAdd, park, readAddress, readOnce, unpark, write } from '#memory';
 
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { EVERYBODY } from '../../machine/limits.js';
 import { beginWait, checkHalted, endWait, noteProgress } from '../../machine/sched.js';
 import { WAIT_LOG_TIME } from '../../machine/wait-kind.js';

@@ -16,12 +16,12 @@ import {
   writeOnce,
 } from '#memory';
 
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { EVERYBODY } from '../../machine/limits.js';
 import { beginWait, checkHalted, endWait } from '../../machine/sched.js';
 import { WAIT_TURN } from '../../machine/wait-kind.js';
 import { address, cacheline, type Field, type Ptr, struct, word } from '../../memory/layout.js';
-import { type File, type MmStruct } from '../../mm/types.js';
+import type { File, MmStruct } from '../../mm/types.js';
 import { Histogram } from '../histogram.js';
 
 /** Differences that are kept; all are counted. */

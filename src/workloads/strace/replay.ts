@@ -16,12 +16,12 @@ import { svmTotals } from '../../drivers/svm/stats.js';
 import { type SvmDevice, SvmEngine, SvmRequest } from '../../drivers/svm/types.js';
 import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HmmPfn, HmmRange } from '../../hmm/types.js';
 import { Crew, type CrewMember } from '../../host/crew.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { CPUS_MAX } from '../../machine/limits.js';
 import { member } from '../../memory/layout.js';
-import { type AtomicsForm } from '../../memory/native.js';
+import type { AtomicsForm } from '../../memory/native.js';
 import { createFile, fput } from '../../mm/file.js';
-import { type File } from '../../mm/types.js';
+import type { File } from '../../mm/types.js';
 import { bootWorkloadMachine } from '../boot.js';
 import { type Latencies, latenciesOf } from '../histogram.js';
 import { assertNoLeak, assertNoWarning } from '../leak.js';
@@ -36,11 +36,11 @@ import {
   ROW_LINE,
   ROW_OPCODE,
 } from './encode.js';
-import { type OperationKind } from './operations.js';
+import type { OperationKind } from './operations.js';
 import { parseStrace } from './parse.js';
 import { leaveMm, type ReplayWorld } from './perform.js';
 import { planStrace, type StracePlan } from './plan.js';
-import { type ReplayCpuArgs } from './replay-cpu.js';
+import type { ReplayCpuArgs } from './replay-cpu.js';
 import { type Pattern, REPLAY_WINDOW_PAGES, type ReplayDeviceArgs } from './replay-device.js';
 import {
   DIFFERENCES_MAX,
@@ -52,7 +52,7 @@ import {
   ReplayState,
   setWord,
 } from './replay-state.js';
-import { type SkippedCall } from './sweep.js';
+import type { SkippedCall } from './sweep.js';
 
 /** How a log is replayed. */
 export interface ReplayOptions {

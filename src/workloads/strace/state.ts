@@ -4,12 +4,12 @@
  * @module
  */
 import { AddressSpace } from './address-space.js';
-import { type Footprint, type PageChange } from './conflicts.js';
-import { type Life } from './lives.js';
-import { type Action, type Operation } from './operations.js';
-import { type PageRanges } from './page-ranges.js';
-import { type StraceCall } from './parse.js';
-import { type Birth } from './translate.js';
+import type { Footprint, PageChange } from './conflicts.js';
+import type { Life } from './lives.js';
+import type { Action, Operation } from './operations.js';
+import type { PageRanges } from './page-ranges.js';
+import type { StraceCall } from './parse.js';
+import type { Birth } from './translate.js';
 
 /** A thread group. */
 export interface ProcessState {

@@ -20,9 +20,9 @@ import { EFAULT } from '../../base/errno.js';
 import { applyAction, UNKNOWN_BREAK } from './address-space.js';
 import { type Footprint, footprintOf } from './conflicts.js';
 import { Files } from './files.js';
-import { type Learned } from './learned.js';
-import { type Lives } from './lives.js';
-import { type Action, type ActionWith, type Operation, type Unexplained } from './operations.js';
+import type { Learned } from './learned.js';
+import type { Lives } from './lives.js';
+import type { Action, ActionWith, Operation, Unexplained } from './operations.js';
 import {
   agrees,
   birthWaits,
@@ -34,7 +34,7 @@ import {
   waitsOf,
 } from './order.js';
 import { answerOf } from './outcome.js';
-import { type StraceCall, type StraceEnd, type StraceLog } from './parse.js';
+import type { StraceCall, StraceEnd, StraceLog } from './parse.js';
 import {
   type InFlight,
   type MmState,
@@ -45,7 +45,7 @@ import {
   type TaskState,
 } from './state.js';
 import { badTrace } from './trace-error.js';
-import { type AddressSpaceCall, type Birth, type Meaning } from './translate.js';
+import type { AddressSpaceCall, Birth, Meaning } from './translate.js';
 import { explain } from './unexplained.js';
 
 /** A call that the replay leaves out. */

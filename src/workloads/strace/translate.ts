@@ -21,8 +21,8 @@ import {
   MS_FLAGS,
   PROT_FLAGS,
 } from './constants.js';
-import { type Action } from './operations.js';
-import { type StraceCall, type StraceLog } from './parse.js';
+import type { Action } from './operations.js';
+import type { StraceCall, StraceLog } from './parse.js';
 
 /** A call on the caller's address space. */
 export interface AddressSpaceCall {

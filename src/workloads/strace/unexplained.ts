@@ -11,9 +11,9 @@
  */
 import { EEXIST, EFAULT, ENOMEM, errnoName } from '../../base/errno.js';
 import { MAP_ANONYMOUS, PROT_WRITE } from '../../mm/uapi.js';
-import { type Action, type Unexplained } from './operations.js';
+import type { Action, Unexplained } from './operations.js';
 import { answerOf } from './outcome.js';
-import { type InFlight } from './state.js';
+import type { InFlight } from './state.js';
 
 /** Why the answer of a call is not the one that follows from the log. */
 export function explain(flight: InFlight): Unexplained {

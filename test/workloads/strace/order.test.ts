@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
-import { type StracePlan } from '../../../src/workloads/strace/plan.js';
+import type { StracePlan } from '../../../src/workloads/strace/plan.js';
 import { planOf } from '../../support/strace-logs.js';
 import { NaiveReplay } from '../../support/strace-replay.js';
 

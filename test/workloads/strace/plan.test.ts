@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import { FaultlineError } from '../../../src/base/bug.js';
-import { type Action, type Operation } from '../../../src/workloads/strace/operations.js';
+import type { Action, Operation } from '../../../src/workloads/strace/operations.js';
 import { planStrace, type StracePlan } from '../../../src/workloads/strace/plan.js';
 import { logOf, planOf } from '../../support/strace-logs.js';
 

@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 
 import fc from 'fast-check';
 
-import { type Operation } from '../../../src/workloads/strace/operations.js';
+import type { Operation } from '../../../src/workloads/strace/operations.js';
 import { planStrace, type StracePlan } from '../../../src/workloads/strace/plan.js';
 import { RECORDED, recordedLog, recordedText } from '../../support/strace-logs.js';
 import { NaiveReplay } from '../../support/strace-replay.js';

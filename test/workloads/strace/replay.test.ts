@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 
-import { type ReplayReport } from '../../../src/workloads/strace/replay.js';
+import type { ReplayReport } from '../../../src/workloads/strace/replay.js';
 import { faultline, fileIn, resultOf, scratchFolder } from '../../support/cli.js';
 import {
   RECORDED,
