@@ -160,14 +160,24 @@ export function findModule(cpu: Cpu, ops: ModuleOps): KernelModule {
   return module;
 }
 
-/** As findModule, and starts to use it; NULL also if it is going. @kernel find_module, try_module_get */
+/** As findModule, and starts to use it; NULL also if it is not live. @kernel find_module, try_module_get */
 export function findModuleGet(cpu: Cpu, ops: ModuleOps): KernelModule {
   const lock = member(deviceCore(cpu), DeviceCore.moduleLock);
   mutexLock(cpu, lock);
   const module = findModuleLocked(cpu, opsIndex(cpu, ops));
-  const isOurs = module !== NULL && tryModuleGet(cpu, module);
+  const isOurs = module !== NULL && mayBeUsed(cpu, module) && tryModuleGet(cpu, module);
   mutexUnlock(cpu, lock);
   return isOurs ? module : NULL;
+}
+
+/** moduleLock must be held. */
+function mayBeUsed(cpu: Cpu, module: KernelModule): boolean {
+  return isMutant(cpu, BUSTED_MODULE_GET) || isLive(cpu, module);
+}
+
+/** Its init has succeeded, and its exit has not been asked for. moduleLock must be held. */
+function isLive(cpu: Cpu, module: KernelModule): boolean {
+  return read(cpu, module, KernelModule.state) === MODULE_STATE_LIVE;
 }
 
 /** What init has left for the module's own use: most often a struct with its variables. */
@@ -224,7 +234,7 @@ function addModule(cpu: Cpu, module: KernelModule): number {
     if (isFree) {
       write(cpu, module, KernelModule.state, MODULE_STATE_COMING);
       listAddTail(cpu, member(module, KernelModule.link), member(core, DeviceCore.modules));
-    } else if (read(cpu, other, KernelModule.state) === MODULE_STATE_LIVE) {
+    } else if (isLive(cpu, other)) {
       error = -EEXIST;
     } else {
       prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
@@ -263,7 +273,7 @@ function resolveSymbols(cpu: Cpu, ops: ModuleOps): number {
 
 /** Makes sure that nobody uses the module, nor will. @kernel try_stop_module */
 function stopModule(cpu: Cpu, module: KernelModule, ops: ModuleOps): number {
-  if (read(cpu, module, KernelModule.state) !== MODULE_STATE_LIVE) return -EBUSY;
+  if (!isLive(cpu, module)) return -EBUSY;
   if (ops.init !== undefined && ops.exit === undefined) return -EBUSY;
   if (cmpxchg(cpu, module, KernelModule.refs, MODULE_REF_BASE, 0) !== MODULE_REF_BASE) {
     return -EWOULDBLOCK;

@@ -281,7 +281,7 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'busted-module-get',
     'device/module.ts',
     ['module-get'],
-    'a reference to a module is got although there is none any more',
+    'a module is used although it is going, and has no references any more',
   ),
   mutant(
     numbers.BUSTED_FREE_REGION,

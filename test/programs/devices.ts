@@ -59,13 +59,14 @@ export const DeviceArena = struct('device_arena', {
   line1: cacheline,
   ready: word, // CPUs that have come; atomic
   done: word, // CPUs that have left; atomic
-  busy: word, // unloads of a module in use; atomic
+  busy: word, // devices that were bound, unloads of a module in use, …: a race was met; atomic
   twice: word, // loads of a module that is there; atomic
   owners: words(REGIONS), // of each part of physical space, who has it; atomic
 });
 export type DeviceArena = Ptr<'device_arena'>;
 
-const ROUNDS = 400;
+const ROUNDS = 300;
+const ROUNDS_MAX = 200_000;
 
 export const thingType: DeviceType = defineOps({
   opsName: 'test thing',
@@ -146,9 +147,13 @@ export function driverComesAndGoes(cpu: Cpu, arena: DeviceArena): number {
 export function devicesComeAndGo(cpu: Cpu, arena: DeviceArena): number {
   gate(cpu, arena);
   let bound = 0;
-  for (let round = 0; round < ROUNDS; round++) {
+  const hasMet = (): boolean => readOnce(cpu, arena, DeviceArena.busy) > 0;
+  for (let round = 0; round < ROUNDS || (round < ROUNDS_MAX && !hasMet()); round++) {
     const thing = newThing(cpu, arena);
-    if (readOnce(cpu, thing, Thing.bound) !== 0) bound++;
+    if (readOnce(cpu, thing, Thing.bound) !== 0) {
+      bound++;
+      fetchAdd(cpu, arena, DeviceArena.busy, 1);
+    }
     if (readOnce(cpu, thing, Thing.faults) !== 0) return -1;
     deviceUnregister(cpu, member(thing, Thing.dev));
   }
