@@ -85,6 +85,7 @@ export {
   findModule,
   findModuleGet,
   getTaint,
+  isModule,
   loadModule,
   moduleData,
   type ModuleDefinition,
@@ -94,6 +95,8 @@ export {
   setModuleData,
   TAINT_PROPRIETARY_MODULE,
   tryModuleGet,
+  unknownSymbolMessage,
+  unknownSymbols,
   unloadModule,
 } from './device/module.js';
 export * as pci from './device/pci.js';

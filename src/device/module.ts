@@ -35,7 +35,7 @@ import { listAddTail, listDelInit, listNext } from '../memory/list.js';
 import { mutexLock, mutexUnlock } from '../sync/mutex.js';
 import { finishWait, initWait, prepareToWait, wakeUpAll } from '../sync/wait-queue.js';
 import { deviceCore } from './core.js';
-import { exportKind } from './exports.js';
+import { ERAS, exportKind } from './exports.js';
 import { licenseIsGplCompatible } from './license.js';
 import { DeviceCore, KernelModule } from './types.js';
 
@@ -93,6 +93,13 @@ export function defineModule(definition: ModuleDefinition): Readonly<ModuleOps> 
   if (typeof rest.license !== 'string') throw badModule(`${name} needs a license`);
   if (!isList(needs)) throw badModule(`the needs of ${name} are a list of symbols`);
   return defineOps({ opsName: name, needs: [...needs], ...rest });
+}
+
+/** True for what defineModule returns. */
+export function isModule(value: unknown): value is ModuleOps {
+  if (typeof value !== 'object' || value === null) return false;
+  const { opsName, license, needs } = value as Partial<ModuleOps>;
+  return typeof opsName === 'string' && typeof license === 'string' && Array.isArray(needs);
 }
 
 function isList(value: unknown): value is readonly unknown[] {
@@ -255,18 +262,26 @@ function checkLicense(cpu: Cpu, ops: ModuleOps): void {
   printk(cpu, `${ops.opsName}: module license '${ops.license}' taints kernel.`);
 }
 
-/** Looks for every symbol, and says which there is not, or not for such a module (I3). @kernel simplify_symbols */
+/** Says which symbols there are not, or not for such a module (I3). @kernel simplify_symbols */
 function resolveSymbols(cpu: Cpu, ops: ModuleOps): number {
   const era = read(cpu, deviceCore(cpu), DeviceCore.era);
+  const unknown = unknownSymbols(ops, era);
+  for (const symbol of unknown) printk(cpu, unknownSymbolMessage(ops, symbol));
+  return unknown.length === 0 ? 0 : -ENOENT;
+}
+
+/** What a module needs and does not get in the era with that index, for its license or for everybody. */
+export function unknownSymbols(ops: ModuleOps, era = ERAS.indexOf('6.12')): readonly string[] {
   const isGpl = licenseIsGplCompatible(ops.license);
-  let error = 0;
-  for (const symbol of ops.needs) {
+  return ops.needs.filter((symbol) => {
     const kind = exportKind(symbol, era);
-    if (kind === 'plain' || (kind === 'gpl' && isGpl)) continue;
-    error = -ENOENT;
-    printk(cpu, `${ops.opsName}: Unknown symbol ${symbol} (err ${error})`);
-  }
-  return error;
+    return kind !== 'plain' && !(kind === 'gpl' && isGpl);
+  });
+}
+
+/** What the kernel says of it. */
+export function unknownSymbolMessage(ops: ModuleOps, symbol: string): string {
+  return `${ops.opsName}: Unknown symbol ${symbol} (err ${-ENOENT})`;
 }
 
 // --- unloading; moduleLock must be held ---
