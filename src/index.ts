@@ -61,6 +61,51 @@ export {
   workPending,
 } from './deferred/workqueue.js';
 export {
+  deviceDriverAttach,
+  deviceDriverDetach,
+  driverRegister,
+  driverUnregister,
+} from './device/bind.js';
+export { bootDevices } from './device/boot.js';
+export { type BusOps, type DriverOps, initBus } from './device/bus.js';
+export { deviceAdd, deviceDel, deviceInitialize, deviceUnregister } from './device/device.js';
+export * from './device/device-ref.js';
+export * from './device/devm-region.js';
+export {
+  devmAddAction,
+  devmAddActionOrReset,
+  type DevmActionOps,
+  devmKfree,
+  devmKzalloc,
+  devmReleaseAction,
+  devmRemoveAction,
+  devresReleaseAll,
+} from './device/devres.js';
+export { type Era, ERAS, type ExportedSymbol, exportedSymbols } from './device/exports.js';
+export {
+  defineModule,
+  findModule,
+  findModuleGet,
+  getTaint,
+  isModule,
+  loadModule,
+  moduleData,
+  type ModuleDefinition,
+  type ModuleOps,
+  modulePut,
+  moduleRefcount,
+  setModuleData,
+  TAINT_PROPRIETARY_MODULE,
+  tryModuleGet,
+  unknownSymbolMessage,
+  unknownSymbols,
+  unloadModule,
+} from './device/module.js';
+export * as pci from './device/pci.js';
+export { releaseMemRegion, requestFreeMemRegion, requestMemRegion } from './device/region.js';
+export * as resource from './device/resource.js';
+export { Bus, Device, DeviceDriver, KernelModule, PciDev, Resource } from './device/types.js';
+export {
   closeContext,
   createSvmDevice,
   destroySvmDevice,
@@ -132,6 +177,7 @@ export { LITMUS_TESTS } from './litmus/tests/registry.js';
 export { attachCpu, type BootedMachine, bootMachine, type MachineConfig } from './machine/boot.js';
 export { type Cpu } from './machine/cpu.js';
 export * as gfp from './machine/gfp.js';
+export { failEnd, failNth, type FailSite, failSite, failSiteName } from './machine/fail.js';
 export { CPUS_MAX } from './machine/limits.js';
 export { type LockClass, lockClass } from './machine/lock-class.js';
 export { defineOps, opsAt, opsIndex, type OpsTable, registerOps } from './machine/ops-table.js';
@@ -148,12 +194,21 @@ export {
   noteProgress,
   sendSigkill,
 } from './machine/sched.js';
+export { kernelLog, printk } from './machine/printk.js';
 export { allocWords, freeWords, kfree, kzalloc } from './machine/slab.js';
 export { warningCount, warningTexts } from './machine/warn.js';
 export * as memory from '#memory';
 export * as layout from './memory/layout.js';
 export { type AtomicsForm } from './memory/native.js';
 export { type MemoryHandle } from './memory/port.js';
+export { bootMemremap } from './memremap/core.js';
+export * from './memremap/devm-memremap.js';
+export { HmmDevmem, hmmDevmemAdd, hmmDevmemPfn } from './memremap/hmm-devmem.js';
+export { pageToPfn, pfnToPage } from './memremap/hotplug.js';
+export { memremapPages, memunmapPages } from './memremap/memremap.js';
+export * as pagemap from './memremap/pagemap.js';
+export { DevicePage, DevPagemap } from './memremap/types.js';
+export * from './memremap/zone-device.js';
 export { loadWord, storeWord } from './mm/access.js';
 export { bootMm } from './mm/boot.js';
 export { mmput } from './mm/exit.js';
@@ -188,6 +243,11 @@ export * from './sync/seqcount.js';
 export * from './sync/seqlock.js';
 export * from './sync/spinlock.js';
 export * from './sync/wait-queue.js';
+export {
+  type FallibleOperation,
+  type InjectedFailure,
+  walkFailures,
+} from './workloads/failure-walk.js';
 export { type Latencies } from './workloads/histogram.js';
 export {
   type LoadedDriver,

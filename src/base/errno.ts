@@ -8,8 +8,11 @@ export const EPERM = 1;
 export const ENOENT = 2;
 export const EINTR = 4;
 export const EIO = 5;
+export const ENXIO = 6;
 export const EBADF = 9;
 export const EAGAIN = 11;
+/** Another name of EAGAIN, for who would have to wait and may not. */
+export const EWOULDBLOCK = EAGAIN;
 export const ENOMEM = 12;
 export const EACCES = 13;
 export const EFAULT = 14;
@@ -18,6 +21,7 @@ export const EEXIST = 17;
 export const ENODEV = 19;
 export const EINVAL = 22;
 export const ENOSPC = 28;
+export const ERANGE = 34;
 export const EOVERFLOW = 75;
 export const EOPNOTSUPP = 95;
 /** Interrupted by a signal; the call would be restarted. */
@@ -29,6 +33,7 @@ const NAMES: ReadonlyMap<number, string> = new Map(
     ENOENT,
     EINTR,
     EIO,
+    ENXIO,
     EBADF,
     EAGAIN,
     ENOMEM,
@@ -39,6 +44,7 @@ const NAMES: ReadonlyMap<number, string> = new Map(
     ENODEV,
     EINVAL,
     ENOSPC,
+    ERANGE,
     EOVERFLOW,
     EOPNOTSUPP,
     ERESTARTSYS,

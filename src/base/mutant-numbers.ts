@@ -47,6 +47,14 @@ export const BUSTED_REFCOUNT = 261;
 export const BUSTED_REFCOUNT_GET = 262;
 export const BUSTED_OSQ = 271;
 
+// device
+export const BUSTED_DEVRES = 281;
+export const BUSTED_DEVRES_FIFO = 282;
+export const BUSTED_UNBIND = 283;
+export const BUSTED_ATTACH = 284;
+export const BUSTED_MODULE_GET = 285;
+export const BUSTED_FREE_REGION = 286;
+
 // what is done later
 export const M_10 = 10;
 export const M_11 = 11;
@@ -54,3 +62,11 @@ export const BUSTED_RCU = 301;
 export const BUSTED_SRCU = 311;
 export const BUSTED_WORK = 321;
 export const BUSTED_KTHREAD = 331;
+
+// memremap
+export const M_3 = 3;
+export const M_12 = 12;
+export const M_13 = 13;
+export const M_14 = 14;
+export const BUSTED_DEVM_MEMREMAP = 341;
+export const BUSTED_PGMAP_LOOKUP = 342;

@@ -6,7 +6,16 @@
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-import { type ExploreProgram, GRADES, type Outcome, type SvmDriver, TASKS_MAX } from 'faultline';
+import {
+  type ExploreProgram,
+  GRADES,
+  isModule,
+  type Outcome,
+  type SvmDriver,
+  TASKS_MAX,
+  unknownSymbolMessage,
+  unknownSymbols,
+} from 'faultline';
 
 import { reasonOf } from '../base/reason.js';
 
@@ -22,8 +31,8 @@ export type ModuleKind = 'driver' | 'program';
 /** Loads a module; what is wrong with it, or undefined. */
 export async function problemOf(url: string, kind: ModuleKind): Promise<ModuleProblem | undefined> {
   try {
-    const exported = ((await import(url)) as Readonly<Record<string, unknown>>)[kind];
-    const message = CHECKS[kind](exported);
+    const exported = (await import(url)) as Readonly<Record<string, unknown>>;
+    const message = CHECKS[kind](exported[kind]) ?? problemOfModules(exported);
     return message === undefined ? undefined : { message };
   } catch (error) {
     const line = error instanceof SyntaxError ? syntaxLine(url) : lineIn(url, error);
@@ -93,6 +102,16 @@ function problemOfDriver(driver: unknown): string | undefined {
   if (typeof invalidate !== 'function') return 'driver.invalidate is not a function';
   if (typeof fault !== 'function') return 'driver.fault is not a function';
   return undefined;
+}
+
+/** Of the kernel modules that the file is: the first symbol that one needs and does not get. */
+function problemOfModules(exported: Readonly<Record<string, unknown>>): string | undefined {
+  const messages = Object.values(exported)
+    .filter(isModule)
+    .flatMap((module) =>
+      unknownSymbols(module).map((symbol) => unknownSymbolMessage(module, symbol)),
+    );
+  return messages[0];
 }
 
 /** Where the module has a syntax error. The error that `import` throws does not say; `--check` does. */

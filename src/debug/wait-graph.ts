@@ -37,6 +37,7 @@ import {
   WAIT_NEXT_KTHREAD,
   WAIT_NEXT_WORK,
   WAIT_NONE,
+  WAIT_PAGEMAP,
   WAIT_PERCPU_REF,
   WAIT_QUEUE,
   WAIT_RCU,
@@ -127,6 +128,7 @@ const SLEEPING_WAITS: ReadonlySet<number> = new Set([
   WAIT_KTHREAD,
   WAIT_NEXT_WORK,
   WAIT_NEXT_KTHREAD,
+  WAIT_PAGEMAP,
 ]);
 
 /** The CPUs that can end the wait of `waiter`, as far as that is recorded. */

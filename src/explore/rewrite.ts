@@ -110,6 +110,8 @@ class Rewriter {
   readonly #functions = new Map<AnyNode, FunctionInfo>();
   readonly #topLevel = new Map<string, FunctionInfo | null>();
   readonly #methods: Set<string>;
+  /** Properties of object literals that are given a function by its name. */
+  readonly #aliases: { method: string; name: string; owner: FunctionInfo | undefined }[] = [];
   readonly #importSources: ReadonlySet<AnyNode>;
   readonly #isUsers: boolean;
   /** What parameters and constants are called while a function's body is put in the place of its call. */
@@ -168,6 +170,13 @@ class Rewriter {
       this.#declare(node.value, owner, true, name);
       this.#functions.get(node.value)!.property = name;
       return;
+    }
+    if (
+      node.type === 'Property' &&
+      node.key.type === 'Identifier' &&
+      node.value.type === 'Identifier'
+    ) {
+      this.#aliases.push({ method: node.key.name, name: node.value.name, owner });
     }
     if (node.type === 'CallExpression' || node.type === 'NewExpression') {
       this.#declare(node.callee, owner, true);
@@ -243,6 +252,13 @@ class Rewriter {
       if (!this.#reachesPoint(info.node.body, info)) continue;
       info.yields = true;
       if (info.property !== undefined) this.#methods.add(info.property);
+      changed = true;
+    }
+    for (const { method, name, owner } of this.#aliases) {
+      const target = this.#resolve(name, owner);
+      if (target === null || target === 'parameter' || !target.yields) continue;
+      if (this.#methods.has(method)) continue;
+      this.#methods.add(method);
       changed = true;
     }
     return changed;

@@ -17,5 +17,11 @@ export const MEMORY_WORDS_MAX = 2 ** 30;
  */
 export const LOCKDEP_WORDS = BUILD === 'turnstile' ? 2 ** 14 : 2 ** 19;
 
+/**
+ * End of the physical addresses: frames have numbers of 20 bits, as page table entries hold them. What is
+ * not the machine's memory is for devices. Unit: bytes.
+ */
+export const PHYSICAL_END = 2 ** 32;
+
 /** How many to unpark, when all are meant. */
 export const EVERYBODY = 0x7fffffff;

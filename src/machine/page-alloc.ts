@@ -27,6 +27,7 @@ import { PAGE_WORDS } from '../base/units.js';
 import { member, type Ptr } from '../memory/layout.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from './arch-spinlock.js';
 import type { Cpu } from './cpu.js';
+import { failSite, isArmed, shouldFail } from './fail.js';
 import type { Frame } from './frame.js';
 import { GFP_KERNEL, mightAlloc } from './gfp.js';
 import { lockClass } from './lock-class.js';
@@ -58,6 +59,8 @@ export const PG_ANON_EXCLUSIVE = 16;
 export const PG_LAZYFREE = 64;
 
 const PAGESET_BATCH_MAX = 32;
+const ALLOC_PAGE = failSite('alloc_page');
+const ALLOC_PAGES = failSite('alloc_pages');
 const ZONE_LOCK = lockClass('zone->lock');
 const PAGESET_LOCK = lockClass('pcp->lock');
 const ZONE = member(MACHINE, Machine.zone);
@@ -107,6 +110,7 @@ export function bootPageAlloc(cpu: Cpu, cpus: number): void {
 /** A frame for the caller alone, with refcount 1 and undefined contents; 0 if none is free. May sleep by `gfp`. */
 export function allocPage(cpu: Cpu, gfp = GFP_KERNEL): Pfn {
   mightAlloc(cpu, gfp);
+  if (isArmed(cpu) && shouldFail(cpu, ALLOC_PAGE)) return 0;
   const pfn = takeFromPageset(cpu);
   if (pfn === 0) return takeFrames(cpu, 0);
   claim(cpu, pfn);
@@ -123,7 +127,7 @@ export function allocZeroedPage(cpu: Cpu): Pfn {
 /** 2^order frames in a row, aligned; 0 if there is no such block anywhere. May sleep by `gfp`. @kernel alloc_pages */
 export function allocPages(cpu: Cpu, order: number, gfp = GFP_KERNEL): Pfn {
   mightAlloc(cpu, gfp);
-  return takeFrames(cpu, order);
+  return shouldFail(cpu, ALLOC_PAGES) ? 0 : takeFrames(cpu, order);
 }
 
 function takeFrames(cpu: Cpu, order: number): Pfn {

@@ -25,10 +25,13 @@ import {
 } from '../memory/layout.js';
 import { archSpinLock, archSpinUnlock } from './arch-spinlock.js';
 import type { Cpu } from './cpu.js';
+import { failSite, shouldFail } from './fail.js';
 import { MACHINE, Machine } from './types.js';
 
 /** Where each CPU's instance of S lies in its part of the region. Unit: words. */
 export type PercpuOffset<S extends string> = number & { readonly percpu: S };
+
+const ALLOC_PERCPU = failSite('alloc_percpu');
 
 /** A free piece. */
 const FreePiece = struct('free_percpu_piece', {
@@ -56,6 +59,7 @@ function takeLines(cpu: Cpu, words: number): number {
 
 /** `words` words for every CPU, zeroed, 16 at most; 0 if memory is out (-ENOMEM). @kernel alloc_percpu */
 export function allocPercpuPiece(cpu: Cpu, words: number): number {
+  if (shouldFail(cpu, ALLOC_PERCPU)) return 0;
   const chain = chainOf(words);
   const lock = member(MACHINE, Machine.percpuLock);
   archSpinLock(cpu, lock);

@@ -25,6 +25,7 @@ import { CACHELINE_WORDS, element, member, pointer, type Ptr, struct } from '../
 import { archSpinLock, archSpinUnlock, initSpinlock } from './arch-spinlock.js';
 import type { Cpu } from './cpu.js';
 import { GFP_KERNEL, GFP_NOWAIT, mightAlloc } from './gfp.js';
+import { allocationSite, isArmed, shouldFail } from './fail.js';
 import { lockClass } from './lock-class.js';
 import {
   allocPage,
@@ -70,6 +71,7 @@ export function kzalloc<S extends string>(
   gfp = GFP_KERNEL,
 ): Ptr<S> {
   mightAlloc(cpu, gfp);
+  if (isArmed(cpu) && shouldFail(cpu, allocationSite(layout.structName))) return 0 as Ptr<S>;
   const cache = cacheOf(cpu, layout);
   if (cache === 0) return 0 as Ptr<S>;
   const magazine = thisCpuPtr<'magazine'>(cpu, read(cpu, cache, KmemCache.magazines));
@@ -91,12 +93,23 @@ export function kfree<S extends string>(cpu: Cpu, layout: ObjectLayout<S>, objec
   if (object === 0) return;
   if (BUILD !== 'parallel') cpu.lockWatch?.onFree(cpu, object, layout.words);
   noteFree(cpu, object, layout.words);
-  const cache = cacheOf(cpu, layout);
+  putObject(cpu, cacheOf(cpu, layout), object, layout.structName);
+}
+
+/** As kfree, for who does not know what struct it is: the frame that it lies in says so. */
+export function kfreeObject(cpu: Cpu, object: number): void {
+  const slab = pageOf(cpu, pfnOfWord(cpu, object));
+  const cache = read(cpu, slab, Page.private) as KmemCache;
+  noteFree(cpu, object, read(cpu, cache, KmemCache.structWords));
+  putObject(cpu, cache, object, 'object');
+}
+
+function putObject(cpu: Cpu, cache: KmemCache, object: number, name: string): void {
   const magazine = thisCpuPtr<'magazine'>(cpu, read(cpu, cache, KmemCache.magazines));
   if (read(cpu, magazine, Magazine.count) === MAGAZINE_OBJECTS) flush(cpu, cache, magazine);
   const count = read(cpu, magazine, Magazine.count);
   if (count > 0 && read(cpu, magazine, element(Magazine.objects, count - 1)) === object) {
-    bug(`${layout.structName} ${object} was freed twice`);
+    bug(`${name} ${object} was freed twice`);
   }
   write(cpu, magazine, element(Magazine.objects, count), object);
   write(cpu, magazine, Magazine.count, count + 1);
@@ -295,6 +308,7 @@ function newCache<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): KmemCach
   fillWords(cpu, cache, 0, KmemCache.words);
   initSpinlock(cpu, member(cache, KmemCache.lock), CACHE_LOCK);
   write(cpu, cache, KmemCache.objectWords, size);
+  write(cpu, cache, KmemCache.structWords, layout.words);
   write(cpu, cache, KmemCache.objectsPerSlab, Math.floor(PAGE_WORDS / size));
   write(cpu, cache, KmemCache.magazines, allocPercpu(cpu, Magazine.words));
   return cache;

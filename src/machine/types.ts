@@ -33,9 +33,9 @@ export type Spinlock = Ptr<'spinlock'>;
 export const WAIT_ENTRIES_MAX = 4;
 /** Words of one entry of a wait queue; sync/wait-queue.ts has its layout. */
 export const WAIT_ENTRY_WORDS = 4;
-/** Warnings kept, each with a text of this many characters at most. */
-export const WARNINGS_MAX = 16;
-export const WARNING_CHARACTERS = 240;
+/** Lines kept of each log, of this many characters at most. */
+export const TEXTS_MAX = 16;
+export const TEXT_CHARACTERS = 240;
 
 /** Locks a CPU may hold at once. The deepest kernel path here holds six. */
 export const HELD_LOCKS_MAX = 48;
@@ -54,6 +54,9 @@ export const CpuArea = struct('cpu_area', {
   progress: word, // counts operations completed, for the watchdog
   attached: word, // some thread is this CPU
   finished: word, // the CPU's program has returned
+  failNth: word, // fallible calls until one is made to fail; 0 = none is; machine/fail.ts
+  failSite: word, // … of this site alone; 0 = of any
+  failedSite: word, // the site of the one that was made to fail; 0 = none yet
   held: words(HELD_LOCKS_MAX), // locks held, outermost first, 0-terminated
   line3: cacheline,
   waitEntries: words(WAIT_ENTRIES_MAX * WAIT_ENTRY_WORDS), // its places in wait queues
@@ -119,12 +122,16 @@ export const Machine = struct('machine', {
   slabLock: Spinlock,
   slabNames: words(SLAB_CACHES_MAX), // hash of a struct's name; 0 = free slot; under slabLock
   slabCaches: words(SLAB_CACHES_MAX), // its kmem_cache
+  deviceCore: word, // device/types.ts; written once, at boot
+  memremapCore: word, // memremap/types.ts; written once, at boot
   mutant: word, // number of the mistake that is planted, 0 = none; written once, at boot
   lockReports: word, // LockReports, and behind it the graph of lock orders; machine/lock-report.ts
   line1: cacheline,
   halted: word, // why every CPU must stop now; 0 = running
   warnings: word, // warnings raised so far; atomic
-  warningTexts: words(WARNINGS_MAX * (1 + WARNING_CHARACTERS)), // each a length, then its characters
+  warningTexts: words(TEXTS_MAX * (1 + TEXT_CHARACTERS)), // each a length, then its characters
+  messages: word, // lines of the kernel's log so far; atomic
+  messageTexts: words(TEXTS_MAX * (1 + TEXT_CHARACTERS)), // as warningTexts
   line2: cacheline,
   arrived: word, // CPUs that are ready to start
   line3: cacheline,
@@ -180,6 +187,7 @@ export const KmemCache = struct('kmem_cache', {
   lock: Spinlock,
   objectWords: word,
   objectsPerSlab: word,
+  structWords: word, // of an object, those that its struct has
   partial: word, // pfn of the first slab with a free object
   slabs: word, // frames in use
   magazines: word, // per-CPU offset of each CPU's Magazine

@@ -42,6 +42,11 @@ export function listNext(cpu: MemoryPort, node: ListHead): ListHead {
   return read(cpu, node, ListHead.next);
 }
 
+/** The node before this one; before the first, the head. */
+export function listPrev(cpu: MemoryPort, node: ListHead): ListHead {
+  return read(cpu, node, ListHead.prev);
+}
+
 /** Puts `node` first. @kernel list_add */
 export function listAdd(cpu: MemoryPort, node: ListHead, head: ListHead): void {
   link(cpu, node, head, read(cpu, head, ListHead.next));
@@ -59,6 +64,18 @@ export function listDelInit(cpu: MemoryPort, node: ListHead): void {
   writeOnce(cpu, prev, ListHead.next, next);
   write(cpu, next, ListHead.prev, prev);
   initListHead(cpu, node);
+}
+
+/** Moves what is on the list `from` to the empty list `to`, and leaves it empty. @kernel list_splice_init */
+export function listSpliceInit(cpu: MemoryPort, from: ListHead, to: ListHead): void {
+  if (listEmpty(cpu, from)) return;
+  const first = read(cpu, from, ListHead.next);
+  const last = read(cpu, from, ListHead.prev);
+  write(cpu, first, ListHead.prev, to);
+  write(cpu, to, ListHead.next, first);
+  write(cpu, last, ListHead.next, to);
+  write(cpu, to, ListHead.prev, last);
+  initListHead(cpu, from);
 }
 
 function link(cpu: MemoryPort, node: ListHead, prev: ListHead, next: ListHead): void {

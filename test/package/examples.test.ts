@@ -33,7 +33,7 @@ describe('locks in plain workers', () => {
 describe('a driver of one’s own', () => {
   const driver = (name: string): string[] => ['--driver', join(EXAMPLES, 'own-driver', name)];
 
-  for (const name of ['driver.mjs', 'fault-driver.mjs']) {
+  for (const name of ['driver.mjs', 'fault-driver.mjs', 'module-driver.mjs']) {
     test(`${name}, which is right, has no stale access`, async () => {
       const args = ['bench', 'svm', 'fault-invalidate', ...ONE_POINT, ...driver(name)];
       const { code, stdout, stderr } = await faultline(args);

@@ -7,9 +7,12 @@ import type { ExploreProgram } from '../program.js';
 import { SPACE_PROGRAMS } from './address-space.js';
 import { completion, completionTimeout } from './completion.js';
 import { DEFERRED_PROGRAMS } from './deferred.js';
+import { DEVICE_PROGRAMS } from './devices.js';
 import { kthread } from './kthread.js';
 import { lt15 } from './lock-order.js';
 import { lockToyNamed } from './lock-toy.js';
+import { MEMREMAP_PROGRAMS } from './memremap.js';
+import { MODULE_PROGRAMS } from './modules.js';
 import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.js';
 import { osq } from './osq.js';
 import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
@@ -51,6 +54,9 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   waitQueue,
   refcount,
   osq,
+  ...DEVICE_PROGRAMS,
+  ...MODULE_PROGRAMS,
+  ...MEMREMAP_PROGRAMS,
   ...RCU_PROGRAMS,
   ...SRCU_PROGRAMS,
   ...PERCPU_REF_PROGRAMS,

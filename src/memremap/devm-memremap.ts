@@ -1,0 +1,48 @@
+/**
+ * Page maps that go when a driver lets go of its device.
+ *
+ * Kernel     mm/memremap.c (devm_memremap_pages)
+ * Invariant  I1  After a success an action is there that unmaps; after a failure nothing is mapped, and no
+ *                action is there (INV-34).
+ *
+ * @module
+ */
+import { BUSTED_DEVM_MEMREMAP, isMutant } from '#mutants';
+
+import {
+  type DevmActionOps,
+  devmAddAction,
+  devmAddActionOrReset,
+  devmReleaseAction,
+} from '../device/devres.js';
+import type { Device } from '../device/types.js';
+import type { Cpu } from '../machine/cpu.js';
+import { defineKernelOps } from '../machine/ops-table.js';
+import { memremapPages, memunmapPages } from './memremap.js';
+import type { DevPagemap } from './types.js';
+
+const unmapAction: DevmActionOps = defineKernelOps({
+  opsName: 'devm_memremap_pages_release',
+  action(cpu: Cpu, pgmap: number) {
+    memunmapPages(cpu, pgmap as DevPagemap);
+  },
+});
+
+/**
+ * As memremapPages, until the device is let go of; also -ENOMEM if that cannot be written down, and then it has
+ * been unmapped again. Sleeps. @kernel devm_memremap_pages
+ */
+export function devmMemremapPages(cpu: Cpu, dev: Device, pgmap: DevPagemap): number {
+  const error = memremapPages(cpu, pgmap);
+  if (error !== 0) return error;
+  if (isMutant(cpu, BUSTED_DEVM_MEMREMAP)) {
+    devmAddAction(cpu, dev, unmapAction, pgmap); // and does not look whether it could (LT-10)
+    return 0;
+  }
+  return devmAddActionOrReset(cpu, dev, unmapAction, pgmap);
+}
+
+/** Unmaps such a page map now. Sleeps. @kernel devm_memunmap_pages */
+export function devmMemunmapPages(cpu: Cpu, dev: Device, pgmap: DevPagemap): void {
+  devmReleaseAction(cpu, dev, unmapAction, pgmap);
+}

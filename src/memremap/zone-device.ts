@@ -1,0 +1,115 @@
+/**
+ * References to the pages of devices.
+ *
+ * Kernel     mm/memremap.c (free_zone_device_folio, zone_device_page_init)
+ * Protocol   Private and coherent memory: a page idles at 0. zoneDevicePageInit hands it out with one reference,
+ *            and takes one of its page map along; the last put tells the owner, and gives that back.
+ *            All other memory idles at 1, and the page map has a reference for each of its pages from the
+ *            beginning. FS_DAX: a put that leaves 1 wakes who waits for that.
+ *            The older forms: all memory idles at 1; a put that leaves 1 tells the owner, and the put to 0,
+ *            which comes with the end of the page map, gives the page's reference to that back.
+ * Invariant  I1  A page is handed out only while nobody refers to it (INV-28).
+ *            I2  Struct pages are there as long as somebody has a reference that came from here (INV-30).
+ * Ordering   Page.refcount is atomic, and so fully ordered.
+ * Deviation  A page that is handed out is not locked: that is for whoever migrates.
+ *
+ * @module
+ */
+import { fetchAdd, read, readOnce, write, writeOnce } from '#memory';
+
+import { bug } from '../base/bug.js';
+import { percpuRefTrygetLive } from '../deferred/percpu-refcount.js';
+import type { Cpu } from '../machine/cpu.js';
+import { schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
+import { Page } from '../machine/types.js';
+import { WAIT_QUEUE } from '../machine/wait-kind.js';
+import { warn } from '../machine/warn.js';
+import { member } from '../memory/layout.js';
+import { finishWait, initWait, prepareToWait, wakeUpAll } from '../sync/wait-queue.js';
+import { assertPresent } from './hotplug.js';
+import {
+  isHandedOut,
+  MEMORY_DEVICE_FS_DAX,
+  PGMAP_INTERNAL,
+  pgmapOps,
+  pgmapRef,
+  putDevPagemap,
+} from './pagemap.js';
+import { DevicePage, DevPagemap } from './types.js';
+
+/** The page map of a device's page. @kernel page_pgmap */
+export function pagePgmap(cpu: Cpu, page: Page): DevPagemap {
+  assertPresent(cpu, page);
+  return read(cpu, page, DevicePage.pgmap) as DevPagemap;
+}
+
+/** Hands out a page that nobody uses, with one reference. @kernel zone_device_page_init */
+export function zoneDevicePageInit(cpu: Cpu, page: Page): void {
+  const pgmap = pagePgmap(cpu, page);
+  if (!percpuRefTrygetLive(cpu, pgmapRef(cpu, pgmap))) {
+    warn(cpu, `a page of page map ${pgmap} is handed out, which is dying`);
+  }
+  const refs = readOnce(cpu, page, Page.refcount);
+  if (refs !== 0) bug(`INV-28: a page with ${refs} references is handed out`);
+  writeOnce(cpu, page, Page.refcount, 1);
+}
+
+/** Takes a reference; the caller has one, or one to the page map. @kernel get_page */
+export function getDevicePage(cpu: Cpu, page: Page): void {
+  assertPresent(cpu, page);
+  const before = fetchAdd(cpu, page, Page.refcount, 1);
+  if (before <= 0) bug(`a reference was taken to device page ${page}, which is free`);
+}
+
+/** Gives a reference back; the last one that a user has tells the owner. @kernel put_page */
+export function putDevicePage(cpu: Cpu, page: Page): void {
+  const pgmap = pagePgmap(cpu, page);
+  const left = fetchAdd(cpu, page, Page.refcount, -1) - 1;
+  if (left < 0) bug(`device page ${page}: refcount underflow`);
+  if (isHandedOut(cpu, pgmap)) putHandedOut(cpu, pgmap, page, left);
+  else if (read(cpu, pgmap, DevPagemap.form) !== PGMAP_INTERNAL) putOld(cpu, pgmap, page, left);
+  else if (read(cpu, pgmap, DevPagemap.type) === MEMORY_DEVICE_FS_DAX) putDax(cpu, pgmap, left);
+  else putIdling(cpu, pgmap, page, left);
+}
+
+/** Private and coherent memory. @kernel free_zone_device_folio */
+function putHandedOut(cpu: Cpu, pgmap: DevPagemap, page: Page, left: number): void {
+  if (left !== 0) return;
+  tellOwner(cpu, pgmap, page);
+  putDevPagemap(cpu, pgmap);
+}
+
+/** What goes back to where it was given out from, with the reference that it idles with. */
+function putIdling(cpu: Cpu, pgmap: DevPagemap, page: Page, left: number): void {
+  if (left !== 0) return;
+  tellOwner(cpu, pgmap, page);
+  writeOnce(cpu, page, Page.refcount, 1);
+}
+
+/** @kernel __put_devmap_managed_page */
+function putOld(cpu: Cpu, pgmap: DevPagemap, page: Page, left: number): void {
+  if (left === 1) tellOwner(cpu, pgmap, page);
+  else if (left === 0) putDevPagemap(cpu, pgmap);
+}
+
+function tellOwner(cpu: Cpu, pgmap: DevPagemap, page: Page): void {
+  write(cpu, page, Page.mapping, 0);
+  const ops = pgmapOps(cpu, pgmap);
+  if (ops?.pageFree !== undefined) ops.pageFree(cpu, page);
+}
+
+function putDax(cpu: Cpu, pgmap: DevPagemap, left: number): void {
+  if (left === 1) wakeUpAll(cpu, member(pgmap, DevPagemap.idle));
+}
+
+/** Waits until nobody uses a page of FS_DAX memory; the caller has seen to it that nobody begins to. Sleeps. */
+export function waitForIdleDaxPage(cpu: Cpu, page: Page): void {
+  const queue = member(pagePgmap(cpu, page), DevPagemap.idle);
+  const wait = initWait(cpu, WAIT_QUEUE, queue);
+  for (;;) {
+    prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
+    if (readOnce(cpu, page, Page.refcount) === 1) break; // pairs with putDax
+    schedule(cpu);
+  }
+  finishWait(cpu, queue, wait);
+}
