@@ -3,7 +3,7 @@
 import sort from 'eslint-plugin-simple-import-sort';
 import tseslint from 'typescript-eslint';
 
-const KERNEL_LAYERS = ['memory', 'machine', 'debug', 'sync', 'notifier', 'mm', 'hmm'];
+const KERNEL_LAYERS = ['memory', 'machine', 'debug', 'sync', 'deferred', 'notifier', 'mm', 'hmm'];
 
 const kernelRules = [
   { selector: 'TryStatement', message: 'kernel code does not catch' },

@@ -22,6 +22,42 @@ export {
 } from './base/bug.js';
 export * as errno from './base/errno.js';
 export { PAGE_SIZE, PAGE_WORDS } from './base/units.js';
+export { bootDeferred } from './deferred/boot.js';
+export * from './deferred/kref.js';
+export * from './deferred/kthread.js';
+export { runKworker, runPendingWork, stopKworkers } from './deferred/kworker.js';
+export * from './deferred/percpu-refcount.js';
+export {
+  callRcu,
+  rcuBarrier,
+  type RcuOps,
+  rcuReadLock,
+  rcuReadUnlock,
+  synchronizeRcu,
+} from './deferred/rcu.js';
+export * from './deferred/srcu.js';
+export {
+  Kthread,
+  PercpuRef,
+  RcuHead,
+  SrcuStruct,
+  WorkqueueStruct,
+  WorkStruct,
+} from './deferred/types.js';
+export {
+  allocWorkqueue,
+  cancelWorkSync,
+  destroyWorkqueue,
+  drainWorkqueue,
+  flushWork,
+  flushWorkqueue,
+  initWork,
+  queueSystemWork,
+  queueWork,
+  systemWq,
+  type WorkOps,
+  workPending,
+} from './deferred/workqueue.js';
 export {
   closeContext,
   createSvmDevice,

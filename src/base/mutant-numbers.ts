@@ -45,3 +45,11 @@ export const BUSTED_WAIT_QUEUE = 251;
 export const BUSTED_REFCOUNT = 261;
 export const BUSTED_REFCOUNT_GET = 262;
 export const BUSTED_OSQ = 271;
+
+// what is done later
+export const M_10 = 10;
+export const M_11 = 11;
+export const BUSTED_RCU = 301;
+export const BUSTED_SRCU = 311;
+export const BUSTED_WORK = 321;
+export const BUSTED_KTHREAD = 331;

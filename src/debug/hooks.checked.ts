@@ -20,6 +20,13 @@ export function lockAcquire(cpu: Cpu, lock: number, lockClass: number): void {
   }
 }
 
+/** This CPU is about to wait until whoever has the lock has given it back. @throws KernelBug if that is itself */
+export function lockSync(cpu: Cpu, lock: number, lockClass: number): void {
+  if (heldIndex(cpu, lock) >= 0) {
+    bug(`cpu ${cpu.id}: waits for the end of its own read section of ${lockClassName(lockClass)}`);
+  }
+}
+
 /** The caller relies on this CPU holding the lock. @throws KernelBug if it does not */
 export function assertHeld(cpu: Cpu, lock: number): void {
   if (heldIndex(cpu, lock) < 0) {

@@ -14,6 +14,11 @@ export function lockAcquire(_cpu: Cpu, _lock: number, _lockClass: number): void 
   // nothing to check at full speed
 }
 
+/** This CPU is about to wait until whoever has the lock has given it back, without taking it. @kernel lock_sync */
+export function lockSync(_cpu: Cpu, _lock: number, _lockClass: number): void {
+  // nothing to check at full speed
+}
+
 /** The caller relies on this CPU holding the lock. @kernel lockdep_assert_held */
 export function assertHeld(_cpu: Cpu, _lock: number): void {
   // nothing to check at full speed

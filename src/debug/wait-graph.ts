@@ -2,8 +2,9 @@
  * Who waits for whom, read from the CPUs' areas while they run.
  *
  * Protocol   A CPU that blocks records what it waits for (machine/sched.ts); a CPU that holds a lock has
- *            it in its stack (debug/held-locks.ts). A waits for B if B holds what A waits for, or if A
- *            waits for B's own progress (a TLB shootdown). A cycle of such edges, in which no CPU's wait
+ *            it in its stack (debug/held-locks.ts), and so it has the work item and the kthread it runs, and
+ *            the bank of SRCU readers it is in. A waits for B if B holds what A waits for, or if A waits for
+ *            B's own progress (a TLB shootdown, an RCU grace period). A cycle of such edges, in which no CPU's wait
  *            has changed between two looks, is a deadlock. Whoever has been woken waits for nobody: a
  *            reader that was granted its lock may not have had a core since.
  * Ordering   The snapshot is not atomic. A CPU in a real deadlock does not move, so what two snapshots
@@ -31,14 +32,22 @@ import {
   WAIT_DEVICE_FENCE,
   WAIT_FAULT_BUFFER,
   WAIT_INTERVAL,
+  WAIT_KTHREAD,
   WAIT_MUTEX,
+  WAIT_NEXT_KTHREAD,
+  WAIT_NEXT_WORK,
   WAIT_NONE,
+  WAIT_PERCPU_REF,
   WAIT_QUEUE,
+  WAIT_RCU,
   WAIT_REPLAY,
   WAIT_RWSEM_READ,
   WAIT_RWSEM_WRITE,
   WAIT_SHOOTDOWN,
   WAIT_SPINLOCK,
+  WAIT_SRCU,
+  WAIT_WORK,
+  WAIT_WORKQUEUE,
 } from '../machine/wait-kind.js';
 import { element } from '../memory/layout.js';
 
@@ -86,13 +95,20 @@ export function snapshotCpu(cpu: Cpu, id: number): CpuSnapshot {
   };
 }
 
-const LOCK_WAITS: ReadonlySet<number> = new Set([
-  WAIT_SPINLOCK,
-  WAIT_MUTEX,
-  WAIT_RWSEM_READ,
-  WAIT_RWSEM_WRITE,
+/** Waits that end when whoever has the object in its stack of locks gives it back; and how it has it. */
+const HOLDER_WAITS: ReadonlyMap<number, string> = new Map([
+  [WAIT_SPINLOCK, 'held by'],
+  [WAIT_MUTEX, 'held by'],
+  [WAIT_RWSEM_READ, 'held by'],
+  [WAIT_RWSEM_WRITE, 'held by'],
+  [WAIT_SRCU, 'read by'],
+  [WAIT_WORK, 'run by'],
+  [WAIT_WORKQUEUE, 'run by'],
+  [WAIT_KTHREAD, 'run by'],
 ]);
-const CPU_WAITS: ReadonlySet<number> = new Set([WAIT_SHOOTDOWN, WAIT_DEVICE_FENCE]);
+/** Of these, what nobody has is not free: nobody serves it. */
+const SERVED_WAITS: ReadonlySet<number> = new Set([WAIT_WORK, WAIT_WORKQUEUE, WAIT_KTHREAD]);
+const CPU_WAITS: ReadonlySet<number> = new Set([WAIT_SHOOTDOWN, WAIT_DEVICE_FENCE, WAIT_RCU]);
 
 /** Waits that end by a wake-up, which sets the state before the CPU itself notices. */
 const SLEEPING_WAITS: ReadonlySet<number> = new Set([
@@ -104,12 +120,19 @@ const SLEEPING_WAITS: ReadonlySet<number> = new Set([
   WAIT_REPLAY,
   WAIT_FAULT_BUFFER,
   WAIT_INTERVAL,
+  WAIT_SRCU,
+  WAIT_PERCPU_REF,
+  WAIT_WORK,
+  WAIT_WORKQUEUE,
+  WAIT_KTHREAD,
+  WAIT_NEXT_WORK,
+  WAIT_NEXT_KTHREAD,
 ]);
 
 /** The CPUs that can end the wait of `waiter`, as far as that is recorded. */
 export function blockersOf(waiter: CpuSnapshot, all: readonly CpuSnapshot[]): number[] {
   if (CPU_WAITS.has(waiter.waitKind)) return [cpuOfArea(waiter.waitObject as CpuArea)];
-  if (!LOCK_WAITS.has(waiter.waitKind)) return [];
+  if (!HOLDER_WAITS.has(waiter.waitKind)) return [];
   return all.filter((other) => other.held.includes(waiter.waitObject)).map((other) => other.cpu);
 }
 
@@ -155,11 +178,10 @@ export function describeCpu(cpu: Cpu, snapshot: CpuSnapshot, all: readonly CpuSn
 function describeWait(cpu: Cpu, snapshot: CpuSnapshot, all: readonly CpuSnapshot[]): string {
   const { waitKind, waitObject } = snapshot;
   if (waitKind === WAIT_NONE) return snapshot.finished ? 'has finished' : 'runs';
-  const what = LOCK_WAITS.has(waitKind) ? ` ${lockName(cpu, waitObject)}` : '';
-  const blockers = blockersOf(snapshot, all);
-  const by =
-    blockers.length === 0
-      ? ''
-      : `, ${CPU_WAITS.has(waitKind) ? 'of' : 'held by'} ${blockers.map((id) => `cpu ${id}`).join(', ')}`;
+  const how = HOLDER_WAITS.get(waitKind);
+  const what = how === undefined ? '' : ` ${lockName(cpu, waitObject)}`;
+  const blockers = blockersOf(snapshot, all).map((id) => `cpu ${id}`);
+  let by = blockers.length === 0 ? '' : `, ${how ?? 'of'} ${blockers.join(', ')}`;
+  if (blockers.length === 0 && SERVED_WAITS.has(waitKind)) by = ', which nobody runs';
   return `waits for ${waitKindName(waitKind)}${what}${by}`;
 }

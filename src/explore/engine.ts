@@ -9,10 +9,10 @@
  */
 import { EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
 import { reasonOf } from '../base/reason.js';
+import { bootDeferred } from '../deferred/boot.js';
 import { type BootedMachine, bootMachine, PERCPU_WORDS } from '../machine/boot.js';
 import type { Cpu } from '../machine/cpu.js';
 import { registerOps } from '../machine/ops-table.js';
-import { SCRATCH_WORDS, STACK_WORDS } from '../machine/stack.js';
 import { CpuArea, HELD_LOCKS_MAX } from '../machine/types.js';
 import { restoreRuns, takeSnapshot } from '../memory/snapshot.js';
 import { OP_WRITE } from '../memory/turnstile.js';
@@ -57,6 +57,7 @@ export function buildWorld(program: ExploreProgram, mutant = 0): World {
   });
   const { cpu } = machine;
   bootMm(cpu);
+  bootDeferred(cpu);
   registerOps(cpu, [program.ops ?? {}]);
   const pointer = runSetup(program, cpu);
   return { machine, pointer, snapshot: takeSnapshot(cpu) };
@@ -82,6 +83,7 @@ export function restoreWorld(memory: Int32Array, snapshot: Int32Array, control: 
 export function resetCpu(cpu: Cpu, slabs: Cpu['slabs']): void {
   cpu.preemptCount = 0;
   cpu.nonBlockCount = 0;
+  cpu.rcuDepth = 0;
   cpu.heldDepth = 0;
   cpu.waitDepth = 0;
   if (cpu.outerWaits.length !== 0) cpu.outerWaits.length = 0;
@@ -101,7 +103,6 @@ export function isOwnWord(cpu: Cpu, kind: number, at: number): boolean {
   const inArea = at - cpu.area;
   if (inArea >= OWN_START && inArea < OWN_END) return true;
   const inPercpu = at - cpu.percpu;
-  if (inPercpu < 0) return false;
   // plain accesses to a CPU's part of the per-CPU region are its own, by design
-  return inPercpu < STACK_WORDS + SCRATCH_WORDS || (kind <= OP_WRITE && inPercpu < PERCPU_WORDS);
+  return kind <= OP_WRITE && inPercpu >= 0 && inPercpu < PERCPU_WORDS;
 }

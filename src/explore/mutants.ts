@@ -206,6 +206,48 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     ['osq'],
     'who leaves does not wait for a successor that has not linked itself yet',
   ),
+  mutant(
+    numbers.M_10,
+    'M-10',
+    'deferred/percpu-refcount.ts',
+    ['percpu-ref'],
+    "the CPUs' counts are added one by one, after the bias was taken off",
+  ),
+  mutant(
+    numbers.M_11,
+    'M-11',
+    'deferred/percpu-refcount.ts',
+    ['percpu-ref'],
+    'the shared count has no bias in per-CPU mode',
+  ),
+  mutant(
+    numbers.BUSTED_RCU,
+    'busted-rcu',
+    'deferred/rcu.ts',
+    ['rcu'],
+    'a grace period does not wait for the readers there are',
+  ),
+  mutant(
+    numbers.BUSTED_SRCU,
+    'busted-srcu',
+    'deferred/srcu.ts',
+    ['srcu'],
+    'locks are summed before unlocks',
+  ),
+  mutant(
+    numbers.BUSTED_WORK,
+    'busted-work',
+    'deferred/workqueue.ts',
+    ['work', 'work-flush'],
+    'an item counts as queued until its function has returned',
+  ),
+  mutant(
+    numbers.BUSTED_KTHREAD,
+    'busted-kthread',
+    'deferred/kthread.ts',
+    ['kthread'],
+    'a thread is woken before it is told to stop',
+  ),
 ];
 
 /** The mistake of that name. @throws FaultlineError if there is none */

@@ -70,6 +70,7 @@ const PRIMITIVES: Readonly<Record<string, readonly Announcement[]>> = {
   writeOnce: field(OP_WRITE_ONCE),
   loadAcquire: field(OP_ACQUIRE),
   storeRelease: field(OP_RELEASE),
+  writeRelease: field(OP_RELEASE),
   fetchAdd: field(OP_RMW),
   fetchOr: field(OP_RMW),
   fetchAnd: field(OP_RMW),

@@ -26,6 +26,8 @@ export class Cpu extends MemoryPort {
   preemptCount = 0;
   /** Nesting of sections that may not block for other reasons. @kernel current->non_block_count */
   nonBlockCount = 0;
+  /** Nesting of RCU read sections, in which nothing may sleep. @kernel current->rcu_read_lock_nesting */
+  rcuDepth = 0;
   /** Locks held, as entries in CpuArea.held. */
   heldDepth = 0;
   /** Places in wait queues in use, out of CpuArea.waitEntries. */

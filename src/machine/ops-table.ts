@@ -29,6 +29,21 @@ export function defineOps<T extends OpsTable>(table: T): Readonly<T> {
   return Object.freeze(table);
 }
 
+const kernelTables = new Map<number, OpsTable>();
+const kernelIndices = new Map<object, number>();
+
+/**
+ * As defineOps, for callbacks of the kernel itself: every worker has them, without being told to load them.
+ * Their numbers are negative, and hashes of their names. Call it once for a name, at module level.
+ */
+export function defineKernelOps<T extends OpsTable>(table: T): Readonly<T> {
+  const index = ~hashName(table.opsName);
+  if (kernelTables.has(index)) bug(`kernel ops ${table.opsName} are defined twice`);
+  kernelTables.set(index, table);
+  kernelIndices.set(table, index);
+  return Object.freeze(table);
+}
+
 function isOpsTable(value: unknown): value is OpsTable {
   return (
     typeof value === 'object' &&
@@ -60,12 +75,12 @@ export function registerOps(cpu: Cpu, modules: readonly Readonly<Record<string, 
 
 /** The number of a loaded table. */
 export function opsIndex(cpu: Cpu, table: OpsTable): OpsIndex {
-  const index = cpu.opsIndices.get(table);
+  const index = cpu.opsIndices.get(table) ?? kernelIndices.get(table);
   if (index === undefined) bug(`ops table ${table.opsName} is not among the loaded modules`);
   return index;
 }
 
 /** This worker's copy of the table with that number; the struct that held the number knows its type. */
 export function opsAt(cpu: Cpu, index: OpsIndex): object | undefined {
-  return cpu.opsTables[index];
+  return index < 0 ? kernelTables.get(index) : cpu.opsTables[index];
 }

@@ -9,7 +9,7 @@
  *              setCurrentState(TASK_RUNNING)
  * Invariant  I1  No wake-up is lost: the sleeper publishes its state before it tests the condition, the
  *                waker changes the condition before it reads the state. Both are full barriers.
- *            I2  A CPU that may not sleep (preemptCount, nonBlockCount) never enters schedule.
+ *            I2  A CPU that may not sleep (preemptCount, nonBlockCount, rcuDepth) never enters schedule.
  *            I3  Every wait is recorded in the CPU's area before it blocks, so that the watchdog sees
  *                what each CPU waits for. No wait outlives the machine for long.
  * Ordering   The store of the state is sequentially consistent and so is the waker's exchange.
@@ -98,15 +98,17 @@ function recordWait(cpu: Cpu, kind: number, object: number): void {
 
 /** Reports a function that may sleep where that is not allowed (I2). @kernel might_sleep */
 export function mightSleep(cpu: Cpu): void {
-  if (cpu.preemptCount !== 0 || cpu.nonBlockCount !== 0) sleepingInAtomic(cpu);
+  if ((cpu.preemptCount | cpu.nonBlockCount | cpu.rcuDepth) !== 0) sleepingInAtomic(cpu);
 }
 
 function sleepingInAtomic(cpu: Cpu): never {
-  const why =
-    cpu.preemptCount === 0
-      ? `non_block_count ${cpu.nonBlockCount}`
-      : `preempt_count ${cpu.preemptCount}`;
-  bug(`cpu ${cpu.id}: sleeping function called from invalid context (${why})`);
+  bug(`cpu ${cpu.id}: sleeping function called from invalid context (${whyAtomic(cpu)})`);
+}
+
+function whyAtomic(cpu: Cpu): string {
+  if (cpu.preemptCount !== 0) return `preempt_count ${cpu.preemptCount}`;
+  if (cpu.nonBlockCount !== 0) return `non_block_count ${cpu.nonBlockCount}`;
+  return `in an RCU read section, nested ${cpu.rcuDepth} deep`;
 }
 
 /** Publishes the state this CPU is about to sleep in; a full barrier (I1). @kernel set_current_state */

@@ -23,24 +23,14 @@
  *
  * @module
  */
-import {
-  fetchAdd,
-  fetchOr,
-  loadAcquire,
-  park,
-  read,
-  readOnce,
-  spinLimit,
-  storeRelease,
-  write,
-} from '#memory';
+import { fetchAdd, fetchOr, loadAcquire, read, readOnce, storeRelease, write } from '#memory';
 
 import { lowestBit } from '../base/bits.js';
 import { element, type Ptr, struct, word, words } from '../memory/layout.js';
+import { awaitMove } from './await-move.js';
 import { type Cpu, cpuArea } from './cpu.js';
 import { CPUS_MAX } from './limits.js';
 import { allocPercpu, thisCpuPtr } from './percpu.js';
-import { beginWait, checkHalted, cpuRelax, endWait } from './sched.js';
 import { CpuArea, MACHINE, Machine } from './types.js';
 
 /** Whose translations they are: embedded in an mm, or in a device's page table. */
@@ -63,8 +53,6 @@ export const TlbEntry = struct('tlb_entry', {
 export type TlbEntry = Ptr<'tlb_entry'>;
 
 const ENTRIES = 64;
-const SPINS_MAX = spinLimit(2000);
-const YIELD_MS = 0.05;
 const ENTRY_STRIDE = 8;
 
 /** Reserves the TLB of every CPU. Runs once, at boot. */
@@ -153,14 +141,5 @@ export function tlbShootdown(cpu: Cpu, context: TlbContext, waitKind: number): v
 function waitOutside(cpu: Cpu, area: CpuArea, waitKind: number): void {
   const inside = readOnce(cpu, area, CpuArea.translation); // pairs with tlbEnter
   if ((inside & 1) === 0) return;
-  for (let spins = 0; spins < SPINS_MAX; spins++) {
-    if (readOnce(cpu, area, CpuArea.translation) !== inside) return;
-    cpuRelax(cpu, spins);
-  }
-  beginWait(cpu, waitKind, area);
-  while (readOnce(cpu, area, CpuArea.translation) === inside) {
-    park(cpu, area, CpuArea.translation, inside, YIELD_MS); // nobody wakes: the host's core is needed
-    checkHalted(cpu);
-  }
-  endWait(cpu);
+  awaitMove(cpu, area, CpuArea.translation, inside, waitKind, area);
 }

@@ -46,6 +46,7 @@ export const CpuArea = struct('cpu_area', {
   signal: word, // a fatal signal is pending; set by any CPU
   line1: cacheline,
   translation: word, // odd: between tlbEnter and tlbExit; others wait for it to move on
+  rcuReader: word, // odd: in an RCU read section; a grace period waits for it to move on
   line2: cacheline,
   waitKind: word, // index into WAIT_KINDS; 0 = not waiting
   waitObject: word, // what is waited for: the lock, the completion, …
@@ -87,6 +88,9 @@ export type Zone = Ptr<'zone'>;
 /** Slots for the struct caches of machine/slab.ts. */
 export const SLAB_CACHES_MAX = 64;
 
+/** Sizes of pieces of per-CPU memory that come and go: 1, 2, 4, 8 and 16 words. */
+export const PERCPU_CLASSES = 5;
+
 /** All there is of one machine besides its CPUs and frames. */
 export const Machine = struct('machine', {
   magic: word,
@@ -95,6 +99,7 @@ export const Machine = struct('machine', {
   percpuStride: word, // words of one CPU's part of it
   percpuUsed: word, // offsets below are taken; under percpuLock
   percpuLock: Spinlock,
+  percpuFree: words(PERCPU_CLASSES), // offsets of free pieces of 1, 2, 4, 8, 16 words; 0 = none; under percpuLock
   pages: word, // the Page of frame 0
   frames: word, // the first word of frame 0
   frameCount: word,
@@ -105,6 +110,7 @@ export const Machine = struct('machine', {
   scratch: word, // per-CPU offset of each CPU's scratch memory
   svmStats: word, // per-CPU offset of each CPU's SvmStats
   stacks: word, // per-CPU offset of each CPU's kernel stack
+  deferred: word, // what deferred/boot.ts keeps; 0 = it has not run
   tlbs: word, // per-CPU offset of each CPU's TLB
   mms: word, // address spaces made so far; atomic
   anonVmas: word, // identities of anonymous memory given out so far; atomic

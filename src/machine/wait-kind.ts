@@ -23,6 +23,14 @@ export const WAIT_KINDS = [
   'interval notifier',
   'turn',
   'log time',
+  'RCU grace period',
+  'SRCU grace period',
+  'percpu_ref switch',
+  'work item',
+  'work queue',
+  'kthread',
+  'next work item',
+  'next kthread',
 ] as const;
 
 export type WaitKindName = (typeof WAIT_KINDS)[number];
@@ -46,6 +54,14 @@ export const WAIT_FAULT_BUFFER = kind('fault buffer');
 export const WAIT_INTERVAL = kind('interval notifier');
 export const WAIT_TURN = kind('turn');
 export const WAIT_LOG_TIME = kind('log time');
+export const WAIT_RCU = kind('RCU grace period');
+export const WAIT_SRCU = kind('SRCU grace period');
+export const WAIT_PERCPU_REF = kind('percpu_ref switch');
+export const WAIT_WORK = kind('work item');
+export const WAIT_WORKQUEUE = kind('work queue');
+export const WAIT_KTHREAD = kind('kthread');
+export const WAIT_NEXT_WORK = kind('next work item');
+export const WAIT_NEXT_KTHREAD = kind('next kthread');
 
 /**
  * Waits that are no sign of trouble however long they last: the CPU has nothing to do until somebody
@@ -57,4 +73,6 @@ export const IDLE_WAITS: ReadonlySet<number> = new Set([
   WAIT_FAULT_BUFFER,
   WAIT_TURN,
   WAIT_LOG_TIME,
+  WAIT_NEXT_WORK,
+  WAIT_NEXT_KTHREAD,
 ]);

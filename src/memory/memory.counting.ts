@@ -105,6 +105,16 @@ export function storeRelease<S extends string, V extends number>(
   parallel.storeRelease(cpu, p, field, value);
 }
 
+export function writeRelease<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+): void {
+  cpu.operations++;
+  parallel.writeRelease(cpu, p, field, value);
+}
+
 export function fetchAdd<S extends string>(
   cpu: MemoryPort,
   p: Ptr<S>,

@@ -11,6 +11,7 @@
  *   readOnce, writeOnce    marked: the word races by design, and no order is wanted
  *   loadAcquire            … and what the storing side did before its storeRelease is seen
  *   storeRelease
+ *   writeRelease           … a cheaper one that later loads may overtake
  *   fetchAdd … cmpxchg     atomic read-modify-write, fully ordered
  *   park, unpark           sleep while a word has a value; wake sleepers
  *   relax                  spin hint
@@ -19,7 +20,7 @@
  * Ordering   JavaScript's and WebAssembly's atomics are sequentially consistent, so readOnce and
  *            loadAcquire are one instruction here. writeOnce is a plain 32-bit WebAssembly store: it
  *            is never torn, moved or dropped, and orders nothing.
- * Cost       read, write 0.5 ns; readOnce, loadAcquire, writeOnce 2 ns; storeRelease and the
+ * Cost       read, write 0.5 ns, and writeRelease on x64; readOnce, loadAcquire, writeOnce 2 ns; storeRelease and the
  *            read-modify-writes 7 to 9 ns (Xeon, Node 20).
  *
  * @module
@@ -128,6 +129,17 @@ export function storeRelease<S extends string, V extends number>(
 ): void {
   cpu.store(p + field, value);
 }
+
+/**
+ * As storeRelease, but later loads may come before it: the end of a section that says nothing about what
+ * follows. An x64 processor does not move a store before what precedes it, so a plain one will do there.
+ */
+export const writeRelease: <S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+) => void = process.arch === 'x64' ? write : storeRelease;
 
 /** Adds; returns what was there. @kernel atomic_fetch_add */
 export function fetchAdd<S extends string>(

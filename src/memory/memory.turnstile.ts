@@ -156,6 +156,21 @@ export function storeRelease<S extends string, V extends number>(
   }
 }
 
+export function writeRelease<S extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>, V>,
+  value: NoInfer<V>,
+): void {
+  cpu.operations++;
+  if (cpu.turnstile === null) {
+    parallel.writeRelease(cpu, p, field, value);
+  } else {
+    beforeStore(cpu, OP_RELEASE, p + field, 1);
+    cpu.words[p + field] = value;
+  }
+}
+
 export function fetchAdd<S extends string>(
   cpu: MemoryPort,
   p: Ptr<S>,

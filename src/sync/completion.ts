@@ -91,6 +91,16 @@ export function waitForCompletion(cpu: Cpu, completion: Completion): void {
   waitFor(cpu, completion, TASK_UNINTERRUPTIBLE, Infinity);
 }
 
+/** As waitForCompletion; a report says that the CPU waits for `object`, which is of the wait kind. Sleeps. */
+export function waitForCompletionOf(
+  cpu: Cpu,
+  completion: Completion,
+  waitKind: number,
+  object: number,
+): void {
+  waitFor(cpu, completion, TASK_UNINTERRUPTIBLE, Infinity, waitKind, object);
+}
+
 /** As waitForCompletion, or -ERESTARTSYS if a fatal signal came first. @kernel wait_for_completion_killable */
 export function waitForCompletionKillable(cpu: Cpu, completion: Completion): number {
   const result = waitFor(cpu, completion, TASK_KILLABLE, Infinity);
@@ -119,14 +129,21 @@ const COMPLETED = 0;
 const INTERRUPTED = 1;
 const TIMED_OUT = 2;
 
-function waitFor(cpu: Cpu, completion: Completion, state: number, deadlineMs: number): number {
+function waitFor(
+  cpu: Cpu,
+  completion: Completion,
+  state: number,
+  deadlineMs: number,
+  waitKind = WAIT_COMPLETION,
+  object: number = completion,
+): number {
   mightSleep(cpu);
   const queue = member(completion, Completion.wait);
   const lock = member(queue, WaitQueue.lock);
   archSpinLock(cpu, lock);
   let result = takeDone(cpu, completion) ? COMPLETED : TIMED_OUT;
   if (result !== COMPLETED) {
-    const wait = initWait(cpu, WAIT_COMPLETION, completion);
+    const wait = initWait(cpu, waitKind, object);
     for (;;) {
       if (signalPendingState(cpu, state)) {
         result = INTERRUPTED;

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { bootDeferred } from '../deferred/boot.js';
 import { bootSvmStats } from '../drivers/svm/stats.js';
 import { loadModules } from '../host/modules.js';
 import { type BootedMachine, bootMachine, type MachineConfig } from '../machine/boot.js';
@@ -28,6 +29,7 @@ export async function bootWorkloadMachine(
   const machine = bootMachine(config);
   const boot = machine.cpu;
   bootMm(boot);
+  bootDeferred(boot);
   bootSvmStats(boot);
   const opsModules = [SVM_DRIVER_MODULE, ...(driverUrl === undefined ? [] : [driverUrl])];
   registerOps(boot, await loadModules(BUILT_INS, opsModules));

@@ -71,6 +71,10 @@ for (const [name, door] of Object.entries(doors)) {
         },
         (d) => d.loadAcquire(port, at, 2 as never),
         (d) => {
+          d.writeRelease(port, at, 2 as never, 8);
+        },
+        (d) => d.loadAcquire(port, at, 2 as never),
+        (d) => {
           d.writeAddress(port, at, 4 as never, 2 ** 47);
         },
         (d) => d.readAddress(port, at, 4 as never),

@@ -7,19 +7,24 @@ import type { ExploreProgram } from '../program.js';
 import { SPACE_PROGRAMS } from './address-space.js';
 import { completion, completionTimeout } from './completion.js';
 import { DEFERRED_PROGRAMS } from './deferred.js';
+import { kthread } from './kthread.js';
 import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.js';
 import { osq } from './osq.js';
+import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
 import { randomProgram } from './random.js';
+import { RCU_PROGRAMS } from './rcu.js';
 import { refcount } from './refcount.js';
 import { RETRY_PROGRAMS } from './retry.js';
 import { RWSEM_PROGRAMS } from './rwsem.js';
 import { seqcount, seqlock } from './seqcount.js';
 import { spinlock } from './spinlock.js';
+import { SRCU_PROGRAMS } from './srcu.js';
 import { lt18 } from './sync-point.js';
 import { toyNamed } from './toy.js';
 import { validFlag } from './valid-flag.js';
 import { waitQueue } from './wait-queue.js';
+import { WORKQUEUE_PROGRAMS } from './workqueue.js';
 
 /** All but the random ones. */
 export const PROGRAMS: readonly ExploreProgram[] = [
@@ -41,6 +46,11 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   waitQueue,
   refcount,
   osq,
+  ...RCU_PROGRAMS,
+  ...SRCU_PROGRAMS,
+  ...PERCPU_REF_PROGRAMS,
+  ...WORKQUEUE_PROGRAMS,
+  kthread,
   ...SPACE_PROGRAMS,
 ];
 
