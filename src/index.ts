@@ -166,9 +166,25 @@ export {
   mmuIntervalReadRetry,
   mmuIntervalSetSeq,
 } from './notifier/mmu-interval-notifier.js';
+export {
+  LIST_END_ALL,
+  LIST_END_BOTH,
+  LIST_REFUSE_SHARED,
+  LIST_UNPAIRED,
+  type ListForm,
+  setListForm,
+} from './notifier/boot.js';
 export * from './notifier/mmu-notifier.js';
+export {
+  mmuNotifierArchInvalidateSecondaryTlbs,
+  mmuNotifierClearFlushYoung,
+  mmuNotifierClearYoung,
+  type MmuNotifierOps,
+  mmuNotifierTestYoung,
+} from './notifier/mmu-notifier-list.js';
 export * from './notifier/mmu-notifier-range.js';
-export { MmuIntervalNotifier, MmuNotifierRange } from './notifier/types.js';
+export * from './notifier/mmu-notifier-register.js';
+export { MmuIntervalNotifier, MmuNotifier, MmuNotifierRange } from './notifier/types.js';
 export * from './sync/completion.js';
 export * from './sync/mutex.js';
 export * from './sync/refcount.js';

@@ -199,6 +199,16 @@ export function preemptEnable(cpu: Cpu): void {
   cpu.preemptCount--;
 }
 
+/** From here to the matching nonBlockEnd whatever may sleep is reported; spinlocks are not. @kernel non_block_start */
+export function nonBlockStart(cpu: Cpu): void {
+  cpu.nonBlockCount++;
+}
+
+/** @kernel non_block_end */
+export function nonBlockEnd(cpu: Cpu): void {
+  if (cpu.nonBlockCount-- === 0) bug(`cpu ${cpu.id}: non_block_end without non_block_start`);
+}
+
 /** Ends every CPU of the machine: those that sleep and those that spin look at the word now and then. */
 export function haltMachine(cpu: Cpu, why: number): void {
   cmpxchg(cpu, MACHINE, Machine.halted, 0, why); // the first reason stands

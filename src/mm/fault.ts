@@ -23,6 +23,7 @@
  * @module
  */
 import { copyWords, read, readAddress } from '#memory';
+import { isMutant, M_SECONDARY_LATE } from '#mutants';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
@@ -41,12 +42,13 @@ import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from '../notifier/mmu-notifier.js';
+import { mmuNotifierArchInvalidateSecondaryTlbs } from '../notifier/mmu-notifier-list.js';
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { fileFindPage, fileGetPage, filePages } from './file.js';
 import { addRss } from './mm-struct.js';
-import { flushTlbMm } from './mmu-gather.js';
+import { flushTlbPage } from './mmu-gather.js';
 import {
   getPage,
   pageAddRmap,
@@ -304,7 +306,7 @@ function copyOnWrite(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn): n
   const range = stackPush(cpu, MmuNotifierRange);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, va, va + PAGE_SIZE);
   mmuNotifierInvalidateRangeStart(cpu, range);
-  const replaced = replaceFrame(cpu, vma, pte, old, own);
+  const replaced = replaceFrame(cpu, vma, va, pte, old, own);
   mmuNotifierInvalidateRangeEnd(cpu, range);
   stackPop(cpu, range);
   if (!replaced) putPage(cpu, own);
@@ -314,18 +316,26 @@ function copyOnWrite(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn): n
   return 0;
 }
 
-/** Exchanges the entry's frame for `own`, unless the entry has changed. */
-function replaceFrame(cpu: Cpu, vma: VmAreaStruct, pte: Pte, old: Pfn, own: Pfn): boolean {
+/**
+ * Exchanges the entry's frame for `own`, unless the entry has changed. Devices that walk the page table drop what
+ * they have of the page while there is no entry: else they could use the new frame of a page that was copied
+ * later, and still the old one of this (LT-24).
+ */
+function replaceFrame(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn, own: Pfn): boolean {
+  const mm = read(cpu, vma, VmAreaStruct.mm);
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
   const isSame = isReadOnlyMapping(pteGet(cpu, pte), old);
   if (isSame) {
     pteGetAndClear(cpu, pte);
-    flushTlbMm(cpu, read(cpu, vma, VmAreaStruct.mm));
+    flushTlbPage(cpu, mm, va);
     if (old !== ZERO_PFN) pageRemoveRmap(cpu, old);
     pageAddRmap(cpu, own);
     setPte(cpu, pte, makePte(own, newPteFlags(read(cpu, vma, VmAreaStruct.flags), true)));
   }
   spinUnlock(cpu, ptl);
+  if (isMutant(cpu, M_SECONDARY_LATE)) {
+    mmuNotifierArchInvalidateSecondaryTlbs(cpu, mm, va, va + PAGE_SIZE);
+  }
   return isSame;
 }

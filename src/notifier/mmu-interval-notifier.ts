@@ -40,7 +40,7 @@
  * @module
  */
 import { read, readOnce, write, writeAddress, writeOnce } from '#memory';
-import { isMutant, M_4, M_5, M_6, M_7, M_7_EARLY, M_REMOVE_UNLOCKED } from '#mutants';
+import { isMutant, M_2, M_4, M_5, M_6, M_7, M_7_EARLY, M_REMOVE_UNLOCKED } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { EAGAIN, EINVAL, EOVERFLOW } from '../base/errno.js';
@@ -70,7 +70,7 @@ import {
 } from './interval-tree.js';
 import { mmdrop, mmgrab } from './mm-count.js';
 import { mmuNotifierRangeBlockable } from './mmu-notifier-range.js';
-import { mmSubscriptions, mmuNotifierRegisterItree } from './subscriptions.js';
+import { hasItree, mmSubscriptions, mmuNotifierRegisterItree } from './subscriptions.js';
 import { MmuIntervalNotifier, MmuNotifierRange, MmuNotifierSubscriptions } from './types.js';
 
 /** What a driver does when a range of its interval is invalidated. */
@@ -183,7 +183,7 @@ export function mnItreeInvalidate(
     const agreed: unknown = ops.invalidate(cpu, interval, range, curSeq);
     if (agreed !== true) {
       checkRefusal(cpu, ops, range, agreed);
-      mnItreeInvEnd(cpu, subscriptions);
+      if (!isMutant(cpu, M_2)) mnItreeInvEnd(cpu, subscriptions); // the caller will not call end
       return -EAGAIN;
     }
     node = intervalTreeIterNext(cpu, node, key);
@@ -288,7 +288,7 @@ export function mmuIntervalNotifierInsert(
   length: number,
   ops: MmuIntervalNotifierOps,
 ): number {
-  if (mmSubscriptions(cpu, mm) === NULL) {
+  if (!hasItree(cpu, mm)) {
     downWrite(cpu, member(mm, MmStruct.mmapLock));
     const error = mmuNotifierRegisterItree(cpu, mm);
     upWrite(cpu, member(mm, MmStruct.mmapLock));

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { loadAcquire, read, storeRelease, write } from '#memory';
+import { loadAcquire, read, readOnce, storeRelease, write, writeOnce } from '#memory';
 
 import { ENOMEM } from '../base/errno.js';
 import type { Cpu } from '../machine/cpu.js';
@@ -24,14 +24,30 @@ const FIRST_SEQ = 2;
 
 /** The mm's notifiers; NULL as long as none was ever registered. @kernel mm->notifier_subscriptions */
 export function mmSubscriptions(cpu: Cpu, mm: MmStruct): MmuNotifierSubscriptions {
-  return loadAcquire(cpu, mm, MmStruct.subscriptions); // pairs with mmuNotifierRegisterItree
+  return loadAcquire(cpu, mm, MmStruct.subscriptions); // pairs with makeSubscriptions
+}
+
+/** True if intervals may be inserted as it is. No lock needed: it stays so. */
+export function hasItree(cpu: Cpu, mm: MmStruct): boolean {
+  const subscriptions = mmSubscriptions(cpu, mm);
+  if (subscriptions === NULL) return false;
+  return readOnce(cpu, subscriptions, MmuNotifierSubscriptions.hasItree) !== 0;
 }
 
 /**
- * Gives the mm a place for subscriptions, if it has none. Precondition: mmap_lock held for writing, so
- * that no range operation is between its start and its end. -ENOMEM. @kernel __mmu_notifier_register
+ * Lets the mm have intervals. Precondition: mmap_lock held for writing, so that no range operation is between its
+ * start and its end. -ENOMEM. @kernel __mmu_notifier_register
  */
 export function mmuNotifierRegisterItree(cpu: Cpu, mm: MmStruct): number {
+  const error = makeSubscriptions(cpu, mm);
+  if (error !== 0) return error;
+  const subscriptions = read(cpu, mm, MmStruct.subscriptions);
+  writeOnce(cpu, subscriptions, MmuNotifierSubscriptions.hasItree, 1);
+  return 0;
+}
+
+/** Gives the mm a place for subscriptions, if it has none. Precondition as above. -ENOMEM. */
+export function makeSubscriptions(cpu: Cpu, mm: MmStruct): number {
   if (read(cpu, mm, MmStruct.subscriptions) !== NULL) return 0;
   const subscriptions = kzalloc(cpu, MmuNotifierSubscriptions);
   if (subscriptions === NULL) return -ENOMEM;

@@ -3,7 +3,9 @@
  *
  * @module
  */
+import { RcuHead, SrcuStruct } from '../deferred/types.js';
 import { Spinlock } from '../machine/types.js';
+import { HlistHead, HlistNode } from '../memory/hlist.js';
 import { address, cacheline, pointer, type Ptr, struct, word } from '../memory/layout.js';
 import { ListHead } from '../memory/list.js';
 import { WaitQueue } from '../sync/wait-queue.js';
@@ -29,10 +31,30 @@ export const MmuNotifierSubscriptions = struct('mmu_notifier_subscriptions', {
   activeInvalidateRanges: word, // range starts without their end yet
   itree: IntervalTreeRoot,
   deferred: ListHead, // intervals to insert or remove when the sequence becomes even
+  hasItree: word, // an interval was registered once; set under the mmap lock, and stays
+  list: HlistHead, // MmuNotifiers; walked in a read section of Notifiers.srcu
   line1: cacheline,
   wait: WaitQueue, // for the sequence to move on
 });
 export type MmuNotifierSubscriptions = Ptr<'mmu_notifier_subscriptions'>;
+
+/** One driver's interest in everything that happens to an mm. @kernel struct mmu_notifier */
+export const MmuNotifier = struct('mmu_notifier', {
+  hlist: HlistNode, // in the subscriptions' list; under their lock
+  ops: word, // MmuNotifierOps. Written once
+  mm: pointer<'mm_struct'>(), // written once
+  users: word, // mmuNotifierGet without a put; under the subscriptions' lock
+  rcu: RcuHead, // from the last put until it is freed
+});
+export type MmuNotifier = Ptr<'mmu_notifier'>;
+
+/** What a machine has for the lists of all its mms. */
+export const Notifiers = struct('notifiers', {
+  srcu: SrcuStruct, // whoever walks a list. @kernel srcu
+  line1: cacheline,
+  form: word, // LIST_*: what is done when a notifier refuses. Written before anything is registered
+});
+export type Notifiers = Ptr<'notifiers'>;
 
 /** One driver's interest in a range of addresses. @kernel struct mmu_interval_notifier */
 export const MmuIntervalNotifier = struct('mmu_interval_notifier', {

@@ -33,6 +33,14 @@ describe('programs that are wrong themselves fail', () => {
   const failures: readonly [program: string, failure: string][] = [
     ['abba', 'A then B waits for mutex'],
     ['lt-6-valid-flag', "outcome 'stale page'"],
+    ['lt-13-unpaired', 'INV-14: a notifier was told a start, and no end'],
+    ['lt-16', 'partial deadlock: driver waits for interval notifier'],
+    ['lt-25', 'cpu 0: waits for the end of its own read section of explored srcu'],
+    ['lt-25-notifier', 'cpu 0: waits for the end of its own read section of mmu_notifier srcu'],
+    ['srcu-abba', 'reader waits for mutex srcu program, held by cpu 1'],
+    ['work-locked-flush', 'flush waits for work item explored work, run by cpu 1'],
+    ['work-self-flush', 'cpu 1: recursive locking of explored work'],
+    ['work-unserved', 'flush waits for work item explored work, which nobody runs'],
   ];
 
   test('are all of them known here', () => {

@@ -8,6 +8,8 @@ import { SPACE_PROGRAMS } from './address-space.js';
 import { completion, completionTimeout } from './completion.js';
 import { DEFERRED_PROGRAMS } from './deferred.js';
 import { kthread } from './kthread.js';
+import { LIFETIME_PROGRAMS } from './list-lifetime.js';
+import { REFUSAL_PROGRAMS } from './list-refusal.js';
 import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.js';
 import { osq } from './osq.js';
 import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
@@ -17,6 +19,7 @@ import { RCU_PROGRAMS } from './rcu.js';
 import { refcount } from './refcount.js';
 import { RETRY_PROGRAMS } from './retry.js';
 import { RWSEM_PROGRAMS } from './rwsem.js';
+import { lt24 } from './secondary-tlb.js';
 import { seqcount, seqlock } from './seqcount.js';
 import { spinlock } from './spinlock.js';
 import { SRCU_PROGRAMS } from './srcu.js';
@@ -32,6 +35,8 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   validFlag,
   ...DEFERRED_PROGRAMS,
   lt18,
+  ...REFUSAL_PROGRAMS,
+  ...LIFETIME_PROGRAMS,
   spinlock,
   mutex,
   mutexHandoff,
@@ -52,6 +57,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   ...WORKQUEUE_PROGRAMS,
   kthread,
   ...SPACE_PROGRAMS,
+  lt24,
 ];
 
 /** What tests the explorer itself: programs with a planted bug each, and one without. */
