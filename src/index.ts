@@ -145,7 +145,9 @@ export { type AtomicsForm } from './memory/native.js';
 export { type MemoryHandle } from './memory/port.js';
 export { loadWord, storeWord } from './mm/access.js';
 export { bootMm } from './mm/boot.js';
-export { mmput } from './mm/exit.js';
+export { mmput, mmputAsync } from './mm/exit.js';
+export { type ExitChainOps, exitChainRegister, exitChainUnregister } from './mm/exit-chain.js';
+export { type FileOperations, fput, getFile, openDeviceFile } from './mm/file.js';
 export { dupMm } from './mm/fork.js';
 export { madvise } from './mm/madvise.js';
 export { mlock, mlockall, msync, munlock, munlockall } from './mm/mlock.js';
@@ -155,7 +157,7 @@ export * as mmapLock from './mm/mmap-lock.js';
 export { mprotect } from './mm/mprotect.js';
 export { mremap } from './mm/mremap.js';
 export { munmap } from './mm/munmap.js';
-export { MmStruct, VmAreaStruct } from './mm/types.js';
+export { File, MmStruct, VmAreaStruct } from './mm/types.js';
 export * as uapi from './mm/uapi.js';
 export {
   mmuIntervalCheckRetry,
@@ -185,6 +187,20 @@ export {
 export * from './notifier/mmu-notifier-range.js';
 export * from './notifier/mmu-notifier-register.js';
 export { MmuIntervalNotifier, MmuNotifier, MmuNotifierRange } from './notifier/types.js';
+export * from './process/files.js';
+export {
+  bootOomReaper,
+  gaveUpCount,
+  oomKill,
+  oomReapTaskMm,
+  reapedCount,
+  setOomDelays,
+  startOomReaper,
+  stopOomReaper,
+  waitForReaped,
+} from './process/oom-reaper.js';
+export * from './process/task.js';
+export { FilesStruct, ScmQueue, Task } from './process/types.js';
 export * from './sync/completion.js';
 export * from './sync/mutex.js';
 export * from './sync/refcount.js';

@@ -19,6 +19,12 @@ export const M_7 = 7;
 export const M_7_EARLY = 107;
 export const M_REMOVE_UNLOCKED = 108;
 
+// exit, and the OOM reaper
+export const M_EXIT_SHARED = 113;
+export const M_REAP_WAITS = 114;
+export const M_UNSTABLE_LATE = 115;
+export const M_UNSTABLE_UNSEEN = 116;
+
 // the lists of notifiers, and what tells them
 export const M_RELEASE_UNSYNCED = 109;
 export const M_UNREGISTER_UNSYNCED = 110;

@@ -28,6 +28,7 @@ const LISTS = 'notifier/mmu-notifier-list.ts';
 const REGISTER = 'notifier/mmu-notifier-register.ts';
 const REFUSAL = 'explore/programs/list-refusal.ts';
 const LIFETIME = 'explore/programs/list-lifetime.ts';
+const REAPER = 'process/oom-reaper.ts';
 const RETRY = 'explore/programs/retry.ts';
 
 const mutant = (
@@ -97,6 +98,34 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     RETRY,
     ['lt-5', 'lt-3', 'lt-6'],
     'the driver asks for the retry before it takes its lock',
+  ),
+  mutant(
+    numbers.M_EXIT_SHARED,
+    'M-exit-shared',
+    'mm/exit.ts',
+    ['oom-exit'],
+    'exit frees page tables with the mmap lock for reading, beside the OOM reaper',
+  ),
+  mutant(
+    numbers.M_REAP_WAITS,
+    'M-reap-waits',
+    REAPER,
+    ['oom-exit', 'oom-fault'],
+    'the OOM reaper waits for the mmap lock',
+  ),
+  mutant(
+    numbers.M_UNSTABLE_LATE,
+    'M-unstable-late',
+    REAPER,
+    ['oom-fault'],
+    'the OOM reaper says that memory was lost after it has taken it',
+  ),
+  mutant(
+    numbers.M_UNSTABLE_UNSEEN,
+    'M-unstable-unseen',
+    'mm/fault.ts',
+    ['oom-fault'],
+    'a page fault does not ask whether memory was lost',
   ),
   mutant(
     numbers.M_17,

@@ -31,6 +31,7 @@ export const WAIT_KINDS = [
   'kthread',
   'next work item',
   'next kthread',
+  'OOM delay',
 ] as const;
 
 export type WaitKindName = (typeof WAIT_KINDS)[number];
@@ -62,6 +63,7 @@ export const WAIT_WORKQUEUE = kind('work queue');
 export const WAIT_KTHREAD = kind('kthread');
 export const WAIT_NEXT_WORK = kind('next work item');
 export const WAIT_NEXT_KTHREAD = kind('next kthread');
+export const WAIT_OOM = kind('OOM delay');
 
 /**
  * Waits that are no sign of trouble however long they last: the CPU has nothing to do until somebody
@@ -75,4 +77,5 @@ export const IDLE_WAITS: ReadonlySet<number> = new Set([
   WAIT_LOG_TIME,
   WAIT_NEXT_WORK,
   WAIT_NEXT_KTHREAD,
+  WAIT_OOM,
 ]);

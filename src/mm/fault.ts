@@ -22,8 +22,8 @@
  *
  * @module
  */
-import { copyWords, read, readAddress } from '#memory';
-import { isMutant, M_SECONDARY_LATE } from '#mutants';
+import { copyWords, read, readAddress, readOnce } from '#memory';
+import { isMutant, M_SECONDARY_LATE, M_UNSTABLE_UNSEEN } from '#mutants';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
@@ -75,6 +75,7 @@ import {
   setPte,
 } from './pte.js';
 import {
+  MMF_UNSTABLE,
   MmStruct,
   VM_ACCESS_FLAGS,
   VM_MAYSHARE,
@@ -132,19 +133,35 @@ function newPteFlags(vmFlags: number, isWrite: boolean): number {
   return vmaPteFlags(vmFlags) | PTE_ACCESSED | writable | (isWrite ? PTE_DIRTY : 0);
 }
 
-/** Maps a frame the caller has a reference to, which the entry takes over; false if somebody was faster. */
-function mapFrame(cpu: Cpu, vma: VmAreaStruct, pte: Pte, pfn: Pfn, flags: number): boolean {
+/**
+ * Maps a frame the caller has a reference to, which the entry takes over, unless somebody was faster: 0, or
+ * VM_FAULT_SIGBUS if what was there may have been reaped.
+ */
+function mapFrame(cpu: Cpu, vma: VmAreaStruct, pte: Pte, pfn: Pfn, flags: number): number {
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
   const isFree = pteGet(cpu, pte) === 0;
-  if (isFree) {
+  const fault = isFree ? checkStableAddressSpace(cpu, vma) : 0;
+  const isMapped = isFree && fault === 0;
+  if (isMapped) {
     if (pfn !== ZERO_PFN) pageAddRmap(cpu, pfn);
     setPte(cpu, pte, makePte(pfn, flags));
   }
   spinUnlock(cpu, ptl);
-  if (!isFree) putPage(cpu, pfn);
+  if (!isMapped) putPage(cpu, pfn);
   else if (pfn !== ZERO_PFN) addRss(cpu, read(cpu, vma, VmAreaStruct.mm), 1);
-  return isFree;
+  return fault;
+}
+
+/**
+ * A private page that is missing may have been taken by the OOM reaper: a fresh one would lose what was in it. The
+ * page table lock must be held, under which the reaper takes pages. @kernel check_stable_address_space
+ */
+function checkStableAddressSpace(cpu: Cpu, vma: VmAreaStruct): number {
+  if (isMutant(cpu, M_UNSTABLE_UNSEEN)) return 0;
+  if ((read(cpu, vma, VmAreaStruct.flags) & VM_SHARED) !== 0) return 0;
+  const flags = readOnce(cpu, read(cpu, vma, VmAreaStruct.mm), MmStruct.flags);
+  return (flags & MMF_UNSTABLE) === 0 ? 0 : VM_FAULT_SIGBUS;
 }
 
 /** @kernel do_anonymous_page, for a write */
@@ -153,15 +170,13 @@ function doAnonymousPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte): number {
   const pfn = allocZeroedPage(cpu);
   if (pfn === 0) return VM_FAULT_OOM;
   pageSetFlags(cpu, pfn, PG_ANON | PG_ANON_EXCLUSIVE);
-  mapFrame(cpu, vma, pte, pfn, newPteFlags(read(cpu, vma, VmAreaStruct.flags), true));
-  return 0;
+  return mapFrame(cpu, vma, pte, pfn, newPteFlags(read(cpu, vma, VmAreaStruct.flags), true));
 }
 
 /** @kernel do_anonymous_page, for a read */
 function doZeroPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte): number {
   const flags = vmaPteFlags(read(cpu, vma, VmAreaStruct.flags)) | PTE_ACCESSED;
-  mapFrame(cpu, vma, pte, ZERO_PFN, flags);
-  return 0;
+  return mapFrame(cpu, vma, pte, ZERO_PFN, flags);
 }
 
 /** Maps the file's own frame, or for a write to a private mapping a copy of it. @kernel do_fault */
@@ -178,16 +193,15 @@ function doFilePage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: bool
     return 0;
   }
   if (!isWrite) {
-    mapFrame(cpu, vma, pte, pfn, newPteFlags(vmFlags & ~VM_WRITE, false)); // I1
-    doFaultAround(cpu, vma, va, pte);
-    return 0;
+    const fault = mapFrame(cpu, vma, pte, pfn, newPteFlags(vmFlags & ~VM_WRITE, false)); // I1
+    if (fault === 0) doFaultAround(cpu, vma, va, pte);
+    return fault;
   }
   anonVmaPrepare(cpu, vma);
   const own = copyOf(cpu, pfn);
   putPage(cpu, pfn);
   if (own === 0) return VM_FAULT_OOM;
-  mapFrame(cpu, vma, pte, own, newPteFlags(vmFlags, true));
-  return 0;
+  return mapFrame(cpu, vma, pte, own, newPteFlags(vmFlags, true));
 }
 
 /** Pages that a read of a file looks at around the one it needs. @kernel fault_around_bytes */

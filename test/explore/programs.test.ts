@@ -33,6 +33,8 @@ describe('programs that are wrong themselves fail', () => {
   const failures: readonly [program: string, failure: string][] = [
     ['abba', 'A then B waits for mutex'],
     ['lt-6-valid-flag', "outcome 'stale page'"],
+    ['lt-11-file', 'LT-11: the device maps the memory of an address space that has ended'],
+    ['lt-12-job', 'exit (readOnce, step'],
     ['lt-13-unpaired', 'INV-14: a notifier was told a start, and no end'],
     ['lt-16', 'partial deadlock: driver waits for interval notifier'],
     ['lt-25', 'cpu 0: waits for the end of its own read section of explored srcu'],

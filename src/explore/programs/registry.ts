@@ -10,7 +10,9 @@ import { DEFERRED_PROGRAMS } from './deferred.js';
 import { kthread } from './kthread.js';
 import { LIFETIME_PROGRAMS } from './list-lifetime.js';
 import { REFUSAL_PROGRAMS } from './list-refusal.js';
+import { DESIGN_PROGRAMS } from './mirror-designs.js';
 import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.js';
+import { OOM_PROGRAMS } from './oom.js';
 import { osq } from './osq.js';
 import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
@@ -37,6 +39,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   lt18,
   ...REFUSAL_PROGRAMS,
   ...LIFETIME_PROGRAMS,
+  ...DESIGN_PROGRAMS,
   spinlock,
   mutex,
   mutexHandoff,
@@ -58,6 +61,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   kthread,
   ...SPACE_PROGRAMS,
   lt24,
+  ...OOM_PROGRAMS,
 ];
 
 /** What tests the explorer itself: programs with a planted bug each, and one without. */
