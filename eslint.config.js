@@ -16,7 +16,7 @@ const kernelRules = [
 const oneDoor = [
   {
     selector:
-      "MemberExpression[object.name='cpu'][property.name=/^(words|addresses|bytes|load|store|storeRelaxed|add|or|and|swap|compareSwap|followLinks|copyCells|takeCells|clearRun|fill|copy)$/]",
+      "MemberExpression[object.name='cpu'][property.name=/^(words|addresses|bytes|load|store|storeLoad|storeRelaxed|add|or|and|swap|compareSwap|followLinks|copyCells|takeCells|clearRun|fill|copy)$/]",
     message: 'shared memory is reached through #memory',
   },
 ];

@@ -19,12 +19,15 @@ import { showProgress } from './progress.js';
 const TRIED: readonly StrategyName[] = STRATEGIES.filter((name) => name !== 'dfs');
 /** How long a strategy may look. Unit: seconds. */
 const SECONDS = 30;
+const WHY_WIDTH = 72;
 
 /** One row for each mistake and strategy. */
 export async function mutantTable(): Promise<string> {
   const table = new Table({
     head: ['program', 'mutant', 'strategy', 'found after', 'seconds', 'preemptions', 'why'],
     colAligns: ['left', 'left', 'left', 'right', 'right', 'right', 'left'],
+    colWidths: [null, null, null, null, null, null, WHY_WIDTH],
+    wordWrap: true,
     style: { head: [], border: [], compact: true },
   });
   let missed = 0;

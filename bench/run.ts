@@ -18,11 +18,13 @@ import { exploreTable } from './explore.js';
 import { lockTable } from './locks.js';
 import { mutantTable } from './mutants.js';
 import { buildYardstick } from './native.js';
+import { percpuRefTable } from './percpu-ref.js';
 import { endProgress, showProgress } from './progress.js';
 import { type YardstickOptions, yardstickTable } from './yardstick.js';
 
 const PARTS: Readonly<Record<string, (options: YardstickOptions) => Promise<string>>> = {
   locks: lockTable,
+  'percpu-ref': percpuRefTable,
   boot: bootReport,
   allocation: allocationReport,
   explore: exploreTable,

@@ -122,6 +122,10 @@ export { Crew, type CrewMember, type CrewOptions, type MemberResult } from './ho
 export { tuneEngine } from './host/engine.js';
 export { type FailureKind, MachineFailure } from './host/failure.js';
 export { type Build } from './host/pool.js';
+export { type LitmusTest, type LitmusVariant, type Safety } from './litmus/litmus.js';
+export { type LitmusReport, type LitmusResult } from './litmus/result.js';
+export { type LitmusChoice, type LitmusOptions, runLitmus } from './litmus/run.js';
+export { LITMUS_TESTS } from './litmus/tests/registry.js';
 export { attachCpu, type BootedMachine, bootMachine, type MachineConfig } from './machine/boot.js';
 export { type Cpu } from './machine/cpu.js';
 export { CPUS_MAX } from './machine/limits.js';

@@ -20,6 +20,7 @@ import { reasonOf } from '../base/reason.js';
 import { packageVersion } from '../report/environment.js';
 import { benchCommand } from './bench.js';
 import { exploreCommand } from './explore.js';
+import { litmusCommand } from './litmus.js';
 import { complain } from './process.js';
 import { replayCommand } from './replay.js';
 import { reportUnexpected } from './unexpected.js';
@@ -30,6 +31,7 @@ function program(): Command {
     .version(packageVersion())
     .addCommand(benchCommand())
     .addCommand(exploreCommand())
+    .addCommand(litmusCommand())
     .addCommand(replayCommand())
     .showHelpAfterError(false)
     .addHelpText('after', HELP);
@@ -39,7 +41,7 @@ const HELP = `
 Exit codes:
   0    all is well
   1    a finding: a stale access, a call that ended otherwise than in its log, a deadlock, a CPU that died
-       or is stuck, an error of a driver, a schedule that fails
+       or is stuck, an error of a driver, a schedule that fails, a litmus test with an unexpected verdict
   2    bad usage or input, or output that cannot be written; one line says what and where
   3    faultline itself failed
   130  interrupted; what was measured until then has been printed
@@ -48,7 +50,8 @@ Examples:
   faultline bench                        the default benchmark, half a minute
   faultline bench --help                 all options of it
   faultline bench --json result.json     … and keep the result
-  faultline explore lt-5                 a litmus test under every schedule`;
+  faultline explore lt-5                 a small program under every schedule
+  faultline litmus LT-5                  a race, with its mistake and its fix, on real workers`;
 
 /** Commands inherit neither error handling nor exit codes: set both everywhere. */
 function configure(command: Command): Command {

@@ -33,3 +33,8 @@ export function assertHeld(cpu: Cpu, lock: number): void {
     bug(`cpu ${cpu.id}: ${lockName(cpu, lock)} (lock ${lock}) should be held, and is not`);
   }
 }
+
+/** This CPU has come to a named point of the kernel, which a litmus test may want it to meet others at. */
+export function reachPoint(cpu: Cpu, name: string): void {
+  if (cpu.points !== null) cpu.points.reach(name);
+}

@@ -33,3 +33,8 @@ export function lockAcquired(cpu: Cpu, lock: number): void {
 export function lockRelease(cpu: Cpu, lock: number): void {
   popHeld(cpu, lock);
 }
+
+/** This CPU has come to a named point of the kernel, which a litmus test may want it to meet others at. */
+export function reachPoint(_cpu: Cpu, _name: string): void {
+  // nobody asks at full speed
+}

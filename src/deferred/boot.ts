@@ -5,7 +5,7 @@
  */
 import { write } from '#memory';
 
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
 import { allocPercpu } from '../machine/percpu.js';
 import { MACHINE, Machine } from '../machine/types.js';

@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { member, type Ptr, struct } from '../memory/layout.js';
 import {
   Refcount,

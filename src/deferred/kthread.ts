@@ -23,7 +23,7 @@ import { BUSTED_KTHREAD, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { EINTR } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { type LockClass, lockClass } from '../machine/lock-class.js';
 import { opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import {

@@ -17,7 +17,7 @@
  */
 import { read, write } from '#memory';
 
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { mightSleep, schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { WAIT_NEXT_WORK, WAIT_WORKQUEUE } from '../machine/wait-kind.js';

@@ -34,7 +34,7 @@ import { fetchAdd, read, readOnce, readOwn, storeRelease, write } from '#memory'
 import { BUSTED_SRCU, isMutant } from '#mutants';
 
 import { ENOMEM } from '../base/errno.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { type LockClass, lockClass } from '../machine/lock-class.js';
 import { defineKernelOps } from '../machine/ops-table.js';
 import {

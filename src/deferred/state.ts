@@ -6,9 +6,9 @@
 import { read } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { MACHINE, Machine } from '../machine/types.js';
-import { type Deferred } from './types.js';
+import type { Deferred } from './types.js';
 
 /** It; bootDeferred has made it. */
 export function deferredOf(cpu: Cpu): Deferred {

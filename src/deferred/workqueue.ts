@@ -26,7 +26,7 @@ import { read, readOnce, write } from '#memory';
 import { BUSTED_WORK, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
-import { type Cpu } from '../machine/cpu.js';
+import type { Cpu } from '../machine/cpu.js';
 import { type LockClass, lockClass } from '../machine/lock-class.js';
 import { opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { mightSleep, schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';

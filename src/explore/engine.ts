@@ -21,7 +21,7 @@ import { C_LOG, LOG_AT } from './control.js';
 import type { ExploreProgram } from './program.js';
 
 /** Frames of a program's machine, if it does not say. */
-const DEFAULT_RAM_BYTES = 256 * 1024;
+export const DEFAULT_RAM_BYTES = 256 * 1024;
 
 /** A program's world, ready to be run many times. */
 export interface World {

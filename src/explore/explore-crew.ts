@@ -13,7 +13,7 @@ import { MessageChannel, type MessagePort } from 'node:worker_threads';
 
 import { EXIT_INTERNAL, EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
 import { MachineFailure } from '../host/failure.js';
-import { endPool, newPool, WORKER } from '../host/pool.js';
+import { WorkerPool } from '../host/pool.js';
 import { sharedIntegers } from '../memory/shared-tables.js';
 import { glance } from '../memory/turn-token.js';
 import {
@@ -72,10 +72,9 @@ export async function exploreWithCrew(exploration: CrewExploration): Promise<unk
   exploration.signal?.throwIfAborted();
   const blocks = { control: sharedIntegers(CONTROL_WORDS), crew: sharedIntegers(CREW_WORDS) };
   const assignments = tasksOf(exploration, members, blocks);
-  const pool = newPool(members, exploration.worker ?? WORKER, 'turnstile');
-  const threads = [...pool.threads];
+  const pool = new WorkerPool(members, 'turnstile', exploration.worker);
   const watch = new CrewWatch(program, blocks, exploration);
-  pool.on('error', (error: Error) => {
+  pool.onError((error) => {
     watch.fail(lost(`a worker failed outside of its task: ${error.message}`));
   });
   try {
@@ -89,7 +88,7 @@ export async function exploreWithCrew(exploration: CrewExploration): Promise<unk
     return value;
   } finally {
     watch.stop();
-    await endPool(pool, threads);
+    await pool.end();
   }
 }
 

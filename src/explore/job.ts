@@ -31,7 +31,7 @@ export interface ExploreJob {
   readonly explain: boolean;
   /** How wide the diagram may be. Unit: characters. */
   readonly width: number;
-  /** Shared by all jobs of an exploration: J_STOP. */
+  /** Shared by all jobs of an exploration: J_STOP, J_CLAIMED. */
   readonly stop: Int32Array;
   /** Of this job: J_SCHEDULES, J_EXPLAINING. */
   readonly progress: Int32Array;
@@ -43,6 +43,8 @@ export const J_STOP = 0;
 export const J_SCHEDULES = 1;
 /** 1: it has found a failure, and explains it. */
 export const J_EXPLAINING = 2;
+/** 1: a job has a failure, which it explains. */
+export const J_CLAIMED = 3;
 export const JOB_WORDS = 16;
 
 /** What came of it. */

@@ -36,6 +36,20 @@ export interface Outcome {
   readonly description: string;
 }
 
+/**
+ * An order of points in which it gets interesting. A litmus run holds the workers up so that it comes about;
+ * an exploration does not need it, and the points mean nothing there.
+ */
+export interface Window {
+  /**
+   * Names of points, as given to `reach`: whoever comes to one waits for those before. One that is named twice
+   * holds its task up from the first time to the second.
+   */
+  readonly order: readonly string[];
+  /** Points after these which only a mistake lets come in order: they are waited for just briefly. */
+  readonly chance?: readonly string[];
+}
+
 /** A program to explore. */
 export interface ExploreProgram {
   /** `lt-5`: what the command line calls it. */
@@ -64,6 +78,8 @@ export interface ExploreProgram {
   /** How it ended: the name of an outcome. */
   readonly observe?: (cpu: Cpu, world: number) => string;
   readonly outcomes?: readonly Outcome[];
+  /** For litmus runs, if a variant does not say. */
+  readonly window?: Window;
 }
 
 /** Declares a program. */
@@ -74,4 +90,9 @@ export function defineProgram(program: ExploreProgram): ExploreProgram {
 /** A task of one operation. */
 export function task(name: string, run: Operation['run']): ProgramTask {
   return { name, operations: [{ name, run }] };
+}
+
+/** The task has come to a named point of the program: a litmus run may hold it up here. No scheduling point. */
+export function reach(cpu: Cpu, point: string): void {
+  if (cpu.points !== null) cpu.points.reach(point);
 }

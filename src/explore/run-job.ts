@@ -4,14 +4,21 @@
  * @module
  */
 import { memoryWords } from '../memory/snapshot.js';
-import { glance, leaveWord } from '../memory/turn-token.js';
+import { claimWord, glance, leaveWord } from '../memory/turn-token.js';
 import { C_END, END_DIVERGED } from './control.js';
 import type { Engine } from './engine.js';
 import { explain } from './explain/explain.js';
 import type { Explanation } from './explain/explanation.js';
 import type { Operations, Subject } from './explain/subject.js';
 import { explore, type ExploreResult, type FoundFailure } from './explorer.js';
-import { type ExploreJob, J_EXPLAINING, J_SCHEDULES, J_STOP, type JobResult } from './job.js';
+import {
+  type ExploreJob,
+  J_CLAIMED,
+  J_EXPLAINING,
+  J_SCHEDULES,
+  J_STOP,
+  type JobResult,
+} from './job.js';
 import { Judge } from './judge.js';
 import { findMutant } from './mutants.js';
 import { type Plan, setPlan } from './plan.js';
@@ -40,7 +47,7 @@ export async function runJob(engine: Engine, job: ExploreJob): Promise<JobResult
     },
     shouldStop: () => glance(job.stop, J_STOP) !== 0,
   });
-  const [failure] = result.failures;
+  const failure = claimed(job, result);
   if (failure !== undefined) leaveWord(job.progress, J_EXPLAINING, 1);
   return {
     program: program.name,
@@ -50,6 +57,13 @@ export async function runJob(engine: Engine, job: ExploreJob): Promise<JobResult
     outcomes: result.outcomes,
     failure: failure === undefined ? null : await failureReport(job, program, failure),
   };
+}
+
+/** The failure, unless another job has one already: explaining takes longer than finding, and one will do. */
+function claimed({ stop }: ExploreJob, { failures }: ExploreResult): FoundFailure | undefined {
+  if (failures[0] === undefined || !claimWord(stop, J_CLAIMED)) return undefined;
+  leaveWord(stop, J_STOP, 1);
+  return failures[0];
 }
 
 function reportOf(job: ExploreJob, result: ExploreResult): StrategyReport {

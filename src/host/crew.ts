@@ -10,10 +10,7 @@
  *
  * @module
  */
-import type { Worker } from 'node:worker_threads';
-
 import { parkAsync, read, readOnce, unpark, writeOnce } from '#memory';
-import type { Piscina } from 'piscina';
 
 import { FaultlineError } from '../base/bug.js';
 import type { BootedMachine } from '../machine/boot.js';
@@ -27,7 +24,7 @@ import {
   type MachineFailure,
   strayErrorFailure,
 } from './failure.js';
-import { type Build, endPool, newPool, WORKER } from './pool.js';
+import { type Build, WORKER, WorkerPool } from './pool.js';
 import { Watchdog, type WatchdogOptions } from './watchdog.js';
 import type { Outcome, WorkerTask } from './worker.js';
 
@@ -55,6 +52,11 @@ export interface CrewOptions {
   readonly signal?: AbortSignal;
   /** URL of the worker's file; by default the bundled kernel of the build. */
   readonly worker?: string;
+  /**
+   * Workers that are there already, as many as there are members or more, of whatever build and file they
+   * were started with. They are left to the caller, unless one of them does not come back: then all are ended.
+   */
+  readonly pool?: WorkerPool;
 }
 
 /** What a member's program returned, and how many operations a counting build saw it make. */
@@ -80,9 +82,9 @@ const DEFAULT_STALL_MS = 20_000;
 export class Crew {
   readonly #boot: Cpu;
   readonly #members: readonly CrewMember[];
-  readonly #pool: Piscina;
-  /** The workers we began with; the pool puts new ones in the place of those that end. */
-  readonly #threads: readonly Worker[];
+  readonly #pool: WorkerPool;
+  /** Nobody else will use the pool. */
+  #endsPool: boolean;
   readonly #watchdog: Watchdog;
   readonly #outcomes: Promise<(Outcome | undefined)[]>;
   #failure: MachineFailure | undefined;
@@ -90,7 +92,9 @@ export class Crew {
   readonly #halted: Promise<void>;
   #resolveHalted!: () => void;
   #stopped = false;
-  readonly #stopListening: () => void;
+  /** Members that have not returned. */
+  #busy: number;
+  readonly #stopListening: readonly (() => void)[];
 
   /** Starts the workers; member i becomes CPU i. Their programs wait for `start`. */
   constructor(machine: BootedMachine, members: readonly CrewMember[], options: CrewOptions = {}) {
@@ -101,22 +105,27 @@ export class Crew {
     }
     this.#boot = machine.cpu;
     this.#members = members;
-    this.#pool = newPool(members.length, options.worker ?? WORKER, options.build ?? 'parallel');
-    this.#threads = [...this.#pool.threads];
-    this.#pool.on('error', (error: Error) => {
+    this.#busy = members.length;
+    this.#endsPool = options.pool === undefined;
+    this.#pool =
+      options.pool ??
+      new WorkerPool(members.length, options.build ?? 'parallel', options.worker ?? WORKER);
+    const stopHearing = this.#pool.onError((error) => {
+      this.#endsPool = true;
       this.#fail(strayErrorFailure(this.#boot, error, this.#nameOf), HALT_PANIC);
     });
     this.#halted = new Promise((resolve) => {
       this.#resolveHalted = resolve;
     });
     const watchdogOptions = {
-      stallMs: options.watchdog?.stallMs ?? DEFAULT_STALL_MS,
-      countsProgress: options.watchdog?.countsProgress ?? false,
+      stallMs: DEFAULT_STALL_MS,
+      countsProgress: false,
+      ...options.watchdog,
     };
     this.#watchdog = new Watchdog(this.#boot, watchdogOptions, this.#nameOf, (failure) => {
       this.#fail(failure, HALT_DEADLOCK);
     });
-    this.#stopListening = this.#haltAfterAbort(options.signal);
+    this.#stopListening = [stopHearing, this.#haltAfterAbort(options.signal)];
     this.#outcomes = Promise.all(
       members.map((member, cpu) =>
         this.#run({
@@ -175,6 +184,7 @@ export class Crew {
   async results(): Promise<MemberResult[]> {
     try {
       const outcomes = await Promise.race([this.#outcomes, this.#afterGrace()]);
+      this.#endsPool ||= this.#busy > 0;
       if (this.#failure !== undefined) throw this.#failure;
       return outcomes.flatMap((outcome) =>
         outcome?.status === 'returned'
@@ -183,8 +193,8 @@ export class Crew {
       );
     } finally {
       this.#watchdog.stop();
-      this.#stopListening();
-      await endPool(this.#pool, this.#threads);
+      for (const stop of this.#stopListening) stop();
+      if (this.#endsPool) await this.#pool.end();
     }
   }
 
@@ -202,11 +212,13 @@ export class Crew {
   async #run(task: WorkerTask): Promise<Outcome | undefined> {
     try {
       const outcome = (await this.#pool.run(task)) as Outcome;
+      this.#busy--;
       if (outcome.status === 'died') {
         this.#fail(deathFailure(this.#boot, outcome.death, this.#nameOf, OWN_CODE), HALT_PANIC);
       }
       return outcome;
     } catch (error) {
+      this.#endsPool = true;
       // the thread ended under its program; after a halt, because `results` destroyed the pool
       if (!this.#stopped && this.#failure === undefined) {
         const reason = error instanceof Error ? error.message : 'what it returned cannot be sent';

@@ -82,6 +82,19 @@ export function deadlockFailure(
   return new MachineFailure('deadlock', `deadlock: ${chain.join(' -> ')}`, details, EXIT_VIOLATION);
 }
 
+/** CPUs that sleep, with nobody left to wake them: who could is not recorded, or has finished. */
+export function standstillFailure(
+  boot: Cpu,
+  asleep: readonly CpuSnapshot[],
+  all: readonly CpuSnapshot[],
+  nameOf: CpuNamer,
+): MachineFailure {
+  const names = asleep.map(({ cpu }) => nameOf(cpu)).join(', ');
+  const summary = `deadlock: nobody is left to wake ${names}`;
+  const details = [...describeOthers(boot, all, new Set(), nameOf), ...warningLines(boot)];
+  return new MachineFailure('deadlock', summary, details, EXIT_VIOLATION);
+}
+
 /** A CPU that neither goes on nor is in a cycle. */
 export function stallFailure(
   boot: Cpu,

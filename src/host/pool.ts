@@ -1,11 +1,13 @@
 /**
  * Pools of workers: one worker for each member of a crew, and none left when it has ended.
  *
+ * A pool serves one crew, or one after the other: starting a worker takes longer than a short run.
+ *
  * @module
  */
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import type { Worker } from 'node:worker_threads';
+import type { MessagePort, Worker } from 'node:worker_threads';
 
 import type { Piscina } from 'piscina';
 
@@ -15,26 +17,68 @@ export type Build = 'parallel' | 'checked' | 'turnstile';
 /** What a worker runs; by the package's own name, so that the conditions of the build choose the file. */
 export const WORKER = import.meta.resolve('faultline/worker');
 
-/** A pool of exactly `members` workers that run the file at the URL `worker`, each one task. */
-export function newPool(members: number, worker: string, build: Build): Piscina {
-  // loaded with the first crew: every worker loads this module too, and makes none
-  const require = createRequire(import.meta.url);
-  const piscina = require('piscina') as { readonly Piscina: typeof Piscina };
-  return new piscina.Piscina({
-    filename: fileURLToPath(worker),
-    minThreads: members,
-    maxThreads: members,
-    concurrentTasksPerWorker: 1,
-    atomics: 'disabled',
-    recordTiming: false,
-    execArgv: build === 'parallel' ? [] : [`--conditions=faultline-${build}`],
-  });
+/** How a task is given to a worker. */
+export interface TaskOptions {
+  /** The function of the worker's file; by default its default. */
+  readonly name?: string;
+  readonly transferList?: readonly MessagePort[];
 }
 
-/** Ends all workers, also those that still run, and waits until they are gone. */
-export async function endPool(pool: Piscina, threads: readonly Worker[]): Promise<void> {
-  await pool.destroy();
-  await Promise.all(threads.map(threadEnded)); // the pool forgets those that failed
+/** Exactly `size` workers that run the file at the URL `worker`, each one task at a time. */
+export class WorkerPool {
+  readonly size: number;
+  readonly #piscina: Piscina;
+  /** The workers it began with; Piscina puts new ones in the place of those that end. */
+  readonly #threads: readonly Worker[];
+  #ended: Promise<void> | undefined;
+  #hasFailed = false;
+
+  constructor(size: number, build: Build, worker: string = WORKER) {
+    // loaded with the first crew: every worker loads this module too, and makes none
+    const require = createRequire(import.meta.url);
+    const piscina = require('piscina') as { readonly Piscina: typeof Piscina };
+    this.size = size;
+    this.#piscina = new piscina.Piscina({
+      filename: fileURLToPath(worker),
+      minThreads: size,
+      maxThreads: size,
+      concurrentTasksPerWorker: 1,
+      atomics: 'disabled',
+      recordTiming: false,
+      execArgv: build === 'parallel' ? [] : [`--conditions=faultline-${build}`],
+    });
+    this.#threads = [...this.#piscina.threads];
+    this.#piscina.on('error', () => (this.#hasFailed = true)); // between two crews nobody else listens
+  }
+
+  /** True once it can serve no crew any more. */
+  get hasEnded(): boolean {
+    return this.#hasFailed || this.#ended !== undefined;
+  }
+
+  run(task: unknown, { name, transferList }: TaskOptions = {}): Promise<unknown> {
+    return this.#piscina.run(task, {
+      ...(name !== undefined && { name }),
+      ...(transferList !== undefined && { transferList: [...transferList] }),
+    }) as Promise<unknown>;
+  }
+
+  /** Calls the listener when a worker fails outside of its task; returns what ends that. */
+  onError(listener: (error: Error) => void): () => void {
+    this.#piscina.on('error', listener);
+    return () => this.#piscina.off('error', listener);
+  }
+
+  /** Ends all workers, also those that still run, and waits until they are gone. */
+  end(): Promise<void> {
+    this.#ended ??= this.#end();
+    return this.#ended;
+  }
+
+  async #end(): Promise<void> {
+    await this.#piscina.destroy();
+    await Promise.all(this.#threads.map(threadEnded)); // the pool forgets those that failed
+  }
 }
 
 function threadEnded(worker: Worker): Promise<void> {

@@ -2,7 +2,8 @@
  * Looks at a running machine from outside, and ends it when it cannot go on.
  *
  * Protocol   Every POLL_MS it takes a snapshot of all CPUs. A cycle of waits that two snapshots in a row
- *            agree on is a deadlock. A CPU whose wait (or, if the crew counts progress, whose count) has
+ *            agree on is a deadlock; so is, on a machine that nobody outside wakes, that all who have work
+ *            have slept for STANDSTILL_MS. A CPU whose wait (or, if the crew counts progress, whose count) has
  *            not moved for stallMs is stalled; waiting for work is not a stall. Workers that still load
  *            their modules are stalled when none of them has got ready for stallMs.
  *
@@ -11,16 +12,29 @@
 import { type CpuSnapshot, findCycle, snapshotCpus } from '../debug/wait-graph.js';
 import type { Cpu } from '../machine/cpu.js';
 import { IDLE_WAITS, WAIT_NONE } from '../machine/wait-kind.js';
-import { type CpuNamer, deadlockFailure, type MachineFailure, stallFailure } from './failure.js';
+import {
+  type CpuNamer,
+  deadlockFailure,
+  type MachineFailure,
+  stallFailure,
+  standstillFailure,
+} from './failure.js';
 
 export interface WatchdogOptions {
   /** A wait that lasts this long is a stall. Unit: milliseconds. */
   readonly stallMs: number;
   /** Whether CPUs that run must count progress to prove that they are alive. */
   readonly countsProgress: boolean;
+  /**
+   * Given where nobody outside ever wakes a CPU: true of a CPU that has nothing to do. When all others sleep,
+   * nobody is left to wake them.
+   */
+  readonly atRest?: (cpu: number) => boolean;
 }
 
 const POLL_MS = 250;
+/** Nobody can go on if all have slept for so long: sleeps are cut into shorter slices. */
+const STANDSTILL_MS = 500;
 /** Loading modules takes a busy host a while: no less patience than this until the next CPU is ready. */
 const LOADING_MIN_MS = 5000;
 
@@ -31,6 +45,9 @@ export class Watchdog {
   readonly #onFailure: (failure: MachineFailure) => void;
   readonly #timer: NodeJS.Timeout;
   #suspect: readonly CpuSnapshot[] | undefined;
+  /** All who have something to do, if all of them slept at the last look, and since when they do. */
+  #asleep: readonly CpuSnapshot[] | undefined;
+  #asleepSince = 0;
   /** How many CPUs had still to load their modules. */
   #loading = -1;
   /** When each CPU was last seen to move. */
@@ -57,7 +74,7 @@ export class Watchdog {
 
   #poll(): void {
     const all = snapshotCpus(this.#boot);
-    const failure = this.#checkCycle(all) ?? this.#checkStall(all);
+    const failure = this.#checkCycle(all) ?? this.#checkStandstill(all) ?? this.#checkStall(all);
     if (failure === undefined) return;
     this.stop();
     this.#onFailure(failure);
@@ -68,6 +85,18 @@ export class Watchdog {
     const confirmed = cycle !== undefined && sameWaits(cycle, this.#suspect);
     this.#suspect = cycle;
     return confirmed ? deadlockFailure(this.#boot, cycle, all, this.#nameOf) : undefined;
+  }
+
+  #checkStandstill(all: readonly CpuSnapshot[]): MachineFailure | undefined {
+    const { atRest } = this.#options;
+    if (atRest === undefined) return undefined;
+    const now = performance.now();
+    const busy = all.filter(({ cpu }) => !atRest(cpu));
+    const asleep = busy.length > 0 && busy.every(isAsleep) ? busy : undefined;
+    if (asleep === undefined || !sameWaits(asleep, this.#asleep)) this.#asleepSince = now;
+    this.#asleep = asleep;
+    if (asleep === undefined || now - this.#asleepSince < STANDSTILL_MS) return undefined;
+    return standstillFailure(this.#boot, asleep, all, this.#nameOf);
   }
 
   #checkStall(all: readonly CpuSnapshot[]): MachineFailure | undefined {
@@ -94,6 +123,7 @@ export class Watchdog {
 
   #standsStill(before: CpuSnapshot, now: CpuSnapshot): boolean {
     if (now.finished || IDLE_WAITS.has(now.waitKind)) return false;
+    if (this.#options.atRest?.(now.cpu) === true) return false;
     if (now.waitKind === WAIT_NONE && !this.#options.countsProgress) return false;
     return (
       before.waitKind === now.waitKind &&
@@ -106,6 +136,10 @@ export class Watchdog {
 /** Every CPU waits at the start barrier before it runs anything. */
 function isLoading(snapshot: CpuSnapshot): boolean {
   return snapshot.waitSerial === 0 && !snapshot.finished;
+}
+
+function isAsleep({ waitKind, blocked }: CpuSnapshot): boolean {
+  return blocked && waitKind !== WAIT_NONE && !IDLE_WAITS.has(waitKind);
 }
 
 function sameWaits(

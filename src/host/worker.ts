@@ -60,7 +60,8 @@ export type Outcome =
 export async function runWorker(task: WorkerTask, builtIns: BuiltIns): Promise<Outcome> {
   const cpu = attachCpu(task.handle, task.cpu);
   try {
-    registerOps(cpu, await loadModules(builtIns, task.opsModules));
+    const opsModules = await loadModules(builtIns, task.opsModules);
+    if (opsModules.length > 0) registerOps(cpu, opsModules); // else the program may have tables of its own
     const module = await loadModule(builtIns, task.module);
     const program = module[task.entry] as Program | undefined;
     if (program === undefined) throw new Error(`${task.module} exports no ${task.entry}`);

@@ -6,8 +6,8 @@
  */
 import { park, readOnce, spinLimit } from '#memory';
 
-import { type Field, type Ptr } from '../memory/layout.js';
-import { type Cpu } from './cpu.js';
+import type { Field, Ptr } from '../memory/layout.js';
+import type { Cpu } from './cpu.js';
 import { beginWait, checkHalted, cpuRelax, endWait } from './sched.js';
 
 const SPINS_MAX = spinLimit(2000);

@@ -12,6 +12,12 @@ import type { Ptr } from '../memory/layout.js';
 import { type MemoryHandle, MemoryPort } from '../memory/port.js';
 import { CpuArea, MACHINE, Machine } from './types.js';
 
+/** Who is told when a CPU reaches a named point of its program or of the kernel: a litmus run. */
+export interface PointWatcher {
+  /** It may hold the CPU up for a while; it touches nothing of the machine. */
+  reach(name: string): void;
+}
+
 /** A CPU as its own thread has it. Made by `bootMachine` and `attachCpu`; no other thread may use it. */
 export class Cpu extends MemoryPort {
   readonly id: number;
@@ -43,6 +49,8 @@ export class Cpu extends MemoryPort {
   loaded = 0;
   /** Mistake that the machine has, 0 = none; base/mutants.ts. */
   readonly mutant: number;
+  /** Told of points that this CPU reaches; null where nobody asks. */
+  points: PointWatcher | null = null;
   /** Ops tables by index; machine/ops-table.ts. */
   readonly opsTables: object[] = [];
   readonly opsIndices = new Map<object, number>();

@@ -105,6 +105,18 @@ export function storeRelease<S extends string, V extends number>(
   parallel.storeRelease(cpu, p, field, value);
 }
 
+export function storeThenLoad<S extends string, T extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  value: number,
+  other: Ptr<T>,
+  otherField: Field<NoInfer<T>, V>,
+): V {
+  cpu.operations++;
+  return parallel.storeThenLoad(cpu, p, field, value, other, otherField);
+}
+
 export function writeRelease<S extends string, V extends number>(
   cpu: MemoryPort,
   p: Ptr<S>,

@@ -131,6 +131,21 @@ export function storeRelease<S extends string, V extends number>(
 }
 
 /**
+ * A storeRelease of one word and then a readOnce of another, fully ordered, for the price of one: who stores says
+ * that it looks, and looks.
+ */
+export function storeThenLoad<S extends string, T extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  value: number,
+  other: Ptr<T>,
+  otherField: Field<NoInfer<T>, V>,
+): V {
+  return cpu.storeLoad(p + field, value, other + otherField) as V;
+}
+
+/**
  * As storeRelease, but later loads may come before it: the end of a section that says nothing about what
  * follows. An x64 processor does not move a store before what precedes it, so a plain one will do there.
  */

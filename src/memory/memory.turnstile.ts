@@ -439,6 +439,21 @@ export function park<S extends string>(
   return parkResume(cpu, p, field);
 }
 
+export function storeThenLoad<S extends string, T extends string, V extends number>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  value: number,
+  other: Ptr<T>,
+  otherField: Field<NoInfer<T>, V>,
+): V {
+  cpu.operations++;
+  if (cpu.turnstile === null)
+    return parallel.storeThenLoad(cpu, p, field, value, other, otherField);
+  storeRelease(cpu, p, field, value);
+  return readOnce(cpu, other, otherField);
+}
+
 export function copyWords(cpu: MemoryPort, to: number, from: number, count: number): void {
   cpu.operations++;
   if (cpu.turnstile === null) parallel.copyWords(cpu, to, from, count);

@@ -26,6 +26,8 @@ import { FaultlineError } from '../base/bug.js';
 export interface NativeOps {
   readonly load: (index: number) => number;
   readonly store: (index: number, value: number) => void;
+  /** Stores, then loads from `other`: one call for both. */
+  readonly storeLoad: (index: number, value: number, other: number) => number;
   readonly storeRelaxed: (index: number, value: number) => void;
   readonly add: (index: number, value: number) => number;
   readonly or: (index: number, value: number) => number;
@@ -193,6 +195,11 @@ const CHANGE_CELLS = [
 const FUNCTIONS: Readonly<Record<keyof NativeOps, WasmFunction>> = {
   load: { parameters: 1, results: 1, body: [...bytes(0), ...atomic(0x10)] },
   store: { parameters: 2, results: 0, body: [...bytes(0), ...get(1), ...atomic(0x17)] },
+  storeLoad: {
+    parameters: 3,
+    results: 1,
+    body: [...bytes(0), ...get(1), ...atomic(0x17), ...bytes(2), ...atomic(0x10)],
+  },
   storeRelaxed: { parameters: 2, results: 0, body: [...bytes(0), ...get(1), ...I32_STORE] },
   add: { parameters: 2, results: 1, body: [...bytes(0), ...get(1), ...atomic(0x1e)] },
   and: { parameters: 2, results: 1, body: [...bytes(0), ...get(1), ...atomic(0x2c)] },
@@ -351,6 +358,10 @@ export function jsOps(memory: SharedMemory): NativeOps {
     load: (index) => Atomics.load(words, index),
     store: (index, value) => {
       Atomics.store(words, index, value);
+    },
+    storeLoad: (index, value, other) => {
+      Atomics.store(words, index, value);
+      return Atomics.load(words, other);
     },
     storeRelaxed: (index, value) => {
       Atomics.store(words, index, value);

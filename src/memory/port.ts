@@ -39,6 +39,7 @@ export class MemoryPort {
   readonly bytes: Uint8Array;
   readonly load: NativeOps['load'];
   readonly store: NativeOps['store'];
+  readonly storeLoad: NativeOps['storeLoad'];
   readonly storeRelaxed: NativeOps['storeRelaxed'];
   readonly add: NativeOps['add'];
   readonly or: NativeOps['or'];
@@ -66,6 +67,7 @@ export class MemoryPort {
     this.bytes = new Uint8Array(buffer);
     this.load = ops.load;
     this.store = ops.store;
+    this.storeLoad = ops.storeLoad;
     this.storeRelaxed = ops.storeRelaxed;
     this.add = ops.add;
     this.or = ops.or;

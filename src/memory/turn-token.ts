@@ -60,6 +60,11 @@ export function glance(words: Int32Array, at: number): number {
   return Atomics.load(words, at);
 }
 
+/** Claims what only one may have: true for the first who asks. */
+export function claimWord(words: Int32Array, at: number): boolean {
+  return Atomics.compareExchange(words, at, 0, 1) === 0;
+}
+
 /** Leaves a text of at most `max` characters at `at`, for whoever has the token next: its length comes first. */
 export function leaveText(words: Int32Array, at: number, max: number, text: string): void {
   const length = Math.min(text.length, max);

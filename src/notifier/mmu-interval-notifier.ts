@@ -39,6 +39,7 @@
  *
  * @module
  */
+import { reachPoint } from '#debug';
 import { read, readOnce, write, writeAddress, writeOnce } from '#memory';
 import { isMutant, M_2, M_4, M_5, M_6, M_7, M_7_EARLY, M_REMOVE_UNLOCKED } from '#mutants';
 
@@ -114,6 +115,7 @@ export function mmuIntervalReadBegin(cpu: Cpu, interval: MmuIntervalNotifier): n
 function waitWhileSeq(cpu: Cpu, subscriptions: MmuNotifierSubscriptions, seq: number): void {
   const queue = member(subscriptions, MmuNotifierSubscriptions.wait);
   const wait = initWait(cpu, WAIT_INTERVAL, subscriptions);
+  reachPoint(cpu, 'about to wait for the end');
   for (;;) {
     prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
     if (hasSeqMoved(cpu, subscriptions, seq)) break;
@@ -249,9 +251,11 @@ export function mnItreeInvEnd(cpu: Cpu, subscriptions: MmuNotifierSubscriptions)
   if (isMutant(cpu, M_7_EARLY)) {
     processDeferred(cpu, subscriptions);
     spinUnlock(cpu, lock);
+    reachPoint(cpu, 'deferred work is done early');
     spinLock(cpu, lock);
   }
   writeOnce(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq, (seq + 1) | 0);
+  reachPoint(cpu, 'sequence has moved on');
   if (!isMutant(cpu, M_7) && !isMutant(cpu, M_7_EARLY)) processDeferred(cpu, subscriptions);
   spinUnlock(cpu, lock);
   const queue = member(subscriptions, MmuNotifierSubscriptions.wait);

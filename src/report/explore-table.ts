@@ -36,7 +36,7 @@ function strategyTable({ strategies }: ExploreReport, look: Look): string {
   const table = newTable(
     ['strategy', 'schedules', '/s', 'steps', 'covered'],
     ['left', 'right', 'right', 'right', 'left'],
-    look,
+    look.color,
   );
   for (const row of strategies) {
     table.push([
@@ -74,7 +74,7 @@ function outcomeTable({ outcomes }: ExploreReport, look: Look): string {
   const table = newTable(
     ['outcome', 'schedules', 'share', 'grade', ''],
     ['left', 'right', 'right', 'left', 'left'],
-    look,
+    look.color,
   );
   for (const { name, count, grade, description } of outcomes) {
     const share = total === 0 ? '-' : `${((100 * count) / total).toFixed(2)} %`;
@@ -83,10 +83,11 @@ function outcomeTable({ outcomes }: ExploreReport, look: Look): string {
   return table.toString();
 }
 
-function newTable(
+/** A table in the style of all reports of explorations. */
+export function newTable(
   head: string[],
   colAligns: ('left' | 'right')[],
-  { color }: Look,
+  color: boolean,
 ): InstanceType<typeof Table> {
   return new Table({
     head,
@@ -127,20 +128,18 @@ function verdict(report: ExploreReport): string {
 
 /** The programs there are. */
 export function programTable(programs: readonly ExploreProgram[], color: boolean): string {
-  const table = newTable(['program', 'tasks', 'what it asks'], ['left', 'right', 'left'], {
-    color,
-    width: Number.POSITIVE_INFINITY,
-  });
+  const table = newTable(['program', 'tasks', 'what it asks'], ['left', 'right', 'left'], color);
   for (const { name, tasks, title } of programs) table.push([name, tasks.length, title]);
   return table.toString();
 }
 
 /** The mistakes that can be planted. */
 export function mutantTable(mutants: readonly Mutant[], color: boolean): string {
-  const table = newTable(['mutant', 'what goes wrong', 'shown by'], ['left', 'left', 'left'], {
+  const table = newTable(
+    ['mutant', 'what goes wrong', 'shown by'],
+    ['left', 'left', 'left'],
     color,
-    width: Number.POSITIVE_INFINITY,
-  });
+  );
   for (const { name, description, shownBy } of mutants) {
     table.push([name, description, shownBy.join(', ')]);
   }

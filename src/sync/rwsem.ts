@@ -34,7 +34,7 @@
  *
  * @module
  */
-import { lockAcquire, lockAcquired, lockRelease } from '#debug';
+import { lockAcquire, lockAcquired, lockRelease, reachPoint } from '#debug';
 import {
   clockMs,
   cmpxchg,
@@ -406,6 +406,7 @@ function queueWriter(cpu: Cpu, sem: Rwsem, state: number): number {
     }
   }
   beginWait(cpu, WAIT_RWSEM_WRITE, sem);
+  reachPoint(cpu, 'a writer is queued');
   for (let spins = 0; ;) {
     setCurrentState(cpu, state);
     if (tryWriteLock(cpu, sem, waiter)) break;
@@ -510,7 +511,7 @@ function optimisticSpin(cpu: Cpu, sem: Rwsem): boolean {
     if (taken) break;
     if (state === OWNER_READER) {
       if (readerDeadline === 0) readerDeadline = clockMs(cpu) + readerSpinMs(cpu, sem);
-      else if (spins % CLOCK_EVERY_SPINS === 0 && clockMs(cpu) > readerDeadline) {
+      if ((spins + 1) % CLOCK_EVERY_SPINS === 0 && clockMs(cpu) > readerDeadline) {
         setNonspinnable(cpu, sem);
         break;
       }

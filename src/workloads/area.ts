@@ -3,8 +3,8 @@
  *
  * @module
  */
+import { pick } from '../base/xorshift.js';
 import type { PointConfig } from './workload.js';
-import { pick } from './xorshift.js';
 
 /** Where a thread chooses its ranges from. */
 export interface Area {

@@ -18,6 +18,7 @@ import { clockMs, read, write, writeAddress } from '#memory';
 import { bug } from '../base/bug.js';
 import { errnoName } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
+import { seedFor, xorshift } from '../base/xorshift.js';
 import { driverOf } from '../drivers/svm/device.js';
 import type { SvmDriver } from '../drivers/svm/driver.js';
 import { svmStats, type SvmTotals, svmTotals } from '../drivers/svm/stats.js';
@@ -47,7 +48,6 @@ import {
 } from './rounds.js';
 import { SetupMemory } from './setup-memory.js';
 import type { PointConfig, PreparedWorkload, Workload, WorkloadMember } from './workload.js';
-import { seedFor, xorshift } from './xorshift.js';
 
 /** The end of the round is looked for at every eighth operation. */
 const STOP_CHECK_MASK = 7;

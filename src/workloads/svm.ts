@@ -15,6 +15,7 @@
 import { clockMs, writeOnce } from '#memory';
 
 import { PAGE_SIZE } from '../base/units.js';
+import { pick, scramble, seedFor, xorshift } from '../base/xorshift.js';
 import type { SvmDriver } from '../drivers/svm/driver.js';
 import {
   attachEngine,
@@ -66,7 +67,6 @@ import {
 } from './rounds.js';
 import { outOfMemory, SetupMemory } from './setup-memory.js';
 import type { PointConfig, PreparedWorkload, Workload, WorkloadMember } from './workload.js';
-import { pick, scramble, seedFor, xorshift } from './xorshift.js';
 
 /** Pages a CPU writes to between two changes of its mappings. */
 const TOUCHES_PER_CHANGE = 16;

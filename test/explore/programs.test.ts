@@ -30,19 +30,22 @@ test('a schedule is the same when it is run again', async () => {
 });
 
 describe('programs that are wrong themselves fail', () => {
-  const failures: readonly [program: string, failure: string][] = [
-    ['abba', 'A then B waits for mutex'],
-    ['lt-6-valid-flag', "outcome 'stale page'"],
-    ['lt-11-file', 'LT-11: the device maps the memory of an address space that has ended'],
-    ['lt-12-job', 'exit (readOnce, step'],
-    ['lt-13-unpaired', 'INV-14: a notifier was told a start, and no end'],
-    ['lt-16', 'partial deadlock: driver waits for interval notifier'],
-    ['lt-25', 'cpu 0: waits for the end of its own read section of explored srcu'],
-    ['lt-25-notifier', 'cpu 0: waits for the end of its own read section of mmu_notifier srcu'],
-    ['srcu-abba', 'reader waits for mutex srcu program, held by cpu 1'],
-    ['work-locked-flush', 'flush waits for work item explored work, run by cpu 1'],
-    ['work-self-flush', 'cpu 1: recursive locking of explored work'],
-    ['work-unserved', 'flush waits for work item explored work, which nobody runs'],
+  const failures: readonly [program: string, failure: RegExp][] = [
+    ['abba', /^A then B waits for mutex/],
+    ['lt-3-no-retry', /^INV-20/],
+    ['lt-4-no-lock', /^LT-4|^INV-20/],
+    ['lt-6-valid-flag', /^outcome 'stale page'/],
+    ['lt-11-file', /^LT-11: the device maps the memory of an address space that has ended/],
+    ['lt-12-job', /^exit \(\w+, step \d+\) uses word \d+, which kworker freed/],
+    ['lt-13-unpaired', /^INV-14: a notifier was told a start, and no end/],
+    ['lt-16', /^partial deadlock: driver waits for interval notifier|^INV-21/],
+    ['lt-22-conclusion', /^outcome 'refused, only readers hold it'/],
+    ['lt-25', /^cpu 0: waits for the end of its own read section of explored srcu/],
+    ['lt-25-notifier', /^cpu 0: waits for the end of its own read section of mmu_notifier srcu/],
+    ['srcu-abba', /^reader waits for mutex srcu program, held by cpu 1; holds explored/],
+    ['work-locked-flush', /^flush waits for work item explored work, run by cpu 1/],
+    ['work-self-flush', /^cpu 1: recursive locking of explored work/],
+    ['work-unserved', /^flush waits for work item explored work, which nobody runs/],
   ];
 
   test('are all of them known here', () => {
@@ -51,9 +54,9 @@ describe('programs that are wrong themselves fail', () => {
   });
 
   for (const [program, failure] of failures) {
-    test(`${program}: ${failure}`, async () => {
+    test(`${program}: ${failure.source}`, async () => {
       const seen = await exploreProgram({ program, random: 1000, pct: 1000, untilFailure: true });
-      assert.ok(seen.failure?.startsWith(failure), seen.failure);
+      assert.match(seen.failure ?? '', failure);
     });
   }
 });

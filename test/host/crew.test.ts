@@ -7,6 +7,7 @@ import { read } from '#memory';
 import { EXIT_INTERNAL, EXIT_VIOLATION, FaultlineError } from '../../src/base/bug.js';
 import { Crew, type CrewMember, type CrewOptions } from '../../src/host/crew.js';
 import { type FailureKind, MachineFailure } from '../../src/host/failure.js';
+import { WorkerPool } from '../../src/host/pool.js';
 import { type BootedMachine, bootMachine } from '../../src/machine/boot.js';
 import * as programs from '../programs/host.js';
 import { HostArena, initArena } from '../programs/host.js';
@@ -190,6 +191,36 @@ describe('a CPU that dies', () => {
   test('before the start makes the crew not ready', async () => {
     const { crew } = host(['noSuchProgram', programs.begin.name]);
     await assert.rejects(crew.ready(), /cpu 0 .* died in .*exports no noSuchProgram/);
+  });
+});
+
+describe('workers that are there already', () => {
+  test('serve one crew after the other, also one that failed, and are left to the caller', async () => {
+    const pool = new WorkerPool(2, 'parallel', TEST_WORKER);
+    const first = host([programs.begin.name, programs.begin.name], { pool });
+    await first.crew.ready();
+    first.crew.start();
+    await first.crew.results();
+    const second = host([programs.firstThenSecond.name, programs.secondThenFirst.name], { pool });
+    await second.crew.ready();
+    second.crew.start();
+    await assert.rejects(second.crew.results(), /deadlock: cpu 0/);
+    assert.equal(pool.hasEnded, false);
+    const third = host([programs.begin.name], { pool }); // fewer than there are
+    await third.crew.ready();
+    third.crew.start();
+    assert.equal((await third.crew.results()).length, 1);
+    assert.equal(liveWorkers(), 2);
+    await pool.end();
+  });
+
+  test('are all ended if one does not come back', async () => {
+    const pool = new WorkerPool(2, 'parallel', TEST_WORKER);
+    const { crew } = host([programs.dieOfTypo.name, programs.ignoreHalt.name], { pool });
+    await crew.ready();
+    crew.start();
+    await assert.rejects(crew.results(), /died in dieOfTypo/);
+    assert.equal(pool.hasEnded, true);
   });
 });
 

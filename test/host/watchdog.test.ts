@@ -118,6 +118,25 @@ describe('a deadlock is found and told', () => {
   });
 });
 
+describe('on a machine that nobody outside wakes', () => {
+  test('all who have something to do sleep: nobody is left to wake them', async () => {
+    const message = await report('deadlock', [programs.waitForNothing, programs.runOn], {
+      atRest: (cpu) => cpu === 1,
+    });
+    assertLines(
+      message,
+      /^deadlock: nobody is left to wake cpu 0 \(waitForNothing 0\)$/m,
+      /cpu 0 .* waits for completion/,
+      /cpu 1 .* runs/,
+    );
+  });
+
+  test('who sleeps is left alone while somebody runs', async () => {
+    const values = await run([programs.holdLong, programs.waitLong], { atRest: () => false });
+    assert.deepEqual(values, ['gave it back', 'got it']);
+  });
+});
+
 describe('a stall is found and told', () => {
   const stallMs = 400;
 

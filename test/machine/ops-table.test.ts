@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { opsAt, opsIndex, registerOps } from '../../src/machine/ops-table.js';
+import { defineKernelOps, opsAt, opsIndex, registerOps } from '../../src/machine/ops-table.js';
 import * as opsFirst from '../programs/ops-first.js';
 import * as opsSecond from '../programs/ops-second.js';
 import { programUrl, runProgram } from '../support/crew.js';
@@ -61,4 +61,13 @@ test('a module that does not exist stops the machine', async () => {
   const missing = programUrl('no-such-module');
   const run = runProgram({ cpus: 2, module: FIRST, entry: 'tableNumbers', opsModules: [missing] });
   await assert.rejects(run, /died in .*Cannot find module .*no-such-module/);
+});
+
+test('tables of the kernel itself need not be loaded, and have one number everywhere', () => {
+  const table = defineKernelOps({ opsName: 'test of kernel ops' });
+  const [first, second] = bootCpus(2);
+  const index = opsIndex(first!, table);
+  assert.ok(index < 0);
+  assert.equal(opsAt(second!, index), table);
+  assertBug(() => defineKernelOps({ opsName: 'test of kernel ops' }), /are defined twice/);
 });

@@ -70,10 +70,10 @@ for (const [name, door] of Object.entries(doors)) {
           d.storeRelease(port, at, 2 as never, 7);
         },
         (d) => d.loadAcquire(port, at, 2 as never),
+        (d) => d.storeThenLoad(port, at, 2 as never, 9, at, 1 as never),
         (d) => {
           d.writeRelease(port, at, 2 as never, 8);
         },
-        (d) => d.loadAcquire(port, at, 2 as never),
         (d) => {
           d.writeAddress(port, at, 4 as never, 2 ** 47);
         },

@@ -10,6 +10,7 @@
 import { fetchAdd, read, readOnce } from '#memory';
 
 import { PAGE_SIZE } from '../../src/base/units.js';
+import { pick, seedFor, xorshift } from '../../src/base/xorshift.js';
 import {
   attachEngine,
   ENGINE_ADD,
@@ -63,7 +64,6 @@ import {
 } from '../../src/notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../../src/notifier/types.js';
 import { mutexLock, mutexUnlock } from '../../src/sync/mutex.js';
-import { pick, seedFor, xorshift } from '../../src/workloads/xorshift.js';
 
 /** Where the pages are. */
 export const SHARED = 2 ** 33;

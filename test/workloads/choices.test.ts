@@ -7,12 +7,12 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import { PAGE_SIZE } from '../../src/base/units.js';
+import { pick, seedFor, xorshift } from '../../src/base/xorshift.js';
 import { ENGINE_ADD, ENGINE_LOAD, ENGINE_STORE } from '../../src/drivers/svm/engine.js';
 import { type Area, areaOf, choosePage } from '../../src/workloads/area.js';
 import { ARENA_BASE } from '../../src/workloads/arena.js';
 import { chooseAddress, chooseKind } from '../../src/workloads/svm.js';
 import type { PointConfig } from '../../src/workloads/workload.js';
-import { pick, seedFor, xorshift } from '../../src/workloads/xorshift.js';
 
 const BASE: PointConfig = {
   faultThreads: 2,

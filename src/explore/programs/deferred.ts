@@ -32,7 +32,7 @@ import {
   MmuNotifierRange,
   MmuNotifierSubscriptions,
 } from '../../notifier/types.js';
-import { defineProgram, type ExploreProgram, type Outcome, task } from '../program.js';
+import { defineProgram, type ExploreProgram, type Outcome, reach, task } from '../program.js';
 
 const PAGE = 0x10000;
 const PAGE_BYTES = 4096;
@@ -115,7 +115,9 @@ function invalidate(cpu: Cpu, at: number): void {
   const range = stackPush(cpu, MmuNotifierRange);
   const isFrozen = start(cpu, world, range);
   const root = rootOf(cpu, world);
+  reach(cpu, cpu.id === 0 ? 'first has started' : 'second has started');
   if (isFrozen) checkFrozen(cpu, world, root);
+  reach(cpu, cpu.id === 0 ? 'first ends' : 'second ends');
   mnItreeInvEnd(cpu, subscriptionsOf(cpu, world));
   stackPop(cpu, range);
 }
@@ -125,8 +127,10 @@ function invalidateNested(cpu: Cpu, at: number): void {
   const range = stackPush(cpu, MmuNotifierRange);
   const isFrozen = start(cpu, world, range);
   const root = rootOf(cpu, world);
+  reach(cpu, 'outer has started');
   invalidate(cpu, at);
   if (isFrozen) checkFrozen(cpu, world, root);
+  reach(cpu, 'last end comes');
   mnItreeInvEnd(cpu, subscriptionsOf(cpu, world));
   stackPop(cpu, range);
 }
@@ -137,6 +141,7 @@ function invalidateNested(cpu: Cpu, at: number): void {
 function insertAndRemove(cpu: Cpu, at: number): void {
   const world = at as World;
   const interval = read(cpu, world, World.second) as MmuIntervalNotifier;
+  reach(cpu, 'register begins');
   insert(cpu, world, interval);
   mmuIntervalNotifierRemove(cpu, interval);
   refuseLeft(cpu, interval);
@@ -144,6 +149,7 @@ function insertAndRemove(cpu: Cpu, at: number): void {
 
 function insertThird(cpu: Cpu, at: number): void {
   const world = at as World;
+  reach(cpu, 'insert comes');
   insert(cpu, world, read(cpu, world, World.third) as MmuIntervalNotifier);
 }
 
@@ -151,6 +157,7 @@ function insertThird(cpu: Cpu, at: number): void {
 function removeFirst(cpu: Cpu, at: number): void {
   const world = at as World;
   const interval = read(cpu, world, World.first) as MmuIntervalNotifier;
+  reach(cpu, 'removal comes');
   mmuIntervalNotifierRemove(cpu, interval);
   writeOnce(cpu, world, World.removed, 1);
   refuseLeft(cpu, interval);
@@ -160,9 +167,11 @@ function removeFirst(cpu: Cpu, at: number): void {
 function removeAndFree(cpu: Cpu, at: number): void {
   const world = at as World;
   const interval = read(cpu, world, World.first) as MmuIntervalNotifier;
+  reach(cpu, 'removal comes');
   mmuIntervalNotifierRemove(cpu, interval);
   writeOnce(cpu, world, World.removed, 1);
   kfree(cpu, MmuIntervalNotifier, interval);
+  reach(cpu, 'interval is freed');
 }
 
 /** Who removes may free: by then the interval is in no tree and in no list. */
@@ -243,6 +252,9 @@ export const DEFERRED_PROGRAMS: readonly ExploreProgram[] = [
     ...common,
     check: checkTree,
     outcomes: [...toldTimes(0, 2), TOLD_ONCE],
+    window: {
+      order: ['outer has started', 'register begins', 'removal comes', 'last end comes'],
+    },
   }),
   defineProgram({
     name: 'lt-17-overlap',
@@ -260,6 +272,16 @@ export const DEFERRED_PROGRAMS: readonly ExploreProgram[] = [
     ],
     ...common,
     check,
+    outcomes: toldTimes(0, 1, 2),
+    window: {
+      order: [
+        'first has started',
+        'second has started',
+        'insert comes',
+        'removal comes',
+        'first ends',
+      ],
+    },
   }),
   defineProgram({
     name: 'remove-free',
@@ -268,5 +290,6 @@ export const DEFERRED_PROGRAMS: readonly ExploreProgram[] = [
     ...common,
     check: checkFreed,
     outcomes: toldTimes(0, 1),
+    window: { order: ['first has started', 'removal comes', 'first ends'] },
   }),
 ];

@@ -15,8 +15,8 @@ import {
   runKthreads,
   stopKthreads,
 } from '../../deferred/kthread.js';
-import { type Kthread } from '../../deferred/types.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Kthread } from '../../deferred/types.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { defineOps } from '../../machine/ops-table.js';
 import { setCurrentRunning, setCurrentState, TASK_INTERRUPTIBLE } from '../../machine/sched.js';

@@ -18,7 +18,7 @@ import { cacheline, member, type Ptr, struct, word } from '../../memory/layout.j
 import { listEmpty } from '../../memory/list.js';
 import { complete, Completion, initCompletion, waitForCompletion } from '../../sync/completion.js';
 import { initMutex, Mutex, mutexLock, mutexLockKillable, mutexUnlock } from '../../sync/mutex.js';
-import { defineProgram, task } from '../program.js';
+import { defineProgram, reach, task } from '../program.js';
 
 const World = struct('mutex_world', {
   mutex: Mutex,
@@ -160,6 +160,7 @@ export const mutexKillable = defineProgram({
 function outerFirst(cpu: Cpu, at: number): void {
   const world = at as World;
   mutexLock(cpu, member(world, World.mutex));
+  reach(cpu, 'A is held');
   mutexLock(cpu, member(world, World.inner));
   mutexUnlock(cpu, member(world, World.inner));
   mutexUnlock(cpu, member(world, World.mutex));
@@ -168,6 +169,7 @@ function outerFirst(cpu: Cpu, at: number): void {
 function innerFirst(cpu: Cpu, at: number): void {
   const world = at as World;
   mutexLock(cpu, member(world, World.inner));
+  reach(cpu, 'B is held');
   mutexLock(cpu, member(world, World.mutex));
   mutexUnlock(cpu, member(world, World.mutex));
   mutexUnlock(cpu, member(world, World.inner));
@@ -181,4 +183,5 @@ export const abba = defineProgram({
   ramBytes: RAM_BYTES,
   setup,
   check,
+  window: { order: ['A is held', 'B is held', 'A is held'] },
 });

@@ -24,7 +24,7 @@ import {
   percpuRefTrygetLive,
 } from '../../deferred/percpu-refcount.js';
 import { PercpuRef } from '../../deferred/types.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { defineOps } from '../../machine/ops-table.js';
 import { kzalloc } from '../../machine/slab.js';

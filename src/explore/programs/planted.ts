@@ -25,7 +25,7 @@ import { kfree, kzalloc } from '../../machine/slab.js';
 import { cacheline, member, pointer, type Ptr, struct, word } from '../../memory/layout.js';
 import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
 import type { FailureKind } from '../judge.js';
-import { defineProgram, type ExploreProgram, type Operation, task } from '../program.js';
+import { defineProgram, type ExploreProgram, type Operation, reach, task } from '../program.js';
 
 const Thing = struct('planted_thing', { value: word, line: cacheline });
 type Thing = Ptr<'planted_thing'>;
@@ -177,7 +177,9 @@ function publishThing(cpu: Cpu, at: number): void {
   const world = at as World;
   const thing = kzalloc(cpu, Thing);
   exchange(cpu, world, World.other, 1);
-  if (readOnce(cpu, world, World.flag) !== 0) kfree(cpu, Thing, thing);
+  const isClosed = readOnce(cpu, world, World.flag) !== 0;
+  reach(cpu, 'publisher has looked');
+  if (isClosed) kfree(cpu, Thing, thing);
   else exchange(cpu, world, World.slot, thing);
 }
 
@@ -185,9 +187,11 @@ function publishThing(cpu: Cpu, at: number): void {
 function closeSlot(cpu: Cpu, at: number): void {
   const world = at as World;
   while (readOnce(cpu, world, World.other) === 0) relax(cpu);
+  reach(cpu, 'closer comes');
   exchange(cpu, world, World.flag, 1);
   const thing: Thing = exchange(cpu, world, World.slot, 0 as Thing);
   if (thing !== 0) kfree(cpu, Thing, thing);
+  reach(cpu, 'slot is closed');
 }
 
 // --- rules of the kernel ---
@@ -220,7 +224,12 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   plant('livelock', 'task 0 spins', [askAndSpin, answerOnce]),
   plant('starvation', 'no end', [askAndCount, answerOnce]),
   plant('use-after-free', 'freed at step', [useIfAlive, freeThing]),
-  plant('leak', 'not given back: 1 planted_thing', [publishThing, closeSlot], { leakFree: true }),
+  plant('leak', 'not given back: 1 planted_thing', [publishThing, closeSlot], {
+    leakFree: true,
+    window: {
+      order: ['publisher has looked', 'closer comes', 'slot is closed', 'publisher has looked'],
+    },
+  }),
   plant('died', 'only half', [setBoth, dieInBetween]),
 ];
 

@@ -17,7 +17,7 @@ import {
   synchronizeRcu,
 } from '../../deferred/rcu.js';
 import { RcuHead } from '../../deferred/types.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { defineOps } from '../../machine/ops-table.js';
 import { kfree, kzalloc } from '../../machine/slab.js';
 import {

@@ -18,6 +18,7 @@ import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
 import { randomProgram } from './random.js';
 import { RCU_PROGRAMS } from './rcu.js';
+import { READ_TRYLOCK_PROGRAMS } from './read-trylock.js';
 import { refcount } from './refcount.js';
 import { RETRY_PROGRAMS } from './retry.js';
 import { RWSEM_PROGRAMS } from './rwsem.js';
@@ -40,6 +41,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   ...REFUSAL_PROGRAMS,
   ...LIFETIME_PROGRAMS,
   ...DESIGN_PROGRAMS,
+  ...READ_TRYLOCK_PROGRAMS,
   spinlock,
   mutex,
   mutexHandoff,

@@ -12,6 +12,9 @@
  *   lt-4  it has OLD in its hands: the callback comes while it maps, and waits for the lock
  *   lt-6  the same, against an invalidation that may be over before the retry
  *
+ * Two of them come without a step of the driver's, to show what it is for: lt-3-no-retry asks nothing before it
+ * maps, lt-4-no-lock calls back without the driver's lock.
+ *
  * @module
  */
 import { fetchAdd, read, readOnce, write, writeOnce } from '#memory';
@@ -28,6 +31,7 @@ import { mmAlloc } from '../../mm/mm-struct.js';
 import { MmStruct } from '../../mm/types.js';
 import {
   mmuIntervalNotifierInsert,
+  type MmuIntervalNotifierOps,
   mmuIntervalReadBegin,
   mmuIntervalReadRetry,
   mmuIntervalSetSeq,
@@ -41,7 +45,14 @@ import {
   MmuNotifierSubscriptions,
 } from '../../notifier/types.js';
 import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
-import { defineProgram, type ExploreProgram, type Outcome, task } from '../program.js';
+import {
+  defineProgram,
+  type ExploreProgram,
+  type Outcome,
+  reach,
+  task,
+  type Window,
+} from '../program.js';
 
 /** The page's frame before and after the invalidation; 0 is none. */
 const OLD = 100;
@@ -55,7 +66,7 @@ const World = struct('retry_world', {
   lock: Spinlock, // the driver's: devicePte, and the interval's sequence
   mm: word,
   cpuPte: word, // frame the CPU's page table has
-  devicePte: word, // frame the device's page table has; 0 = none
+  devicePte: word, // frame the device's page table has; 0 = none; under lock, and the device reads it
   retries: word, // times the faulting task was told to start again
   slept: word, // the callback found the page mapped
   seq: word, // what a fault that has begun already was given; written by setup
@@ -72,25 +83,46 @@ export const retryDriver = defineOps({
   opsName: 'retry program',
   invalidate(cpu: Cpu, interval: MmuIntervalNotifier, _range: MmuNotifierRange, seq: number) {
     const world: World = containerOf(interval, World.interval);
+    reach(cpu, 'callback begins');
     spinLock(cpu, member(world, World.lock));
     if (!isMutant(cpu, M_8)) mmuIntervalSetSeq(cpu, interval, seq);
-    if (read(cpu, world, World.devicePte) !== 0) write(cpu, world, World.slept, 1);
-    write(cpu, world, World.devicePte, 0);
-    write(cpu, world, World.callbacks, read(cpu, world, World.callbacks) + 1);
+    stopDevice(cpu, world);
     spinUnlock(cpu, member(world, World.lock));
+    reach(cpu, 'callback is done');
     if (isMutant(cpu, M_8)) mmuIntervalSetSeq(cpu, interval, seq);
     return true;
   },
 });
 
-function setup(cpu: Cpu): number {
+/** The callback of a driver without a lock of its own: what a fault does meanwhile is not waited for. */
+export const retryDriverUnlocked = defineOps({
+  opsName: 'retry program, unlocked',
+  invalidate(cpu: Cpu, interval: MmuIntervalNotifier, _range: MmuNotifierRange, seq: number) {
+    reach(cpu, 'callback begins');
+    mmuIntervalSetSeq(cpu, interval, seq);
+    stopDevice(cpu, containerOf(interval, World.interval));
+    return true;
+  },
+});
+
+/** The callback's work: the device's entry goes. */
+function stopDevice(cpu: Cpu, world: World): void {
+  if (readOnce(cpu, world, World.devicePte) !== 0) write(cpu, world, World.slept, 1);
+  writeOnce(cpu, world, World.devicePte, 0);
+  write(cpu, world, World.callbacks, read(cpu, world, World.callbacks) + 1);
+}
+
+const setup = (cpu: Cpu): number => setupFor(cpu, retryDriver);
+const setupUnlocked = (cpu: Cpu): number => setupFor(cpu, retryDriverUnlocked);
+
+function setupFor(cpu: Cpu, driver: MmuIntervalNotifierOps): number {
   const mm = mmAlloc(cpu);
   const world = kzalloc(cpu, World);
   write(cpu, world, World.mm, mm);
   write(cpu, world, World.cpuPte, OLD);
   initSpinlock(cpu, member(world, World.lock), DRIVER_LOCK);
   const interval = member(world, World.interval);
-  const error = mmuIntervalNotifierInsert(cpu, interval, mm, PAGE, PAGE_BYTES, retryDriver);
+  const error = mmuIntervalNotifierInsert(cpu, interval, mm, PAGE, PAGE_BYTES, driver);
   if (error !== 0) bug(`the interval cannot be inserted: ${error}`);
   write(cpu, world, World.seq, mmuIntervalReadBegin(cpu, interval));
   return world;
@@ -105,6 +137,7 @@ function invalidate(cpu: Cpu, at: number): void {
   const range = stackPush(cpu, MmuNotifierRange);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, PAGE, PAGE + PAGE_BYTES);
   mnItreeInvalidate(cpu, subscriptions, range);
+  reach(cpu, 'page changes');
   writeOnce(cpu, world, World.cpuPte, NEW);
   mnItreeInvEnd(cpu, subscriptions);
   stackPop(cpu, range);
@@ -118,6 +151,7 @@ function invalidateWatching(cpu: Cpu, at: number): void {
   const range = stackPush(cpu, MmuNotifierRange);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, PAGE, PAGE + PAGE_BYTES);
   mnItreeInvalidate(cpu, subscriptions, range);
+  reach(cpu, 'page changes');
   if (readOnce(cpu, world, World.mapping) !== 0) {
     bug('LT-4: the page table is about to change while a fault maps the old page');
   }
@@ -130,6 +164,7 @@ function invalidateWatching(cpu: Cpu, at: number): void {
 function invalidateAndSay(cpu: Cpu, at: number): void {
   invalidate(cpu, at);
   writeOnce(cpu, at as World, World.ended, 1);
+  reach(cpu, 'invalidation is over');
 }
 
 // --- the faulting task ---
@@ -138,10 +173,12 @@ function invalidateAndSay(cpu: Cpu, at: number): void {
 function install(cpu: Cpu, world: World, seq: number, frame: number): boolean {
   if (isMutant(cpu, M_9)) return installUnasked(cpu, world, seq, frame);
   const lock = member(world, World.lock);
+  reach(cpu, 'fault locks');
   spinLock(cpu, lock);
   const isStale = mmuIntervalReadRetry(cpu, member(world, World.interval), seq);
-  if (!isStale) write(cpu, world, World.devicePte, frame);
+  if (!isStale) writeOnce(cpu, world, World.devicePte, frame);
   spinUnlock(cpu, lock);
+  reach(cpu, 'fault is done');
   if (isStale) fetchAdd(cpu, world, World.retries, 1);
   return !isStale;
 }
@@ -152,17 +189,26 @@ function installUnasked(cpu: Cpu, world: World, seq: number, frame: number): boo
     fetchAdd(cpu, world, World.retries, 1);
     return false;
   }
-  spinLock(cpu, member(world, World.lock));
-  write(cpu, world, World.devicePte, frame);
-  spinUnlock(cpu, member(world, World.lock));
+  reach(cpu, 'fault has asked');
+  installUnchecked(cpu, world, frame);
   return true;
+}
+
+/** Maps whatever it has read. */
+function installUnchecked(cpu: Cpu, world: World, frame: number): void {
+  reach(cpu, 'fault locks');
+  spinLock(cpu, member(world, World.lock));
+  writeOnce(cpu, world, World.devicePte, frame);
+  spinUnlock(cpu, member(world, World.lock));
 }
 
 function fault(cpu: Cpu, at: number): void {
   const world = at as World;
   for (;;) {
+    reach(cpu, 'fault begins');
     const seq = mmuIntervalReadBegin(cpu, member(world, World.interval));
     const frame = readOnce(cpu, world, World.cpuPte);
+    reach(cpu, 'fault has read');
     if (install(cpu, world, seq, frame)) return;
   }
 }
@@ -173,12 +219,21 @@ function faultBegun(cpu: Cpu, at: number): void {
   const lock = member(world, World.lock);
   const seq = read(cpu, world, World.seq);
   const frame = readOnce(cpu, world, World.cpuPte);
+  reach(cpu, 'fault has read');
   spinLock(cpu, lock);
   const mustRetry = read(cpu, world, World.callbacks) !== 0;
   spinUnlock(cpu, lock);
   const isInstalled = install(cpu, world, seq, frame);
   if (mustRetry && isInstalled) bug('INV-19: a fault has missed a callback');
   if (!isInstalled) fault(cpu, at);
+}
+
+/** A fault that has begun, and maps what it has read without a question. */
+function faultUnchecked(cpu: Cpu, at: number): void {
+  const world = at as World;
+  const frame = readOnce(cpu, world, World.cpuPte);
+  reach(cpu, 'fault has read');
+  installUnchecked(cpu, world, frame);
 }
 
 /** A fault that has read the old page already, and maps it while it says so. */
@@ -190,7 +245,9 @@ function faultMapping(cpu: Cpu, at: number): void {
   const isStale = mmuIntervalReadRetry(cpu, interval, read(cpu, world, World.seq));
   if (!isStale) {
     writeOnce(cpu, world, World.mapping, 1);
-    write(cpu, world, World.devicePte, OLD);
+    reach(cpu, 'fault maps');
+    writeOnce(cpu, world, World.devicePte, OLD);
+    reach(cpu, 'fault has mapped');
     writeOnce(cpu, world, World.mapping, 0);
   }
   spinUnlock(cpu, lock);
@@ -202,6 +259,7 @@ function faultMapping(cpu: Cpu, at: number): void {
 /** A fault that has read the old page already, and looks whether all is over before it maps. */
 function faultSpanning(cpu: Cpu, at: number): void {
   const world = at as World;
+  reach(cpu, 'fault has read');
   if (readOnce(cpu, world, World.ended) !== 0) write(cpu, world, World.spanned, 1);
   if (!install(cpu, world, read(cpu, world, World.seq), OLD)) fault(cpu, at);
 }
@@ -228,6 +286,11 @@ function observe(cpu: Cpu, at: number): string {
   return read(cpu, world, World.slept) !== 0 ? 'mapped, then unmapped' : 'new page';
 }
 
+const NEW_PAGE: Outcome = {
+  name: 'new page',
+  grade: 'ACCEPTABLE',
+  description: 'the fault came after, or waited',
+};
 const RETRIED: Outcome = {
   name: 'retried',
   grade: 'ACCEPTABLE',
@@ -239,7 +302,23 @@ const UNMAPPED: Outcome = {
   description: 'LT-4: the fault came first; the callback waited for its lock',
 };
 
-const common = { ops: { retryDriver }, ramBytes: 64 * 4096, setup, check, observe } as const;
+const common = {
+  ops: { retryDriver, retryDriverUnlocked },
+  ramBytes: 64 * 4096,
+  setup,
+  check,
+  observe,
+} as const;
+
+/** A callback between what a fault has read and its lock. */
+const CALLBACK_INSIDE: Window = {
+  order: ['fault has read', 'callback begins', 'callback is done', 'fault locks'],
+};
+/** A callback while a fault maps. */
+const CALLBACK_WHILE_MAPPING: Window = {
+  order: ['fault maps', 'callback begins'],
+  chance: ['page changes', 'fault has mapped'],
+};
 
 export const RETRY_PROGRAMS: readonly ExploreProgram[] = [
   defineProgram({
@@ -248,6 +327,16 @@ export const RETRY_PROGRAMS: readonly ExploreProgram[] = [
     tasks: [task('invalidate', invalidate), task('fault', faultBegun)],
     ...common,
     outcomes: [RETRIED, UNMAPPED],
+    window: CALLBACK_INSIDE,
+  }),
+  defineProgram({
+    name: 'lt-3-no-retry',
+    title: 'the same, and the fault asks nothing',
+    isBroken: true,
+    tasks: [task('invalidate', invalidate), task('fault', faultUnchecked)],
+    ...common,
+    outcomes: [NEW_PAGE, UNMAPPED],
+    window: CALLBACK_INSIDE,
   }),
   defineProgram({
     name: 'lt-4',
@@ -255,17 +344,28 @@ export const RETRY_PROGRAMS: readonly ExploreProgram[] = [
     tasks: [task('invalidate', invalidateWatching), task('fault', faultMapping)],
     ...common,
     outcomes: [RETRIED, UNMAPPED],
+    window: CALLBACK_WHILE_MAPPING,
+  }),
+  defineProgram({
+    name: 'lt-4-no-lock',
+    title: 'the same, and the callback takes no lock',
+    isBroken: true,
+    tasks: [task('invalidate', invalidateWatching), task('fault', faultMapping)],
+    ...common,
+    setup: setupUnlocked,
+    outcomes: [RETRIED, UNMAPPED, NEW_PAGE],
+    window: CALLBACK_WHILE_MAPPING,
   }),
   defineProgram({
     name: 'lt-5',
     title: 'a fault begins while an invalidation is under way',
     tasks: [task('invalidate', invalidate), task('fault', fault)],
     ...common,
-    outcomes: [
-      { name: 'new page', grade: 'ACCEPTABLE', description: 'the fault came after, or waited' },
-      RETRIED,
-      UNMAPPED,
-    ],
+    outcomes: [NEW_PAGE, RETRIED, UNMAPPED],
+    window: {
+      order: ['callback is done', 'fault begins'],
+      chance: ['fault has read', 'page changes'],
+    },
   }),
   defineProgram({
     name: 'lt-6',
@@ -281,5 +381,8 @@ export const RETRY_PROGRAMS: readonly ExploreProgram[] = [
         description: 'it was over before the fault looked, and left its sequence',
       },
     ],
+    window: {
+      order: ['fault has read', 'callback begins', 'invalidation is over', 'fault has read'],
+    },
   }),
 ];

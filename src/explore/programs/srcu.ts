@@ -16,7 +16,7 @@ import {
   synchronizeSrcu,
 } from '../../deferred/srcu.js';
 import { RcuHead, SrcuStruct } from '../../deferred/types.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { defineOps } from '../../machine/ops-table.js';
 import { kfree, kzalloc } from '../../machine/slab.js';

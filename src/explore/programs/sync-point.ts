@@ -30,7 +30,7 @@ import {
 import { MMU_NOTIFY_UNMAP, mmuNotifierRangeInit } from '../../notifier/mmu-notifier-range.js';
 import { MmuIntervalNotifier, MmuNotifierRange } from '../../notifier/types.js';
 import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
-import { defineProgram, task } from '../program.js';
+import { defineProgram, reach, task } from '../program.js';
 
 const PAGE = 0x10000;
 const PAGE_BYTES = 4096;
@@ -84,6 +84,7 @@ function unmap(cpu: Cpu, at: number): void {
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_UNMAP, mm, PAGE, PAGE + PAGE_BYTES);
   mmuNotifierInvalidateRangeStart(cpu, range);
   writeOnce(cpu, world, World.generation, MAPPED + 1); // the frame is freed, and may be another's
+  reach(cpu, 'page is free');
   if (isMutant(cpu, M_16)) synchronizeLate(cpu, world);
   mmuNotifierInvalidateRangeEnd(cpu, range);
   stackPop(cpu, range);
@@ -99,6 +100,7 @@ function synchronizeLate(cpu: Cpu, world: World): void {
 function useDevice(cpu: Cpu, at: number): void {
   const world = at as World;
   const lock = member(world, World.lock);
+  reach(cpu, 'device comes');
   spinLock(cpu, lock);
   const mapped = read(cpu, world, World.deviceEntry);
   if (mapped !== 0) {
@@ -108,6 +110,7 @@ function useDevice(cpu: Cpu, at: number): void {
     }
   }
   spinUnlock(cpu, lock);
+  reach(cpu, 'device is done');
 }
 
 export const lt18 = defineProgram({
@@ -126,4 +129,5 @@ export const lt18 = defineProgram({
     { name: 'used', grade: 'ACCEPTABLE', description: 'the device came before the invalidation' },
     { name: 'gone', grade: 'ACCEPTABLE', description: 'it found no entry, and would fault' },
   ],
+  window: { order: ['page is free', 'device comes', 'device is done', 'page is free'] },
 });

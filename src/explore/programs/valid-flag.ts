@@ -30,7 +30,7 @@ import {
   WaitQueue,
   wakeUpAll,
 } from '../../sync/wait-queue.js';
-import { defineProgram, task } from '../program.js';
+import { defineProgram, reach, task } from '../program.js';
 
 const OLD = 100;
 const NEW = 200;
@@ -61,6 +61,7 @@ function setup(cpu: Cpu): number {
 function invalidate(cpu: Cpu, at: number): void {
   const world = at as World;
   const lock = member(world, World.lock);
+  reach(cpu, 'invalidation begins');
   spinLock(cpu, lock);
   writeOnce(cpu, world, World.valid, 0);
   write(cpu, world, World.devicePte, 0);
@@ -70,6 +71,7 @@ function invalidate(cpu: Cpu, at: number): void {
   writeOnce(cpu, world, World.valid, 1);
   spinUnlock(cpu, lock);
   wakeUpAll(cpu, member(world, World.queue));
+  reach(cpu, 'invalidation is over');
 }
 
 /** @kernel hmm_range_wait_until_valid */
@@ -91,6 +93,7 @@ function fault(cpu: Cpu, at: number): void {
   for (;;) {
     waitUntilValid(cpu, world);
     const frame = readOnce(cpu, world, World.cpuPte);
+    reach(cpu, 'fault has read');
     spinLock(cpu, lock);
     const isValid = readOnce(cpu, world, World.valid) !== 0;
     if (isValid) write(cpu, world, World.devicePte, frame);
@@ -121,4 +124,7 @@ export const validFlag = defineProgram({
     { name: 'waited, new page', grade: 'ACCEPTABLE', description: 'the fault found the flag down' },
     { name: 'stale page', grade: 'FORBIDDEN', description: 'INV-20: the flag was up both times' },
   ],
+  window: {
+    order: ['fault has read', 'invalidation begins', 'invalidation is over', 'fault has read'],
+  },
 });

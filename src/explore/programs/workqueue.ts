@@ -10,7 +10,7 @@ import { bug } from '../../base/bug.js';
 import { runKworker, stopKworkers } from '../../deferred/kworker.js';
 import { WorkStruct } from '../../deferred/types.js';
 import { cancelWorkSync, flushWork, initWork, queueSystemWork } from '../../deferred/workqueue.js';
-import { type Cpu } from '../../machine/cpu.js';
+import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { defineOps } from '../../machine/ops-table.js';
 import { kfree, kzalloc } from '../../machine/slab.js';

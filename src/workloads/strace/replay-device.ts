@@ -14,6 +14,7 @@
 import { clockMs, read, readAddress, readOnce, write, writeAddress } from '#memory';
 
 import { PAGE_SIZE } from '../../base/units.js';
+import { pick, seedFor, xorshift } from '../../base/xorshift.js';
 import { driverOf, pickContext, putContext } from '../../drivers/svm/device.js';
 import {
   attachEngine,
@@ -36,7 +37,6 @@ import { MmStruct, VM_READ, VM_WRITE, VmAreaStruct, VmaTree } from '../../mm/typ
 import { pagesIn, vmaEnd, vmaStart } from '../../mm/vma.js';
 import { vmaTreeFirst } from '../../mm/vma-tree.js';
 import { histogramRecord, NS_PER_MS } from '../histogram.js';
-import { pick, seedFor, xorshift } from '../xorshift.js';
 import { ReplayResult, ReplayState } from './replay-state.js';
 
 /** Where devices fault in a replay. */

@@ -1,0 +1,166 @@
+/**
+ * What a reference costs: a per-CPU reference count beside one that all CPUs share, for one worker and for two.
+ *
+ * @module
+ */
+import Table from 'cli-table3';
+import {
+  bootDeferred,
+  bootMachine,
+  type Cpu,
+  Crew,
+  defineOps,
+  kzalloc,
+  layout,
+  PercpuRef,
+  percpuRefGet,
+  percpuRefInit,
+  percpuRefPut,
+  Refcount,
+  refcountDecAndTest,
+  refcountInc,
+  refcountSet,
+  registerOps,
+} from 'faultline';
+
+import { showProgress } from './progress.js';
+import { median } from './statistics.js';
+
+/** Short, so that the host seldom runs somebody else in between. */
+const PAIRS_PER_LOOK = 2000;
+const SECONDS = 1;
+const ROUNDS = 5;
+const NS_PER_MS = 1e6;
+const TARGET_NS = 25;
+const TARGET_RATIO = 5;
+const LEGEND = `ns      time of one get and one put together, on each worker; median of all looks at ${PAIRS_PER_LOOK} pairs, and of ${ROUNDS} runs of ${SECONDS} s
+M/s     million pairs per second, all workers together
+target  get and put of a percpu_ref: at most ${TARGET_NS} ns; two workers: at least ${TARGET_RATIO} times the refcount_t's rate`;
+
+const World = layout.struct('bench_refs', {
+  percpu: PercpuRef,
+  line1: layout.cacheline,
+  shared: Refcount,
+  line2: layout.cacheline,
+});
+type World = layout.Ptr<'bench_refs'>;
+
+export const benchRef = defineOps({
+  opsName: 'bench percpu_ref',
+  release() {
+    // it is never killed
+  },
+});
+
+function percpuPairs(cpu: Cpu, world: World): void {
+  const ref = layout.member(world, World.percpu);
+  for (let i = 0; i < PAIRS_PER_LOOK; i++) {
+    percpuRefGet(cpu, ref);
+    percpuRefPut(cpu, ref);
+  }
+}
+
+function sharedPairs(cpu: Cpu, world: World): void {
+  const refs = layout.member(world, World.shared);
+  for (let i = 0; i < PAIRS_PER_LOOK; i++) {
+    refcountInc(cpu, refs);
+    refcountDecAndTest(cpu, refs);
+  }
+}
+
+/** Nanoseconds of a pair: the median of many short looks. */
+function timeFor(run: () => void): number {
+  const looks: number[] = [];
+  const start = performance.now();
+  let now = start;
+  while (now - start < SECONDS * 1000) {
+    const before = now;
+    run();
+    now = performance.now();
+    looks.push(((now - before) * NS_PER_MS) / PAIRS_PER_LOOK);
+  }
+  return median(looks);
+}
+
+/** A crew's member. */
+export function measurePercpu(cpu: Cpu, world: World): number {
+  return timeFor(() => {
+    percpuPairs(cpu, world);
+  });
+}
+
+/** A crew's member. */
+export function measureShared(cpu: Cpu, world: World): number {
+  return timeFor(() => {
+    sharedPairs(cpu, world);
+  });
+}
+
+/** Nanoseconds of a pair on each of some workers that do the same. */
+async function runOnce(workers: number, entry: string): Promise<number[]> {
+  const machine = bootMachine({ cpus: workers, ramBytes: 1 << 20 });
+  const { cpu } = machine;
+  bootDeferred(cpu);
+  registerOps(cpu, [{ benchRef }]);
+  const world = kzalloc(cpu, World);
+  percpuRefInit(cpu, layout.member(world, World.percpu), benchRef);
+  refcountSet(cpu, layout.member(world, World.shared), 1);
+  const members = Array.from({ length: workers }, (_, id) => ({
+    name: `worker ${id}`,
+    module: import.meta.url,
+    entry,
+    args: world,
+  }));
+  const crew = new Crew(machine, members, { opsModules: [import.meta.url] });
+  await crew.ready();
+  crew.start();
+  return (await crew.results()).map(({ value }) => Number(value));
+}
+
+interface Cost {
+  readonly ns: number;
+  readonly perSecond: number;
+}
+
+async function measure(workers: number, entry: string, name: string): Promise<Cost> {
+  const times: number[] = [];
+  const rates: number[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    showProgress(`percpu-ref: ${name}, ${workers} workers, run ${round + 1} of ${ROUNDS}`);
+    const each = await runOnce(workers, entry);
+    times.push(median(each));
+    rates.push(each.reduce((sum, ns) => sum + 1000 / ns, 0));
+  }
+  return { ns: median(times), perSecond: median(rates) };
+}
+
+/** A line for each kind of count and number of workers. */
+export async function percpuRefTable(): Promise<string> {
+  const table = new Table({
+    head: ['get and put', 'workers', 'each', 'together'],
+    colAligns: ['left', 'right', 'right', 'right'],
+    style: { head: [], border: [], compact: true },
+  });
+  const costs = new Map<string, Cost>();
+  const kinds = [
+    ['percpu_ref', measurePercpu.name],
+    ['refcount_t', measureShared.name],
+  ] as const;
+  for (const workers of [1, 2]) {
+    for (const [name, entry] of kinds) {
+      const cost = await measure(workers, entry, name);
+      costs.set(`${name} ${workers}`, cost);
+      table.push([name, workers, `${cost.ns.toFixed(1)} ns`, `${cost.perSecond.toFixed(1)} M/s`]);
+    }
+  }
+  const ns = costs.get('percpu_ref 1')?.ns ?? NaN;
+  const ratio =
+    (costs.get('percpu_ref 2')?.perSecond ?? NaN) / (costs.get('refcount_t 2')?.perSecond ?? NaN);
+  const met = (isMet: boolean): string => (isMet ? 'met' : 'missed');
+  return [
+    table.toString(),
+    `one worker: ${ns.toFixed(1)} ns (target ${met(ns <= TARGET_NS)}); ` +
+      `two workers: ${ratio.toFixed(1)} times the refcount_t's rate (target ${met(ratio >= TARGET_RATIO)})`,
+    LEGEND,
+  ].join('\n');
+}

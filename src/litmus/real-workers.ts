@@ -1,0 +1,205 @@
+/**
+ * Runs a variant on real workers: boots its machine, lets a crew go through the iterations, adds up.
+ *
+ * Protocol   The program's setup, its tasks and its checks run on the workers alone (member.ts), in whatever
+ *            build the variant needs; this thread boots a bare machine, watches, and reads the counts.
+ *            Workers are kept from variant to variant; those that do not come back are replaced.
+ *
+ * @module
+ */
+import { write } from '#memory';
+
+import { EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
+import { DEFAULT_RAM_BYTES } from '../explore/engine.js';
+import { findMutant } from '../explore/mutants.js';
+import { Crew } from '../host/crew.js';
+import { MachineFailure } from '../host/failure.js';
+import { type Build, WorkerPool } from '../host/pool.js';
+import { type BootedMachine, bootMachine } from '../machine/boot.js';
+import { MACHINE, Machine } from '../machine/types.js';
+import { gateNumber } from '../memory/rendezvous.js';
+import { sharedIntegers } from '../memory/shared-tables.js';
+import { memoryWords } from '../memory/snapshot.js';
+import { glance, leaveWord, textLeftAt } from '../memory/turn-token.js';
+import {
+  B_ENDED_MS,
+  B_GATE,
+  B_ITERATIONS,
+  B_OUTCOMES,
+  B_REACHED,
+  B_SETUP,
+  B_STARTED_MS,
+  B_STOP,
+  B_TEXTS,
+  BLOCK_WORDS,
+  LT_CAME,
+  taskAt,
+  textAt,
+  TX_COUNT,
+  TX_IS_OUTCOME,
+  TX_TEXT,
+} from './block.js';
+import { buildOf, type LitmusVariant, windowOf } from './litmus.js';
+import type { LitmusMemberArgs } from './member.js';
+import type { LitmusDeadlock, WorkersRun } from './result.js';
+
+/** How a variant is run on real workers. */
+export interface WorkersOptions {
+  /** Iterations that are wanted, and how many of them are to pass through the window. */
+  readonly iterations: number;
+  readonly reached: number;
+  /** The run ends after so long. Unit: seconds. */
+  readonly seconds: number;
+  readonly seed: number;
+  /** An iteration that takes so long is stuck. Unit: milliseconds. */
+  readonly stallMs: number;
+  readonly signal?: AbortSignal;
+  /** Iterations so far. */
+  readonly onProgress?: (iterations: number) => void;
+}
+
+/** Name of the module with the members' program; workloads/built-ins.ts has it. */
+export const LITMUS_MODULE = 'faultline:litmus';
+const POLL_MS = 100;
+
+/** Workers for variants of all builds, started when first needed. */
+export class LitmusWorkers {
+  readonly #size: number;
+  readonly #pools = new Map<Build, WorkerPool>();
+
+  /** `size`: tasks of the variant that has most. */
+  constructor(size: number) {
+    this.#size = size;
+  }
+
+  for(build: Build): WorkerPool {
+    const known = this.#pools.get(build);
+    if (known !== undefined && !known.hasEnded) return known;
+    const pool = new WorkerPool(this.#size, build);
+    this.#pools.set(build, pool);
+    return pool;
+  }
+
+  async end(): Promise<void> {
+    await Promise.all([...this.#pools.values()].map((pool) => pool.end()));
+  }
+}
+
+/** Runs the variant. @throws FaultlineError if its world cannot be made */
+export async function runOnWorkers(
+  variant: LitmusVariant,
+  workers: LitmusWorkers,
+  options: WorkersOptions,
+): Promise<WorkersRun> {
+  const { program } = variant;
+  const machine = bootFor(variant);
+  const block = sharedIntegers(BLOCK_WORDS);
+  const args: LitmusMemberArgs = {
+    handle: machine.handle,
+    program: program.name,
+    window: windowOf(variant),
+    block,
+    snapshot: sharedIntegers(memoryWords(machine.cpu).length),
+    seed: options.seed,
+    iterations: options.iterations,
+    reached: options.reached,
+    seconds: options.seconds,
+  };
+  const members = program.tasks.map(({ name }) => ({
+    name,
+    module: LITMUS_MODULE,
+    entry: 'runLitmus',
+    args,
+  }));
+  const crew = new Crew(machine, members, {
+    pool: workers.for(buildOf(variant)),
+    watchdog: {
+      stallMs: options.stallMs,
+      countsProgress: true,
+      // who has come to the gate has nothing to do until it opens
+      atRest: (cpu) => glance(block, taskAt(cpu) + LT_CAME) > gateNumber(block, B_GATE),
+    },
+    ...(options.signal !== undefined && { signal: options.signal }),
+  });
+  const failure = await finish(crew, block, options);
+  return summarize(variant, block, failure);
+}
+
+/** A bare machine, with the variant's mistake: this thread's own build need not have any. */
+function bootFor({ program, mutant }: LitmusVariant): BootedMachine {
+  const machine = bootMachine({
+    cpus: program.tasks.length,
+    ramBytes: program.ramBytes ?? DEFAULT_RAM_BYTES,
+  });
+  if (mutant !== undefined) {
+    write(machine.cpu, MACHINE, Machine.mutant, findMutant(mutant).number);
+  }
+  return machine;
+}
+
+/** Lets the crew run to its end; what ended it, if that was not itself. */
+async function finish(
+  crew: Crew,
+  block: Int32Array,
+  { signal, onProgress }: WorkersOptions,
+): Promise<MachineFailure | undefined> {
+  const stop = (): void => {
+    leaveWord(block, B_STOP, 1);
+  };
+  const timer = setInterval(() => onProgress?.(glance(block, B_ITERATIONS)), POLL_MS);
+  if (signal?.aborted === true) stop();
+  signal?.addEventListener('abort', stop);
+  try {
+    await crew.ready();
+    crew.start();
+    await crew.results();
+    return undefined;
+  } catch (error) {
+    if (error instanceof MachineFailure) return error;
+    throw error;
+  } finally {
+    clearInterval(timer);
+    signal?.removeEventListener('abort', stop);
+  }
+}
+
+function summarize(
+  variant: LitmusVariant,
+  block: Int32Array,
+  failure: MachineFailure | undefined,
+): WorkersRun {
+  const word = (at: number): number => glance(block, at);
+  const iterations = word(B_ITERATIONS);
+  const setup = textLeftAt(block, B_SETUP);
+  if (setup.startsWith('setup: ')) {
+    const message = `${variant.program.name}: ${setup}`;
+    throw new FaultlineError('FAULTLINE_PROGRAM_FAILED', message, EXIT_VIOLATION);
+  }
+  const texts = Array.from({ length: word(B_TEXTS) }, (_, entry) => ({
+    message: textLeftAt(block, textAt(entry) + TX_TEXT),
+    count: word(textAt(entry) + TX_COUNT),
+    isOutcome: word(textAt(entry) + TX_IS_OUTCOME) !== 0,
+  }));
+  return {
+    build: buildOf(variant),
+    iterations,
+    reached: word(B_REACHED),
+    seconds: Math.max(0, word(B_ENDED_MS) - word(B_STARTED_MS)) / 1000,
+    outcomes: (variant.program.outcomes ?? []).map(({ name }, at) => ({
+      name,
+      count: word(B_OUTCOMES + at),
+    })),
+    violations: texts.map(({ message, count, isOutcome }) => ({
+      message: isOutcome ? `outcome '${message}', which the program does not declare` : message,
+      count,
+    })),
+    deadlock: failure?.kind === 'deadlock' ? deadlockOf(failure) : null,
+    stopped: failure === undefined || failure.kind === 'deadlock' ? null : failure.message,
+  };
+}
+
+/** The report of the wait-for graph: a summary, and a line for each task. */
+function deadlockOf({ message }: MachineFailure): LitmusDeadlock {
+  const [summary = '', ...waits] = message.split('\n');
+  return { summary, waits: waits.map((line) => line.trim()) };
+}

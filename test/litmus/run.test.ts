@@ -1,0 +1,173 @@
+/**
+ * Litmus tests on real workers and explored: what they find, and that they end.
+ *
+ * @module
+ */
+import assert from 'node:assert/strict';
+import { after, describe, test } from 'node:test';
+
+import { programNamed } from '../../src/explore/programs/registry.js';
+import type { LitmusVariant, Safety } from '../../src/litmus/litmus.js';
+import type { LitmusResult } from '../../src/litmus/result.js';
+import { type LitmusChoice, type LitmusOptions, runLitmus } from '../../src/litmus/run.js';
+import { LITMUS_TESTS } from '../../src/litmus/tests/registry.js';
+import { isAsExpected, litmusSummary, litmusText } from '../../src/report/litmus-table.js';
+import { liveWorkers } from '../support/workers.js';
+
+/** Iterations for tests; a run ends by their number and not by its time. */
+const FEW: LitmusOptions = { iterations: 300, seconds: 60, exploreSeconds: 0 };
+
+function choice(id: string, name: string): LitmusChoice {
+  const test = LITMUS_TESTS.find((entry) => entry.id === id)!;
+  return { test, variant: test.variants.find((variant) => variant.name === name)! };
+}
+
+/** A program of the explorer's as a variant of a test of its own. */
+function planted(name: string, expected: Safety, more: Partial<LitmusVariant> = {}): LitmusChoice {
+  const program = programNamed(name)!;
+  const variant = { name: 'planted', title: 'a variant', expected, program, ...more };
+  const test = { id: 'LT-0', title: 'a test', source: 'this file', variants: [variant] };
+  return { test, variant };
+}
+
+async function results(
+  choices: readonly LitmusChoice[],
+  options: LitmusOptions = {},
+): Promise<readonly LitmusResult[]> {
+  return (await runLitmus(choices, { ...FEW, ...options })).results;
+}
+
+async function result(chosen: LitmusChoice, options: LitmusOptions = {}): Promise<LitmusResult> {
+  const [only] = await results([chosen], options);
+  return only!;
+}
+
+const countOf = ({ outcomes }: LitmusResult, name: string): number | undefined =>
+  outcomes.find(({ outcome }) => outcome === name)?.count;
+
+after(() => {
+  assert.equal(liveWorkers(), 0);
+});
+
+test('every variant passes through its window, and those that are safe break no rule', async () => {
+  const all = LITMUS_TESTS.flatMap((test) => test.variants.map((variant) => ({ test, variant })));
+  for (const { id, variant, expected, reached, iterations, shownBy, workers } of await results(
+    all,
+    { iterations: 100, reached: 20 },
+  )) {
+    const name = `${id} ${variant}`;
+    assert.equal(workers?.stopped, null, name);
+    assert.ok(iterations > 0 && reached > 0, `${name}: ${reached} of ${iterations}`);
+    if (expected === 'safe') assert.deepEqual([shownBy, reached >= 20], [[], true], name);
+  }
+});
+
+describe('a fix', () => {
+  test('is safe on real workers and under exploration, which exhausts it', async () => {
+    const fix = await result(choice('LT-3', 'retry'), { exploreSeconds: 30 });
+    assert.equal(fix.verdict, 'safe');
+    assert.ok(fix.iterations >= 300 && fix.reached >= 30, `${fix.reached} of ${fix.iterations}`);
+    assert.equal(fix.explored?.exhausted, true);
+    const counted = fix.outcomes.reduce((sum, { count }) => sum + count, 0);
+    assert.equal(counted, fix.iterations, 'every iteration has an outcome');
+    assert.ok(countOf(fix, 'retried')! > 0, 'the window was what the test is about');
+    assert.match(litmusText(fix, false), /LT-3 retry: SAFE, as expected; no schedule fails$/);
+  });
+
+  test('each iteration begins where the first did', async () => {
+    const counter = await result(planted('sound-counter', 'safe'));
+    assert.deepEqual(
+      counter.outcomes.map(({ outcome, count }) => [outcome, count]),
+      [['2', counter.iterations]],
+    );
+  });
+});
+
+describe('a mistake is shown', () => {
+  test('on real workers, and explained by exploration', async () => {
+    const bug = await result(choice('LT-5', 'no-wait'), { exploreSeconds: 10 });
+    assert.deepEqual([bug.verdict, bug.shownBy], ['unsafe', ['workers', 'exploration']]);
+    assert.equal(bug.workers?.build, 'checked', 'mutants are not in the parallel build');
+    const row = bug.outcomes.find(({ outcome }) => outcome.startsWith('INV-20'))!;
+    assert.equal(row.grade, 'FORBIDDEN');
+    assert.ok(row.count > 0 && row.explored > 0);
+    assert.match(bug.failure!.diagram, /CPU0 invalidate +CPU1 fault/);
+    assert.match(litmusText(bug, false), /UNSAFE, as expected, shown on real workers and by expl/);
+  });
+
+  test('where a task breaks a rule and dies, again and again', async () => {
+    const bug = await result(choice('LT-18', 'sync-at-end'));
+    assert.deepEqual(bug.shownBy, ['workers']);
+    assert.ok(countOf(bug, 'INV-20: the device has used a frame that is free')! > 0);
+    assert.equal(bug.workers?.stopped, null);
+  });
+
+  test('where something is not given back', async () => {
+    const bug = await result(planted('planted-not-given-back-1-planted-thing', 'unsafe'));
+    assert.ok(countOf(bug, 'not given back: 1 planted_thing')! > 0);
+  });
+
+  test('by exploration alone, if real workers cannot see it', async () => {
+    const bug = await result(choice('LT-17', 'look-unlocked'), { exploreSeconds: 10 });
+    assert.deepEqual([bug.verdict, bug.shownBy], ['unsafe', ['exploration']]);
+    assert.equal(bug.failure!.kind, 'use-after-free');
+  });
+});
+
+describe('a run ends', () => {
+  test('with a report of the deadlock; the workers go on to the next variant', async () => {
+    const [stuck, next] = await results([planted('abba', 'unsafe'), planted('mutex', 'safe')]);
+    assert.equal(stuck!.verdict, 'unsafe');
+    assert.equal(countOf(stuck!, 'deadlock'), 1);
+    assert.match(stuck!.deadlock!.summary, /^deadlock: cpu 0 .* -> cpu 1 /);
+    assert.deepEqual(stuck!.deadlock!.waits, [
+      'cpu 0 (A then B) waits for mutex second mutex, held by cpu 1; holds explored mutex',
+      'cpu 1 (B then A) waits for mutex explored mutex, held by cpu 0; holds second mutex',
+    ]);
+    assert.equal(next!.verdict, 'safe');
+    assert.ok(next!.iterations >= 300);
+  });
+
+  test('with what exploration says of a deadlock that real workers do not show', async () => {
+    const stuck = await result(planted('abba', 'unsafe', { window: { order: [] } }), {
+      iterations: 1,
+      exploreSeconds: 10,
+    });
+    assert.ok(stuck.deadlock!.waits.some((line) => line.includes('waits for mutex')));
+  });
+
+  test('where a task never returns; other workers take its place', async () => {
+    const [stuck, next] = await results(
+      [planted('planted-task-0-spins', 'unsafe'), planted('sound-counter', 'safe')],
+      { stallMs: 1000, iterations: 1000 },
+    );
+    assert.equal(stuck!.verdict, 'unsafe');
+    assert.match(stuck!.workers!.stopped!, /^stalled: cpu 0 \(task 0\) runs/);
+    assert.equal(next!.verdict, 'safe');
+  });
+
+  test('when it is interrupted, with what was seen', async () => {
+    const aborter = new AbortController();
+    const report = await runLitmus([choice('LT-3', 'retry'), choice('LT-4', 'driver-lock')], {
+      iterations: 1e9,
+      seconds: 3600,
+      signal: aborter.signal,
+      onProgress: (_, label) => {
+        if (/: [1-9]\d* iterations/.test(label)) aborter.abort();
+      },
+    });
+    assert.equal(report.interrupted, true);
+    const [only, ...others] = report.results;
+    assert.deepEqual([only!.variant, only!.interrupted, others.length], ['retry', true, 0]);
+    assert.match(litmusText(only!, false), /interrupted; safe until then/);
+  });
+});
+
+test('a verdict that is not expected is said to be so', async () => {
+  const { test: of, variant } = choice('LT-3', 'retry');
+  const wrong = { test: of, variant: { ...variant, expected: 'unsafe' as const } };
+  const report = await runLitmus([wrong], { ...FEW, iterations: 50 });
+  assert.equal(isAsExpected(report.results[0]!), false);
+  assert.match(litmusText(report.results[0]!, false), /SAFE, BUT EXPECTED UNSAFE/);
+  assert.match(litmusSummary(report, false), /0 of 1 verdict as expected/);
+});
