@@ -34,21 +34,14 @@ import { srcuReadLock, srcuReadUnlock, synchronizeSrcu } from '../deferred/srcu.
 import type { Cpu } from '../machine/cpu.js';
 import { opsAt, type OpsTable } from '../machine/ops-table.js';
 import { nonBlockEnd, nonBlockStart } from '../machine/sched.js';
-import {
-  hlistDelInitRcu,
-  hlistEmpty,
-  hlistFirst,
-  hlistIsSingular,
-  hlistNext,
-  type HlistNode,
-} from '../memory/hlist.js';
+import { hlistFirst, hlistIsSingular, hlistNext, type HlistNode } from '../memory/hlist.js';
 import { containerOf, member, NULL, type Va } from '../memory/layout.js';
 import type { MmStruct } from '../mm/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { LIST_REFUSE_SHARED, LIST_UNPAIRED, listForm, notifierSrcu } from './boot.js';
 import { mmuNotifierRangeBlockable } from './mmu-notifier-range.js';
-import { mmSubscriptions } from './subscriptions.js';
-import { MmuNotifier, type MmuNotifierRange, MmuNotifierSubscriptions } from './types.js';
+import { mmSubscriptions, subscribedKinds, unlinkNotifier } from './subscriptions.js';
+import { HAS_LIST, MmuNotifier, type MmuNotifierRange, MmuNotifierSubscriptions } from './types.js';
 
 /** What a driver can be told of everything that happens to an mm. All are optional. */
 export interface MmuNotifierOps extends OpsTable {
@@ -91,11 +84,6 @@ export interface MmuNotifierOps extends OpsTable {
 type YoungMethod = (cpu: Cpu, notifier: MmuNotifier, mm: MmStruct, start: Va, end: Va) => boolean;
 
 // --- invalidations; for notifier/mmu-notifier.ts ---
-
-/** True if anybody is on the list. */
-export function hasListNotifiers(cpu: Cpu, subscriptions: MmuNotifierSubscriptions): boolean {
-  return !hlistEmpty(cpu, member(subscriptions, MmuNotifierSubscriptions.list));
-}
 
 /** Tells all that the range's pages go: 0, or -EAGAIN if one has refused. @kernel mn_hlist_invalidate_range_start */
 export function mnHlistInvalidateRangeStart(
@@ -185,7 +173,7 @@ export function mnHlistRelease(
   const lock = member(subscriptions, MmuNotifierSubscriptions.lock);
   spinLock(cpu, lock);
   for (let node = firstOf(cpu, subscriptions); node !== NULL; node = firstOf(cpu, subscriptions)) {
-    hlistDelInitRcu(cpu, node);
+    unlinkNotifier(cpu, subscriptions, node);
   }
   spinUnlock(cpu, lock);
   srcuReadUnlock(cpu, srcu, bank);
@@ -278,8 +266,8 @@ function invalidateSecondaryTlbs(
 /** The mm's subscriptions if anybody is on their list; NULL if not. @kernel mm_has_notifiers */
 function listened(cpu: Cpu, mm: MmStruct): MmuNotifierSubscriptions {
   const subscriptions = mmSubscriptions(cpu, mm);
-  if (subscriptions === NULL || hasListNotifiers(cpu, subscriptions)) return subscriptions;
-  return NULL;
+  if (subscriptions === NULL) return NULL;
+  return (subscribedKinds(cpu, subscriptions) & HAS_LIST) === 0 ? NULL : subscriptions;
 }
 
 function firstOf(cpu: Cpu, subscriptions: MmuNotifierSubscriptions): HlistNode {

@@ -37,13 +37,7 @@ import type { Cpu } from '../machine/cpu.js';
 import { defineKernelOps, opsAt, opsIndex } from '../machine/ops-table.js';
 import { mightSleep } from '../machine/sched.js';
 import { warn } from '../machine/warn.js';
-import {
-  hlistAddHeadRcu,
-  hlistDelInitRcu,
-  hlistFirst,
-  hlistNext,
-  hlistUnhashed,
-} from '../memory/hlist.js';
+import { hlistFirst, hlistNext, hlistUnhashed } from '../memory/hlist.js';
 import { containerOf, member, NULL } from '../memory/layout.js';
 import { MmStruct } from '../mm/types.js';
 import { downWrite, upWrite } from '../sync/rwsem.js';
@@ -51,7 +45,12 @@ import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { notifierSrcu } from './boot.js';
 import { mmdrop, mmgrab } from './mm-count.js';
 import type { MmuNotifierOps } from './mmu-notifier-list.js';
-import { makeSubscriptions, mmSubscriptions } from './subscriptions.js';
+import {
+  linkNotifier,
+  makeSubscriptions,
+  mmSubscriptions,
+  unlinkNotifier,
+} from './subscriptions.js';
 import { MmuNotifier, MmuNotifierSubscriptions } from './types.js';
 
 /** More users than that one notifier has not. @kernel UINT_MAX */
@@ -93,9 +92,8 @@ export function mmuNotifierRegisterLocked(
   write(cpu, notifier, MmuNotifier.users, 1);
   const subscriptions = mmSubscriptions(cpu, mm);
   const lock = member(subscriptions, MmuNotifierSubscriptions.lock);
-  const list = member(subscriptions, MmuNotifierSubscriptions.list);
   spinLock(cpu, lock);
-  hlistAddHeadRcu(cpu, member(notifier, MmuNotifier.hlist), list);
+  linkNotifier(cpu, subscriptions, member(notifier, MmuNotifier.hlist));
   spinUnlock(cpu, lock);
   return 0;
 }
@@ -121,9 +119,10 @@ export function mmuNotifierUnregister(cpu: Cpu, notifier: MmuNotifier, mm: MmStr
     const ops = opsAt(cpu, read(cpu, notifier, MmuNotifier.ops)) as MmuNotifierOps;
     ops.release?.(cpu, notifier, mm);
     srcuReadUnlock(cpu, srcu, bank);
-    const lock = member(mmSubscriptions(cpu, mm), MmuNotifierSubscriptions.lock);
+    const subscriptions = mmSubscriptions(cpu, mm);
+    const lock = member(subscriptions, MmuNotifierSubscriptions.lock);
     spinLock(cpu, lock);
-    hlistDelInitRcu(cpu, node); // exit may have been faster
+    unlinkNotifier(cpu, subscriptions, node); // exit may have been faster
     spinUnlock(cpu, lock);
   }
   if (!isMutant(cpu, M_UNREGISTER_UNSYNCED)) synchronizeSrcu(cpu, srcu); // I1
@@ -184,11 +183,12 @@ function findGetMmuNotifier(cpu: Cpu, ops: MmuNotifierOps, mm: MmStruct): MmuNot
  */
 export function mmuNotifierPut(cpu: Cpu, notifier: MmuNotifier): void {
   const mm = read(cpu, notifier, MmuNotifier.mm);
-  const lock = member(mmSubscriptions(cpu, mm), MmuNotifierSubscriptions.lock);
+  const subscriptions = mmSubscriptions(cpu, mm);
+  const lock = member(subscriptions, MmuNotifierSubscriptions.lock);
   spinLock(cpu, lock);
   const users = read(cpu, notifier, MmuNotifier.users);
   if (users > 0) write(cpu, notifier, MmuNotifier.users, users - 1);
-  if (users === 1) hlistDelInitRcu(cpu, member(notifier, MmuNotifier.hlist));
+  if (users === 1) unlinkNotifier(cpu, subscriptions, member(notifier, MmuNotifier.hlist));
   spinUnlock(cpu, lock);
   if (users === 0) warn(cpu, `notifier ${notifier} is put, and has no user`);
   const head = member(notifier, MmuNotifier.rcu);

@@ -14,7 +14,7 @@
  * Deviation  None: also what Linux does not do is not done. If the list refuses after the intervals' core has
  *            counted the invalidation, nobody counts it back, and whoever waits for its end waits for ever
  *            (LT-16). With LIST_END_BOTH (boot.ts) that is mended.
- * Cost       A start or an end without notifiers: one load. With intervals only: two more, of one line.
+ * Cost       A start or an end without notifiers: one load. With intervals only: one more.
  *
  * @module
  */
@@ -30,7 +30,6 @@ import type { MmStruct } from '../mm/types.js';
 import { LIST_END_BOTH, listForm } from './boot.js';
 import { mnItreeInvalidate, mnItreeInvEnd } from './mmu-interval-notifier.js';
 import {
-  hasListNotifiers,
   mnHlistInvalidateEnd,
   mnHlistInvalidateRangeStart,
   mnHlistRefusesAll,
@@ -42,8 +41,8 @@ import {
   mmuNotifierRangeInit,
   VA_MAX,
 } from './mmu-notifier-range.js';
-import { mmSubscriptions } from './subscriptions.js';
-import { MmuNotifierRange, MmuNotifierSubscriptions } from './types.js';
+import { mmSubscriptions, subscribedKinds } from './subscriptions.js';
+import { HAS_ITREE, HAS_LIST, MmuNotifierRange, type MmuNotifierSubscriptions } from './types.js';
 
 /**
  * Stops all device use of the range's pages. Precondition: the mmap lock or a reverse-map lock; no
@@ -70,17 +69,27 @@ export function mmuNotifierInvalidateRangeStartNonblock(cpu: Cpu, range: MmuNoti
   return invalidateRangeStart(cpu, subscriptions, range);
 }
 
-/** Intervals first, then the list. @kernel __mmu_notifier_invalidate_range_start */
+/** @kernel __mmu_notifier_invalidate_range_start */
 function invalidateRangeStart(
   cpu: Cpu,
   subscriptions: MmuNotifierSubscriptions,
   range: MmuNotifierRange,
 ): number {
-  const isListed = hasListNotifiers(cpu, subscriptions);
-  if (isListed && mnHlistRefusesAll(cpu, subscriptions, range)) return -EAGAIN;
-  const hasItree = read(cpu, subscriptions, MmuNotifierSubscriptions.hasItree) !== 0;
+  const kinds = subscribedKinds(cpu, subscriptions);
+  if (kinds === HAS_ITREE) return mnItreeInvalidate(cpu, subscriptions, range);
+  return kinds === 0 ? 0 : startWithList(cpu, subscriptions, range, (kinds & HAS_ITREE) !== 0);
+}
+
+/** Intervals first, then the list. */
+function startWithList(
+  cpu: Cpu,
+  subscriptions: MmuNotifierSubscriptions,
+  range: MmuNotifierRange,
+  hasItree: boolean,
+): number {
+  if (mnHlistRefusesAll(cpu, subscriptions, range)) return -EAGAIN;
   const error = hasItree ? mnItreeInvalidate(cpu, subscriptions, range) : 0;
-  if (error !== 0 || !isListed) return error;
+  if (error !== 0) return error;
   const listError = mnHlistInvalidateRangeStart(cpu, subscriptions, range);
   if (listError !== 0 && hasItree && listForm(cpu) === LIST_END_BOTH) {
     mnItreeInvEnd(cpu, subscriptions); // else nobody does: LT-16
@@ -92,10 +101,9 @@ function invalidateRangeStart(
 export function mmuNotifierInvalidateRangeEnd(cpu: Cpu, range: MmuNotifierRange): void {
   const subscriptions = subscriptionsOf(cpu, range);
   if (subscriptions === NULL) return;
-  if (read(cpu, subscriptions, MmuNotifierSubscriptions.hasItree) !== 0) {
-    mnItreeInvEnd(cpu, subscriptions);
-  }
-  if (hasListNotifiers(cpu, subscriptions)) mnHlistInvalidateEnd(cpu, subscriptions, range);
+  const kinds = subscribedKinds(cpu, subscriptions);
+  if ((kinds & HAS_ITREE) !== 0) mnItreeInvEnd(cpu, subscriptions);
+  if ((kinds & HAS_LIST) !== 0) mnHlistInvalidateEnd(cpu, subscriptions, range);
 }
 
 function subscriptionsOf(cpu: Cpu, range: MmuNotifierRange): MmuNotifierSubscriptions {
@@ -109,10 +117,9 @@ function subscriptionsOf(cpu: Cpu, range: MmuNotifierRange): MmuNotifierSubscrip
 export function mmuNotifierRelease(cpu: Cpu, mm: MmStruct): void {
   const subscriptions = mmSubscriptions(cpu, mm);
   if (subscriptions === NULL) return;
-  if (read(cpu, subscriptions, MmuNotifierSubscriptions.hasItree) !== 0) {
-    releaseItree(cpu, subscriptions, mm);
-  }
-  if (hasListNotifiers(cpu, subscriptions)) mnHlistRelease(cpu, subscriptions, mm);
+  const kinds = subscribedKinds(cpu, subscriptions);
+  if ((kinds & HAS_ITREE) !== 0) releaseItree(cpu, subscriptions, mm);
+  if ((kinds & HAS_LIST) !== 0) mnHlistRelease(cpu, subscriptions, mm);
 }
 
 /** @kernel mn_itree_release */

@@ -24,6 +24,11 @@ export const MmuNotifierRange = struct('mmu_notifier_range', {
 });
 export type MmuNotifierRange = Ptr<'mmu_notifier_range'>;
 
+/** MmuNotifierSubscriptions.kinds: intervals may be inserted; stays. */
+export const HAS_ITREE = 1;
+/** … somebody is on the list. */
+export const HAS_LIST = 2;
+
 /** All notifiers of one mm. @kernel struct mmu_notifier_subscriptions */
 export const MmuNotifierSubscriptions = struct('mmu_notifier_subscriptions', {
   lock: Spinlock, // all of the below
@@ -31,7 +36,7 @@ export const MmuNotifierSubscriptions = struct('mmu_notifier_subscriptions', {
   activeInvalidateRanges: word, // range starts without their end yet
   itree: IntervalTreeRoot,
   deferred: ListHead, // intervals to insert or remove when the sequence becomes even
-  hasItree: word, // an interval was registered once; set under the mmap lock, and stays
+  kinds: word, // HAS_*: who there is; also read without the lock
   list: HlistHead, // MmuNotifiers; walked in a read section of Notifiers.srcu
   line1: cacheline,
   wait: WaitQueue, // for the sequence to move on
