@@ -211,7 +211,9 @@ export { DevicePage, DevPagemap } from './memremap/types.js';
 export * from './memremap/zone-device.js';
 export { loadWord, storeWord } from './mm/access.js';
 export { bootMm } from './mm/boot.js';
-export { mmput } from './mm/exit.js';
+export { mmput, mmputAsync } from './mm/exit.js';
+export { type ExitChainOps, exitChainRegister, exitChainUnregister } from './mm/exit-chain.js';
+export { type FileOperations, fput, getFile, openDeviceFile } from './mm/file.js';
 export { dupMm } from './mm/fork.js';
 export { madvise } from './mm/madvise.js';
 export { mlock, mlockall, msync, munlock, munlockall } from './mm/mlock.js';
@@ -221,7 +223,7 @@ export * as mmapLock from './mm/mmap-lock.js';
 export { mprotect } from './mm/mprotect.js';
 export { mremap } from './mm/mremap.js';
 export { munmap } from './mm/munmap.js';
-export { MmStruct, VmAreaStruct } from './mm/types.js';
+export { File, MmStruct, VmAreaStruct } from './mm/types.js';
 export * as uapi from './mm/uapi.js';
 export {
   mmuIntervalCheckRetry,
@@ -232,9 +234,39 @@ export {
   mmuIntervalReadRetry,
   mmuIntervalSetSeq,
 } from './notifier/mmu-interval-notifier.js';
+export {
+  LIST_END_ALL,
+  LIST_END_BOTH,
+  LIST_REFUSE_SHARED,
+  LIST_UNPAIRED,
+  type ListForm,
+  setListForm,
+} from './notifier/boot.js';
 export * from './notifier/mmu-notifier.js';
+export {
+  mmuNotifierArchInvalidateSecondaryTlbs,
+  mmuNotifierClearFlushYoung,
+  mmuNotifierClearYoung,
+  type MmuNotifierOps,
+  mmuNotifierTestYoung,
+} from './notifier/mmu-notifier-list.js';
 export * from './notifier/mmu-notifier-range.js';
-export { MmuIntervalNotifier, MmuNotifierRange } from './notifier/types.js';
+export * from './notifier/mmu-notifier-register.js';
+export { MmuIntervalNotifier, MmuNotifier, MmuNotifierRange } from './notifier/types.js';
+export * from './process/files.js';
+export {
+  bootOomReaper,
+  gaveUpCount,
+  oomKill,
+  oomReapTaskMm,
+  reapedCount,
+  setOomDelays,
+  startOomReaper,
+  stopOomReaper,
+  waitForReaped,
+} from './process/oom-reaper.js';
+export * from './process/task.js';
+export { FilesStruct, ScmQueue, Task } from './process/types.js';
 export * from './sync/completion.js';
 export * from './sync/mutex.js';
 export * from './sync/refcount.js';

@@ -20,6 +20,7 @@ export const EBUSY = 16;
 export const EEXIST = 17;
 export const ENODEV = 19;
 export const EINVAL = 22;
+export const EMFILE = 24;
 export const ENOSPC = 28;
 export const ERANGE = 34;
 export const EOVERFLOW = 75;
@@ -43,6 +44,7 @@ const NAMES: ReadonlyMap<number, string> = new Map(
     EEXIST,
     ENODEV,
     EINVAL,
+    EMFILE,
     ENOSPC,
     ERANGE,
     EOVERFLOW,

@@ -11,6 +11,7 @@
 export const NO_MUTANT = 0;
 
 // notifier/mmu-interval-notifier.ts
+export const M_2 = 2;
 export const M_4 = 4;
 export const M_5 = 5;
 export const M_6 = 6;
@@ -18,11 +19,25 @@ export const M_7 = 7;
 export const M_7_EARLY = 107;
 export const M_REMOVE_UNLOCKED = 108;
 
+// exit, and the OOM reaper
+export const M_EXIT_SHARED = 113;
+export const M_REAP_WAITS = 114;
+export const M_UNSTABLE_LATE = 115;
+export const M_UNSTABLE_UNSEEN = 116;
+
+// the lists of notifiers, and what tells them
+export const M_RELEASE_UNSYNCED = 109;
+export const M_UNREGISTER_UNSYNCED = 110;
+export const M_PUT_AT_ONCE = 111;
+export const M_SECONDARY_LATE = 112;
+
 // what drivers do, in explore/programs
+export const M_1 = 1;
 export const M_8 = 8;
 export const M_9 = 9;
 export const M_16 = 16;
 export const M_ALLOC_LOCKED = 116;
+export const M_17 = 17;
 
 // sync/rwsem.ts
 export const M_20 = 20;

@@ -24,6 +24,11 @@ export interface Mutant {
 }
 
 const NOTIFIER = 'notifier/mmu-interval-notifier.ts';
+const LISTS = 'notifier/mmu-notifier-list.ts';
+const REGISTER = 'notifier/mmu-notifier-register.ts';
+const REFUSAL = 'explore/programs/list-refusal.ts';
+const LIFETIME = 'explore/programs/list-lifetime.ts';
+const REAPER = 'process/oom-reaper.ts';
 const RETRY = 'explore/programs/retry.ts';
 
 const mutant = (
@@ -36,6 +41,20 @@ const mutant = (
 
 /** All of them; a machine has one at a time. */
 export const MUTANTS_TABLE: readonly Mutant[] = [
+  mutant(
+    numbers.M_1,
+    'M-1',
+    LIFETIME,
+    ['notifier-exit'],
+    'the first of two mirrors clears their mm, and the last does not unregister their notifier',
+  ),
+  mutant(
+    numbers.M_2,
+    'M-2',
+    NOTIFIER,
+    ['lt-14-interval'],
+    'what an invalidation has counted is not given back when an interval refuses',
+  ),
   mutant(numbers.M_4, 'M-4', NOTIFIER, ['lt-5'], 'a read begins without waiting'),
   mutant(
     numbers.M_5,
@@ -79,6 +98,69 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     RETRY,
     ['lt-5', 'lt-3', 'lt-6'],
     'the driver asks for the retry before it takes its lock',
+  ),
+  mutant(
+    numbers.M_EXIT_SHARED,
+    'M-exit-shared',
+    'mm/exit.ts',
+    ['oom-exit'],
+    'exit frees page tables with the mmap lock for reading, beside the OOM reaper',
+  ),
+  mutant(
+    numbers.M_REAP_WAITS,
+    'M-reap-waits',
+    REAPER,
+    ['oom-exit', 'oom-fault'],
+    'the OOM reaper waits for the mmap lock',
+  ),
+  mutant(
+    numbers.M_UNSTABLE_LATE,
+    'M-unstable-late',
+    REAPER,
+    ['oom-fault'],
+    'the OOM reaper says that memory was lost after it has taken it',
+  ),
+  mutant(
+    numbers.M_UNSTABLE_UNSEEN,
+    'M-unstable-unseen',
+    'mm/fault.ts',
+    ['oom-fault'],
+    'a page fault does not ask whether memory was lost',
+  ),
+  mutant(
+    numbers.M_17,
+    'M-17',
+    REFUSAL,
+    ['lt-14', 'lt-14-interval'],
+    'a callback waits for its mutex although it may not block',
+  ),
+  mutant(
+    numbers.M_RELEASE_UNSYNCED,
+    'M-release-unsynced',
+    LISTS,
+    ['notifier-exit'],
+    'exit does not wait for a release that an unregistration calls',
+  ),
+  mutant(
+    numbers.M_UNREGISTER_UNSYNCED,
+    'M-unregister-unsynced',
+    REGISTER,
+    ['notifier-exit'],
+    'an unregistration does not wait for who walks the list',
+  ),
+  mutant(
+    numbers.M_PUT_AT_ONCE,
+    'M-put-at-once',
+    REGISTER,
+    ['lt-23'],
+    'the last put frees at once, and not after a grace period',
+  ),
+  mutant(
+    numbers.M_SECONDARY_LATE,
+    'M-secondary-late',
+    'mm/fault.ts',
+    ['lt-24'],
+    "devices' TLBs are told of a copy after its entry is set, not before",
   ),
   mutant(
     numbers.M_16,

@@ -114,6 +114,9 @@ export const Machine = struct('machine', {
   svmStats: word, // per-CPU offset of each CPU's SvmStats
   stacks: word, // per-CPU offset of each CPU's kernel stack
   deferred: word, // what deferred/boot.ts keeps; 0 = it has not run
+  notifiers: word, // what notifier/boot.ts keeps; 0 = it has not run
+  exitChain: word, // mm/exit-chain.ts
+  oomReaper: word, // process/oom-reaper.ts; 0 = it has not run
   tlbs: word, // per-CPU offset of each CPU's TLB
   mms: word, // address spaces made so far; atomic
   anonVmas: word, // identities of anonymous memory given out so far; atomic

@@ -32,6 +32,7 @@ export const WAIT_KINDS = [
   'next work item',
   'next kthread',
   'page map',
+  'OOM delay',
 ] as const;
 
 export type WaitKindName = (typeof WAIT_KINDS)[number];
@@ -64,6 +65,7 @@ export const WAIT_KTHREAD = kind('kthread');
 export const WAIT_NEXT_WORK = kind('next work item');
 export const WAIT_NEXT_KTHREAD = kind('next kthread');
 export const WAIT_PAGEMAP = kind('page map');
+export const WAIT_OOM = kind('OOM delay');
 
 /**
  * Waits that are no sign of trouble however long they last: the CPU has nothing to do until somebody
@@ -77,4 +79,5 @@ export const IDLE_WAITS: ReadonlySet<number> = new Set([
   WAIT_LOG_TIME,
   WAIT_NEXT_WORK,
   WAIT_NEXT_KTHREAD,
+  WAIT_OOM,
 ]);

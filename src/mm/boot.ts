@@ -8,9 +8,13 @@ import { write } from '#memory';
 import type { Cpu } from '../machine/cpu.js';
 import { allocPercpu } from '../machine/percpu.js';
 import { MACHINE, Machine } from '../machine/types.js';
+import { bootNotifiers } from '../notifier/boot.js';
+import { bootExitChain } from './exit-chain.js';
 import { MmuGather } from './mmu-gather.js';
 
-/** Reserves each CPU's gather. Runs once, on the boot CPU. */
+/** Reserves each CPU's gather, and makes what notifiers and exit need. Runs once, on the boot CPU. */
 export function bootMm(cpu: Cpu): void {
   write(cpu, MACHINE, Machine.gathers, allocPercpu(cpu, MmuGather.words));
+  bootNotifiers(cpu);
+  bootExitChain(cpu);
 }

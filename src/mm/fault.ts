@@ -22,7 +22,8 @@
  *
  * @module
  */
-import { copyWords, read, readAddress } from '#memory';
+import { copyWords, read, readAddress, readOnce } from '#memory';
+import { isMutant, M_SECONDARY_LATE, M_UNSTABLE_UNSEEN } from '#mutants';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
@@ -41,12 +42,13 @@ import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from '../notifier/mmu-notifier.js';
+import { mmuNotifierArchInvalidateSecondaryTlbs } from '../notifier/mmu-notifier-list.js';
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { fileFindPage, fileGetPage, filePages } from './file.js';
 import { addRss } from './mm-struct.js';
-import { flushTlbMm } from './mmu-gather.js';
+import { flushTlbPage } from './mmu-gather.js';
 import {
   getPage,
   pageAddRmap,
@@ -73,6 +75,7 @@ import {
   setPte,
 } from './pte.js';
 import {
+  MMF_UNSTABLE,
   MmStruct,
   VM_ACCESS_FLAGS,
   VM_MAYSHARE,
@@ -130,19 +133,35 @@ function newPteFlags(vmFlags: number, isWrite: boolean): number {
   return vmaPteFlags(vmFlags) | PTE_ACCESSED | writable | (isWrite ? PTE_DIRTY : 0);
 }
 
-/** Maps a frame the caller has a reference to, which the entry takes over; false if somebody was faster. */
-function mapFrame(cpu: Cpu, vma: VmAreaStruct, pte: Pte, pfn: Pfn, flags: number): boolean {
+/**
+ * Maps a frame the caller has a reference to, which the entry takes over, unless somebody was faster: 0, or
+ * VM_FAULT_SIGBUS if what was there may have been reaped.
+ */
+function mapFrame(cpu: Cpu, vma: VmAreaStruct, pte: Pte, pfn: Pfn, flags: number): number {
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
   const isFree = pteGet(cpu, pte) === 0;
-  if (isFree) {
+  const fault = isFree ? checkStableAddressSpace(cpu, vma) : 0;
+  const isMapped = isFree && fault === 0;
+  if (isMapped) {
     if (pfn !== ZERO_PFN) pageAddRmap(cpu, pfn);
     setPte(cpu, pte, makePte(pfn, flags));
   }
   spinUnlock(cpu, ptl);
-  if (!isFree) putPage(cpu, pfn);
+  if (!isMapped) putPage(cpu, pfn);
   else if (pfn !== ZERO_PFN) addRss(cpu, read(cpu, vma, VmAreaStruct.mm), 1);
-  return isFree;
+  return fault;
+}
+
+/**
+ * A private page that is missing may have been taken by the OOM reaper: a fresh one would lose what was in it. The
+ * page table lock must be held, under which the reaper takes pages. @kernel check_stable_address_space
+ */
+function checkStableAddressSpace(cpu: Cpu, vma: VmAreaStruct): number {
+  if (isMutant(cpu, M_UNSTABLE_UNSEEN)) return 0;
+  if ((read(cpu, vma, VmAreaStruct.flags) & VM_SHARED) !== 0) return 0;
+  const flags = readOnce(cpu, read(cpu, vma, VmAreaStruct.mm), MmStruct.flags);
+  return (flags & MMF_UNSTABLE) === 0 ? 0 : VM_FAULT_SIGBUS;
 }
 
 /** @kernel do_anonymous_page, for a write */
@@ -151,15 +170,13 @@ function doAnonymousPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte): number {
   const pfn = allocZeroedPage(cpu);
   if (pfn === 0) return VM_FAULT_OOM;
   pageSetFlags(cpu, pfn, PG_ANON | PG_ANON_EXCLUSIVE);
-  mapFrame(cpu, vma, pte, pfn, newPteFlags(read(cpu, vma, VmAreaStruct.flags), true));
-  return 0;
+  return mapFrame(cpu, vma, pte, pfn, newPteFlags(read(cpu, vma, VmAreaStruct.flags), true));
 }
 
 /** @kernel do_anonymous_page, for a read */
 function doZeroPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte): number {
   const flags = vmaPteFlags(read(cpu, vma, VmAreaStruct.flags)) | PTE_ACCESSED;
-  mapFrame(cpu, vma, pte, ZERO_PFN, flags);
-  return 0;
+  return mapFrame(cpu, vma, pte, ZERO_PFN, flags);
 }
 
 /** Maps the file's own frame, or for a write to a private mapping a copy of it. @kernel do_fault */
@@ -176,16 +193,15 @@ function doFilePage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: bool
     return 0;
   }
   if (!isWrite) {
-    mapFrame(cpu, vma, pte, pfn, newPteFlags(vmFlags & ~VM_WRITE, false)); // I1
-    doFaultAround(cpu, vma, va, pte);
-    return 0;
+    const fault = mapFrame(cpu, vma, pte, pfn, newPteFlags(vmFlags & ~VM_WRITE, false)); // I1
+    if (fault === 0) doFaultAround(cpu, vma, va, pte);
+    return fault;
   }
   anonVmaPrepare(cpu, vma);
   const own = copyOf(cpu, pfn);
   putPage(cpu, pfn);
   if (own === 0) return VM_FAULT_OOM;
-  mapFrame(cpu, vma, pte, own, newPteFlags(vmFlags, true));
-  return 0;
+  return mapFrame(cpu, vma, pte, own, newPteFlags(vmFlags, true));
 }
 
 /** Pages that a read of a file looks at around the one it needs. @kernel fault_around_bytes */
@@ -304,7 +320,7 @@ function copyOnWrite(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn): n
   const range = stackPush(cpu, MmuNotifierRange);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, va, va + PAGE_SIZE);
   mmuNotifierInvalidateRangeStart(cpu, range);
-  const replaced = replaceFrame(cpu, vma, pte, old, own);
+  const replaced = replaceFrame(cpu, vma, va, pte, old, own);
   mmuNotifierInvalidateRangeEnd(cpu, range);
   stackPop(cpu, range);
   if (!replaced) putPage(cpu, own);
@@ -314,18 +330,26 @@ function copyOnWrite(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn): n
   return 0;
 }
 
-/** Exchanges the entry's frame for `own`, unless the entry has changed. */
-function replaceFrame(cpu: Cpu, vma: VmAreaStruct, pte: Pte, old: Pfn, own: Pfn): boolean {
+/**
+ * Exchanges the entry's frame for `own`, unless the entry has changed. Devices that walk the page table drop what
+ * they have of the page while there is no entry: else they could use the new frame of a page that was copied
+ * later, and still the old one of this (LT-24).
+ */
+function replaceFrame(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn, own: Pfn): boolean {
+  const mm = read(cpu, vma, VmAreaStruct.mm);
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
   const isSame = isReadOnlyMapping(pteGet(cpu, pte), old);
   if (isSame) {
     pteGetAndClear(cpu, pte);
-    flushTlbMm(cpu, read(cpu, vma, VmAreaStruct.mm));
+    flushTlbPage(cpu, mm, va);
     if (old !== ZERO_PFN) pageRemoveRmap(cpu, old);
     pageAddRmap(cpu, own);
     setPte(cpu, pte, makePte(own, newPteFlags(read(cpu, vma, VmAreaStruct.flags), true)));
   }
   spinUnlock(cpu, ptl);
+  if (isMutant(cpu, M_SECONDARY_LATE)) {
+    mmuNotifierArchInvalidateSecondaryTlbs(cpu, mm, va, va + PAGE_SIZE);
+  }
   return isSame;
 }

@@ -19,6 +19,7 @@ import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { frameWord } from '../machine/frame.js';
 import { lockClass } from '../machine/lock-class.js';
+import { opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { allocPage, frameOf, pageOf, type Pfn } from '../machine/page-alloc.js';
 import { kfree, kzalloc } from '../machine/slab.js';
 import { Page } from '../machine/types.js';
@@ -54,6 +55,24 @@ export function createFile(cpu: Cpu, sizeBytes: number, id: number): File {
   return file;
 }
 
+/** What a device's driver is told of a file of its. @kernel struct file_operations */
+export interface FileOperations extends OpsTable {
+  /** The last reference is gone: that of a descriptor, of a mapping, or of a message on its way. May sleep. */
+  readonly release: (cpu: Cpu, file: File) => void;
+}
+
+/**
+ * An open device, with one reference; NULL if memory is out. The address space that opened it is not part of it:
+ * whoever gets the descriptor, by fork or by a message, has the same file. @kernel anon_inode_getfile
+ */
+export function openDeviceFile(cpu: Cpu, ops: FileOperations, privateData: number): File {
+  const file = createFile(cpu, 0, 0);
+  if (file === NULL) return NULL;
+  write(cpu, file, File.ops, opsIndex(cpu, ops));
+  write(cpu, file, File.privateData, privateData);
+  return file;
+}
+
 /** @kernel get_file */
 export function getFile(cpu: Cpu, file: File): void {
   fetchAdd(cpu, file, File.refs, 1);
@@ -64,6 +83,8 @@ export function fput(cpu: Cpu, file: File): void {
   const before = fetchAdd(cpu, file, File.refs, -1);
   if (before <= 0) bug(`file ${file}: reference underflow`);
   if (before !== 1) return;
+  const index = read(cpu, file, File.ops);
+  if (index !== 0) (opsAt(cpu, index) as FileOperations).release(cpu, file);
   const root = read(cpu, file, File.pages) as RadixNode;
   if (root !== 0) freeRadix(cpu, root, read(cpu, file, File.pagesHeight));
   kfree(cpu, File, file);

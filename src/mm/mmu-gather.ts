@@ -14,15 +14,29 @@
  * @module
  */
 import { fetchAdd, read, readOnce, write } from '#memory';
+import { isMutant, M_SECONDARY_LATE } from '#mutants';
 
 import { bug } from '../base/bug.js';
+import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import type { Pfn } from '../machine/page-alloc.js';
 import { thisCpuPtr } from '../machine/percpu.js';
 import { tlbShootdown } from '../machine/tlb.js';
 import { MACHINE, Machine } from '../machine/types.js';
 import { WAIT_SHOOTDOWN } from '../machine/wait-kind.js';
-import { element, member, NULL, pointer, type Ptr, struct, word, words } from '../memory/layout.js';
+import {
+  element,
+  member,
+  NULL,
+  pointer,
+  type Ptr,
+  struct,
+  type Va,
+  word,
+  words,
+} from '../memory/layout.js';
+import { mmuNotifierArchInvalidateSecondaryTlbs } from '../notifier/mmu-notifier-list.js';
+import { VA_MAX } from '../notifier/mmu-notifier-range.js';
 import { putPage } from './page.js';
 import { freeTable } from './page-table.js';
 import { MmStruct } from './types.js';
@@ -104,7 +118,15 @@ export function tlbFinishMmu(cpu: Cpu, gather: MmuGather): void {
   write(cpu, gather, MmuGather.mm, NULL);
 }
 
-/** Ends the use of all translations of the mm. @kernel flush_tlb_mm */
+/** Ends the use of all translations of the mm, and of what devices have of them. @kernel flush_tlb_mm */
 export function flushTlbMm(cpu: Cpu, mm: MmStruct): void {
   tlbShootdown(cpu, member(mm, MmStruct.tlb), WAIT_SHOOTDOWN);
+  mmuNotifierArchInvalidateSecondaryTlbs(cpu, mm, 0, VA_MAX);
+}
+
+/** … of those of one page. The page table lock may be held. @kernel flush_tlb_page */
+export function flushTlbPage(cpu: Cpu, mm: MmStruct, va: Va): void {
+  tlbShootdown(cpu, member(mm, MmStruct.tlb), WAIT_SHOOTDOWN);
+  if (isMutant(cpu, M_SECONDARY_LATE)) return;
+  mmuNotifierArchInvalidateSecondaryTlbs(cpu, mm, va, va + PAGE_SIZE);
 }

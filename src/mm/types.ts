@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { WorkStruct } from '../deferred/types.js';
 import { TlbContext } from '../machine/tlb.js';
 import { Spinlock } from '../machine/types.js';
 import { address, cacheline, pointer, type Ptr, struct, word } from '../memory/layout.js';
@@ -44,12 +45,15 @@ export const MmStruct = struct('mm_struct', {
   line4: cacheline,
   rss: word, // frames mapped; atomic
   tlbFlushPending: word, // gathers that are open; atomic
+  asyncPut: WorkStruct, // the end of the address space, if a kworker does it
   line5: cacheline,
 });
 export type MmStruct = Ptr<'mm_struct'>;
 
 /** MmStruct.flags: page tables must not be touched any more. @kernel MMF_OOM_SKIP */
 export const MMF_OOM_SKIP = 1 << 21;
+/** MmStruct.flags: the OOM reaper knows of it. @kernel MMF_OOM_REAP_QUEUED */
+export const MMF_OOM_REAP_QUEUED = 1 << 23;
 /** MmStruct.flags: contents may have been lost. @kernel MMF_UNSTABLE */
 export const MMF_UNSTABLE = 1 << 22;
 
@@ -102,7 +106,7 @@ export const VM_ACCESS_FLAGS = VM_READ | VM_WRITE | VM_EXEC;
 /** Mappings that are not ordinary memory. @kernel VM_SPECIAL */
 export const VM_SPECIAL = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP;
 
-/** A file, with its page cache. @kernel struct file, struct address_space */
+/** A file, with its page cache; or an open device. @kernel struct file, struct address_space */
 export const File = struct('file', {
   refs: word, // descriptors and VMAs; atomic
   id: word, // seed of its contents: what untouched pages read as; 0 = zeroes (shmem)
@@ -114,5 +118,7 @@ export const File = struct('file', {
   pageCount: word,
   vmasLock: Rwsem, // the list of VMAs that map it. @kernel i_mmap_rwsem
   vmas: ListHead,
+  ops: word, // FileOperations of a device; 0 = none
+  privateData: word, // the device's own
 });
 export type File = Ptr<'file'>;

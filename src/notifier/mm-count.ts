@@ -3,8 +3,8 @@
  *
  * Kernel     include/linux/sched/mm.h, kernel/fork.c (__mmdrop)
  * Protocol   `count` holds one reference for all users of the address space together, and one for each
- *            that only needs the struct to stay: every interval notifier does. It stands in this layer
- *            because subscriptions pin the mm without being able to use its memory.
+ *            that only needs the struct to stay: every notifier does, of an interval or of the whole mm.
+ *            It stands in this layer because subscriptions pin the mm without being able to use its memory.
  * Invariant  I1  The struct is freed when `count` reaches 0, and then no subscription exists (INV-13).
  *
  * @module
@@ -15,6 +15,7 @@ import { bug } from '../base/bug.js';
 import type { Cpu } from '../machine/cpu.js';
 import { freePage, pfnOfWord } from '../machine/page-alloc.js';
 import { kfree } from '../machine/slab.js';
+import { hlistEmpty } from '../memory/hlist.js';
 import { member, NULL } from '../memory/layout.js';
 import { listEmpty } from '../memory/list.js';
 import { MmStruct } from '../mm/types.js';
@@ -48,6 +49,9 @@ function destroySubscriptions(cpu: Cpu, subscriptions: MmuNotifierSubscriptions)
   const deferred = member(subscriptions, MmuNotifierSubscriptions.deferred);
   if (!isTreeEmpty || !listEmpty(cpu, deferred)) {
     bug('an mm is freed while an interval notifier is registered (INV-13)');
+  }
+  if (!hlistEmpty(cpu, member(subscriptions, MmuNotifierSubscriptions.list))) {
+    bug('an mm is freed while a notifier is registered (INV-13)');
   }
   kfree(cpu, MmuNotifierSubscriptions, subscriptions);
 }

@@ -41,7 +41,7 @@
  */
 import { mightLock, notifierMapTouch, reachPoint } from '#debug';
 import { read, readOnce, write, writeAddress, writeOnce } from '#memory';
-import { isMutant, M_4, M_5, M_6, M_7, M_7_EARLY, M_REMOVE_UNLOCKED } from '#mutants';
+import { isMutant, M_2, M_4, M_5, M_6, M_7, M_7_EARLY, M_REMOVE_UNLOCKED } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { EAGAIN, EINVAL, EOVERFLOW } from '../base/errno.js';
@@ -72,7 +72,7 @@ import {
 } from './interval-tree.js';
 import { mmdrop, mmgrab } from './mm-count.js';
 import { mmuNotifierRangeBlockable } from './mmu-notifier-range.js';
-import { mmSubscriptions, mmuNotifierRegisterItree } from './subscriptions.js';
+import { hasItree, mmSubscriptions, mmuNotifierRegisterItree } from './subscriptions.js';
 import { MmuIntervalNotifier, MmuNotifierRange, MmuNotifierSubscriptions } from './types.js';
 
 /** What a driver does when a range of its interval is invalidated. */
@@ -187,7 +187,7 @@ export function mnItreeInvalidate(
     const agreed: unknown = ops.invalidate(cpu, interval, range, curSeq);
     if (agreed !== true) {
       checkRefusal(cpu, ops, range, agreed);
-      mnItreeInvEnd(cpu, subscriptions);
+      if (!isMutant(cpu, M_2)) mnItreeInvEnd(cpu, subscriptions); // the caller will not call end
       return -EAGAIN;
     }
     node = intervalTreeIterNext(cpu, node, key);
@@ -295,7 +295,7 @@ export function mmuIntervalNotifierInsert(
   ops: MmuIntervalNotifierOps,
 ): number {
   mightLock(cpu, member(mm, MmStruct.mmapLock), SLEEPING);
-  if (mmSubscriptions(cpu, mm) === NULL) {
+  if (!hasItree(cpu, mm)) {
     downWrite(cpu, member(mm, MmStruct.mmapLock));
     const error = mmuNotifierRegisterItree(cpu, mm);
     upWrite(cpu, member(mm, MmStruct.mmapLock));

@@ -3,7 +3,9 @@
  *
  * @module
  */
+import { RcuHead, SrcuStruct } from '../deferred/types.js';
 import { Spinlock } from '../machine/types.js';
+import { HlistHead, HlistNode } from '../memory/hlist.js';
 import { address, cacheline, pointer, type Ptr, struct, word } from '../memory/layout.js';
 import { ListHead } from '../memory/list.js';
 import { WaitQueue } from '../sync/wait-queue.js';
@@ -22,6 +24,11 @@ export const MmuNotifierRange = struct('mmu_notifier_range', {
 });
 export type MmuNotifierRange = Ptr<'mmu_notifier_range'>;
 
+/** MmuNotifierSubscriptions.kinds: intervals may be inserted; stays. */
+export const HAS_ITREE = 1;
+/** … somebody is on the list. */
+export const HAS_LIST = 2;
+
 /** All notifiers of one mm. @kernel struct mmu_notifier_subscriptions */
 export const MmuNotifierSubscriptions = struct('mmu_notifier_subscriptions', {
   lock: Spinlock, // all of the below
@@ -29,10 +36,30 @@ export const MmuNotifierSubscriptions = struct('mmu_notifier_subscriptions', {
   activeInvalidateRanges: word, // range starts without their end yet
   itree: IntervalTreeRoot,
   deferred: ListHead, // intervals to insert or remove when the sequence becomes even
+  kinds: word, // HAS_*: who there is; also read without the lock
+  list: HlistHead, // MmuNotifiers; walked in a read section of Notifiers.srcu
   line1: cacheline,
   wait: WaitQueue, // for the sequence to move on
 });
 export type MmuNotifierSubscriptions = Ptr<'mmu_notifier_subscriptions'>;
+
+/** One driver's interest in everything that happens to an mm. @kernel struct mmu_notifier */
+export const MmuNotifier = struct('mmu_notifier', {
+  hlist: HlistNode, // in the subscriptions' list; under their lock
+  ops: word, // MmuNotifierOps. Written once
+  mm: pointer<'mm_struct'>(), // written once
+  users: word, // mmuNotifierGet without a put; under the subscriptions' lock
+  rcu: RcuHead, // from the last put until it is freed
+});
+export type MmuNotifier = Ptr<'mmu_notifier'>;
+
+/** What a machine has for the lists of all its mms. */
+export const Notifiers = struct('notifiers', {
+  srcu: SrcuStruct, // whoever walks a list. @kernel srcu
+  line1: cacheline,
+  form: word, // LIST_*: what is done when a notifier refuses. Written before anything is registered
+});
+export type Notifiers = Ptr<'notifiers'>;
 
 /** One driver's interest in a range of addresses. @kernel struct mmu_interval_notifier */
 export const MmuIntervalNotifier = struct('mmu_interval_notifier', {

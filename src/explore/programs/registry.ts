@@ -13,7 +13,11 @@ import { lt15 } from './lock-order.js';
 import { lockToyNamed } from './lock-toy.js';
 import { MEMREMAP_PROGRAMS } from './memremap.js';
 import { MODULE_PROGRAMS } from './modules.js';
+import { LIFETIME_PROGRAMS } from './list-lifetime.js';
+import { REFUSAL_PROGRAMS } from './list-refusal.js';
+import { DESIGN_PROGRAMS } from './mirror-designs.js';
 import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.js';
+import { OOM_PROGRAMS } from './oom.js';
 import { osq } from './osq.js';
 import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
@@ -23,6 +27,7 @@ import { READ_TRYLOCK_PROGRAMS } from './read-trylock.js';
 import { refcount } from './refcount.js';
 import { RETRY_PROGRAMS } from './retry.js';
 import { RWSEM_PROGRAMS } from './rwsem.js';
+import { lt24 } from './secondary-tlb.js';
 import { seqcount, seqlock } from './seqcount.js';
 import { spinlock } from './spinlock.js';
 import { SRCU_PROGRAMS } from './srcu.js';
@@ -39,6 +44,9 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   ...DEFERRED_PROGRAMS,
   lt15,
   lt18,
+  ...REFUSAL_PROGRAMS,
+  ...LIFETIME_PROGRAMS,
+  ...DESIGN_PROGRAMS,
   ...READ_TRYLOCK_PROGRAMS,
   spinlock,
   mutex,
@@ -63,6 +71,8 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   ...WORKQUEUE_PROGRAMS,
   kthread,
   ...SPACE_PROGRAMS,
+  lt24,
+  ...OOM_PROGRAMS,
 ];
 
 /** What tests the explorer itself: programs with a planted bug each, and one without. */
