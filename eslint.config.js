@@ -35,7 +35,7 @@ const oneDoor = [
 export default tseslint.config(
   { ignores: ['dist', 'node_modules', 'bench/build', 'examples'] },
   {
-    files: ['**/*.ts'],
+    files: ['**/*.ts', '**/*.cts'],
     extends: [...tseslint.configs.strictTypeChecked, ...tseslint.configs.stylisticTypeChecked],
     languageOptions: { parserOptions: { projectService: true } },
     linterOptions: { reportUnusedDisableDirectives: 'error' },

@@ -16,6 +16,7 @@ export type Build = 'parallel' | 'checked' | 'turnstile';
 
 /** What a worker runs; by the package's own name, so that the conditions of the build choose the file. */
 export const WORKER = import.meta.resolve('faultline/worker');
+const LOADER = import.meta.resolve('#load-worker');
 
 /** How a task is given to a worker. */
 export interface TaskOptions {
@@ -27,6 +28,7 @@ export interface TaskOptions {
 /** Exactly `size` workers that run the file at the URL `worker`, each one task at a time. */
 export class WorkerPool {
   readonly size: number;
+  readonly #module: string;
   readonly #piscina: Piscina;
   /** The workers it began with; Piscina puts new ones in the place of those that end. */
   readonly #threads: readonly Worker[];
@@ -38,8 +40,9 @@ export class WorkerPool {
     const require = createRequire(import.meta.url);
     const piscina = require('piscina') as { readonly Piscina: typeof Piscina };
     this.size = size;
+    this.#module = worker;
     this.#piscina = new piscina.Piscina({
-      filename: fileURLToPath(worker),
+      filename: fileURLToPath(LOADER),
       minThreads: size,
       maxThreads: size,
       concurrentTasksPerWorker: 1,
@@ -56,11 +59,10 @@ export class WorkerPool {
     return this.#hasFailed || this.#ended !== undefined;
   }
 
-  run(task: unknown, { name, transferList }: TaskOptions = {}): Promise<unknown> {
-    return this.#piscina.run(task, {
-      ...(name !== undefined && { name }),
-      ...(transferList !== undefined && { transferList: [...transferList] }),
-    }) as Promise<unknown>;
+  run(task: unknown, { name = 'default', transferList = [] }: TaskOptions = {}): Promise<unknown> {
+    const named = { module: this.#module, entry: name, task };
+    const transferred = { transferList: [...transferList] };
+    return this.#piscina.run(named, transferred) as Promise<unknown>;
   }
 
   /** Calls the listener when a worker fails outside of its task; returns what ends that. */
