@@ -8,7 +8,15 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 
-import { faultline, fileIn, ONE_POINT, refusalOf, scratchFolder, SHORT } from '../support/cli.js';
+import {
+  faultline,
+  fileIn,
+  MEETING,
+  ONE_POINT,
+  refusalOf,
+  scratchFolder,
+  SHORT,
+} from '../support/cli.js';
 import { RECORDED_FOLDER } from '../support/strace-logs.js';
 
 const folder = scratchFolder();
@@ -217,7 +225,7 @@ describe('in the main thread, a driver that', () => {
 describe('a driver that', () => {
   test('does not invalidate has its stale accesses counted, and that is a violation', async () => {
     const file = fileIn(folder, 'idle.mjs', driverWith('invalidate() { return true; },'));
-    const { code, stdout } = await faultline(['bench', 'svm', ...SHORT, '--driver', file]);
+    const { code, stdout } = await faultline(['bench', 'svm', ...MEETING, '--driver', file]);
     assert.equal(code, 1);
     assert.match(
       stdout,

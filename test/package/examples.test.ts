@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 
-import { faultline, ONE_POINT, ROOT, SHORT, start } from '../support/cli.js';
+import { faultline, MEETING, ONE_POINT, ROOT, start } from '../support/cli.js';
 
 const EXAMPLES = join(ROOT, 'examples');
 
@@ -42,7 +42,7 @@ describe('a driver of one’s own', () => {
   }
 
   test('that forgets to clear is found out', async () => {
-    const args = ['bench', 'svm', ...SHORT, ...driver('forgetful-driver.mjs')];
+    const args = ['bench', 'svm', ...MEETING, ...driver('forgetful-driver.mjs')];
     const { code, stdout } = await faultline(args);
     assert.equal(code, 1);
     assert.match(stdout, /^violation: svm .*: \d+ device accesses through a mapping/m);

@@ -34,6 +34,17 @@ export const ONE_POINT = [
 ];
 /** The same, without saying which points. */
 export const SHORT = ['--duration', '0.1', '--warmup', '0'];
+/** A measurement in which the two sides meet often, also on a busy machine. */
+export const MEETING = [
+  '--duration',
+  '1',
+  '--warmup',
+  '0',
+  '--arena-pages',
+  '64',
+  '--overlap',
+  '1',
+];
 
 export interface RunOptions {
   readonly cwd?: string;
