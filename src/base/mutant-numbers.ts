@@ -36,7 +36,7 @@ export const M_1 = 1;
 export const M_8 = 8;
 export const M_9 = 9;
 export const M_16 = 16;
-export const M_ALLOC_LOCKED = 116;
+export const M_ALLOC_LOCKED = 117;
 export const M_17 = 17;
 
 // sync/rwsem.ts

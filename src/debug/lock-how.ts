@@ -3,8 +3,8 @@
  *
  * Kernel     include/linux/lockdep.h (lock_acquire), include/linux/lockdep_types.h (LD_WAIT_*)
  *
- *              14      13    12         11 .. 9  8 .. 6  5 .. 3    2    1 .. 0
- *              nested  sync  unchecked  outer    inner   subclass  try  kind
+ *              15   14      13    12         11 .. 9  8 .. 6  5 .. 3    2    1 .. 0
+ *              map  nested  sync  unchecked  outer    inner   subclass  try  kind
  *
  * @module
  */
@@ -71,3 +71,5 @@ export const LOCK_UNCHECKED = 1 << 12;
 export const LOCK_SYNC = 1 << 13;
 /** Whoever takes several of the class holds another lock around all of them. @kernel mutex_lock_nest_lock */
 export const LOCK_NESTED = 1 << 14;
+/** No lock, but something that is waited for like one; what carries it may be freed while it is held. */
+export const LOCK_MAP = 1 << 15;

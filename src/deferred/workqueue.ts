@@ -26,6 +26,7 @@ import { read, readOnce, readOwn, write } from '#memory';
 import { BUSTED_WORK, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
+import { LOCK_MAP } from '../debug/lock-how.js';
 import type { Cpu } from '../machine/cpu.js';
 import { type LockClass, lockClass } from '../machine/lock-class.js';
 import { opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
@@ -422,7 +423,7 @@ export function callWork(cpu: Cpu, pool: KworkerPool, kworker: Kworker, work: Wo
   const heldBefore = cpu.heldDepth;
   lockAcquire(cpu, queue, readOwn(cpu, queue, WorkqueueStruct.lockClass));
   lockAcquired(cpu, queue);
-  lockAcquire(cpu, work, readOwn(cpu, work, WorkStruct.lockClass));
+  lockAcquire(cpu, work, readOwn(cpu, work, WorkStruct.lockClass), LOCK_MAP);
   lockAcquired(cpu, work);
   ops.work(cpu, work);
   lockRelease(cpu, work);

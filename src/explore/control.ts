@@ -91,7 +91,10 @@ export const T_STORED = 12;
 export const T_READS = 13;
 /** 1: it goes on when one of the words it watches has changed. */
 export const T_WATCHING = 14;
-export const T_WATCH = 15;
+/** The word that it has just updated, 0 if none, and what was there before. */
+export const T_UPDATED = 15;
+export const T_BEFORE = 16;
+export const T_WATCH = 17;
 export const WATCH_MAX = 8;
 export const TASK_WORDS = T_WATCH + 2 * WATCH_MAX;
 

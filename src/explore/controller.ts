@@ -10,8 +10,9 @@
  *              when woken         the end of a sleep; also when it is timed: then its time is up
  *              when the word is 0 taking a lock that is modelled
  *              when what it read  a turn of a spin loop in which it read the same as in the turn before,
- *              has changed        and changed nothing: found by comparing, no annotation; and the end of
- *                                 a timed sleep in such a loop
+ *              has changed        and changed nothing (an update that leaves what it finds is no change):
+ *                                 found by comparing, no annotation; and the end of a timed sleep in such
+ *                                 a loop
  *
  *            Where nobody can go, all who wait for a change of what they read are let go on at once: loops
  *            that give up after a time get there. If that leads nowhere, they are stuck.
@@ -36,6 +37,7 @@ import {
   OP_PARK,
   OP_READ_ONCE,
   OP_RESUME,
+  OP_RMW,
   OP_SPIN,
 } from '../memory/turnstile.js';
 import { dependent } from './conflicts.js';
@@ -78,6 +80,7 @@ import {
   STATE_NONE,
   STATE_READY,
   T_AT,
+  T_BEFORE,
   T_CLOCK,
   T_COUNT,
   T_KIND,
@@ -90,6 +93,7 @@ import {
   T_STATE,
   T_STORED,
   T_TIMEOUT,
+  T_UPDATED,
   T_WATCH,
   T_WATCHING,
   T_WOKEN,
@@ -149,6 +153,7 @@ export class Controller {
       c[t + T_STORED] = 1;
       c[t + T_READS] = 0;
       c[t + T_WATCHING] = 0;
+      c[t + T_UPDATED] = 0;
     }
   }
 
@@ -156,6 +161,7 @@ export class Controller {
   announce(task: number, kind: number, at: number, count: number): void {
     const c = this.words;
     const t = TASKS_AT + task * TASK_WORDS;
+    if (c[t + T_UPDATED] !== 0) this.#updated(t);
     c[t + T_STATE] = STATE_READY;
     c[t + T_KIND] = kind;
     c[t + T_AT] = at;
@@ -369,6 +375,7 @@ export class Controller {
     if (c[C_RULE] === RULE_POS || c[C_RULE] === RULE_SLEEP_SETS)
       this.#afterStep(task, kind, at, c[t + T_COUNT]!, step);
     if (kind >= OP_PARK) what |= this.#commitSpecial(t, kind);
+    else if (kind === OP_RMW && c[t + T_COUNT] === 1) this.#updates(t, at);
     else if (isWriteOp(kind)) this.#stored(t);
     else if (kind === OP_READ_ONCE || kind === OP_ACQUIRE) this.#watch(t, at);
     c[trace] = what;
@@ -377,6 +384,20 @@ export class Controller {
     c[C_HASH] = (Math.imul(c[C_HASH]! ^ what, 0x01000193) ^ at) | 0;
     c[C_LAST] = task;
     c[C_STEP] = step + 1;
+  }
+
+  /** An update that leaves what it finds is a look: whether it does shows when it is made. */
+  #updates(t: number, at: number): void {
+    this.words[t + T_UPDATED] = at;
+    this.words[t + T_BEFORE] = this.memory[at]!;
+  }
+
+  #updated(t: number): void {
+    const c = this.words;
+    const at = c[t + T_UPDATED]!;
+    c[t + T_UPDATED] = 0;
+    if (this.memory[at] === c[t + T_BEFORE]) this.#watch(t, at);
+    else this.#stored(t);
   }
 
   #stored(t: number): void {

@@ -50,6 +50,8 @@ export interface CrewExploration {
   readonly signal?: AbortSignal;
   /** URL of the worker's file; it must export `runExploreMember`. */
   readonly worker?: string;
+  /** Workers to run on, of the turnstile build and as many as it takes. It has ended afterwards if the run failed. */
+  readonly pool?: WorkerPool;
 }
 
 const DEFAULT_STALL_MS = 4000;
@@ -72,9 +74,9 @@ export async function exploreWithCrew(exploration: CrewExploration): Promise<unk
   exploration.signal?.throwIfAborted();
   const blocks = { control: sharedIntegers(CONTROL_WORDS), crew: sharedIntegers(CREW_WORDS) };
   const assignments = tasksOf(exploration, members, blocks);
-  const pool = new WorkerPool(members, 'turnstile', exploration.worker);
+  const pool = poolOf(exploration, members);
   const watch = new CrewWatch(program, blocks, exploration);
-  pool.onError((error) => {
+  const forget = pool.onError((error) => {
     watch.fail(lost(`a worker failed outside of its task: ${error.message}`));
   });
   try {
@@ -85,11 +87,21 @@ export async function exploreWithCrew(exploration: CrewExploration): Promise<unk
       ),
     );
     const [value] = await Promise.race([Promise.all(outcomes), watch.failed]);
+    if (exploration.pool === undefined) await pool.end();
     return value;
+  } catch (error) {
+    await pool.end();
+    throw error;
   } finally {
     watch.stop();
-    await pool.end();
+    forget();
   }
+}
+
+function poolOf({ pool, worker }: CrewExploration, members: number): WorkerPool {
+  if (pool === undefined) return new WorkerPool(members, 'turnstile', worker);
+  if (pool.size !== members) throw new RangeError(`${members} tasks need as many workers`);
+  return pool;
 }
 
 interface Assignment {

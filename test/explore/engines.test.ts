@@ -5,12 +5,13 @@
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { afterEach, describe, test } from 'node:test';
+import { after, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { END_DIVERGED, END_DONE, END_SEEN, END_STEPS } from '../../src/explore/control.js';
 import { exploreWithCrew } from '../../src/explore/explore-crew.js';
-import { PROGRAMS } from '../../src/explore/programs/registry.js';
+import { programNamed, PROGRAMS } from '../../src/explore/programs/registry.js';
+import { WorkerPool } from '../../src/host/pool.js';
 import {
   compareEngines,
   type Comparison,
@@ -27,13 +28,27 @@ const VIRTUAL_PROCESS = fileURLToPath(new URL('../programs/virtual-process.js', 
 const PLANS = 60;
 const MANY_PLANS = 2500;
 
-afterEach(() => {
+/** By number of workers; all programs take turns on them. */
+const pools = new Map<number, WorkerPool>();
+
+after(async () => {
+  await Promise.all([...pools.values()].map((pool) => pool.end()));
   assert.equal(liveWorkers(), 0);
 });
+
+function poolFor(name: string): WorkerPool {
+  const size = programNamed(name)!.tasks.length;
+  const known = pools.get(size);
+  if (known?.hasEnded === false) return known;
+  const pool = new WorkerPool(size, 'turnstile');
+  pools.set(size, pool);
+  return pool;
+}
 
 /** Runs an explorer of test/programs/explorers.ts on a crew. */
 function explore(name: string, entry: { readonly name: string }, args: object): Promise<unknown> {
   return exploreWithCrew({
+    pool: poolFor(name),
     program: { name },
     explorer: { module: programUrl('explorers'), entry: entry.name, args: { name, ...args } },
   });

@@ -6,7 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
-import { describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 
 import * as numbers from '../../src/base/mutant-numbers.js';
 import * as none from '../../src/base/mutants.js';
@@ -14,7 +14,7 @@ import * as switchable from '../../src/base/mutants.switchable.js';
 import { MUTANTS_TABLE } from '../../src/explore/mutants.js';
 import { programNamed } from '../../src/explore/programs/registry.js';
 import { bootMachine } from '../../src/machine/boot.js';
-import { exploreProgram } from '../support/exploration.js';
+import { type Answer, explorePrograms } from '../support/exploration.js';
 
 /** Of each kind: random walks and PCT take turns. */
 const SCHEDULES_MAX = 30_000;
@@ -50,20 +50,21 @@ describe('the table of mutants', () => {
 });
 
 describe('a mutant is found', () => {
-  for (const { name, shownBy } of MUTANTS_TABLE) {
-    for (const program of shownBy) {
-      test(`${name} in ${program}`, async (t) => {
-        const seen = await exploreProgram({
-          program,
-          mutant: name,
-          random: SCHEDULES_MAX,
-          pct: SCHEDULES_MAX,
-          untilFailure: true,
-        });
-        assert.notEqual(seen.failure, undefined, `not in ${seen.schedules} schedules`);
-        t.diagnostic(`after ${seen.failedAt} schedules: ${seen.failure}`);
-      });
-    }
+  const planted = MUTANTS_TABLE.flatMap(({ name, shownBy }) =>
+    shownBy.map((program) => ({ program, mutant: name })),
+  );
+  let answers: Answer[] = [];
+  before(async () => {
+    const schedules = { random: SCHEDULES_MAX, pct: SCHEDULES_MAX, untilFailure: true };
+    answers = await explorePrograms(...planted.map((what) => ({ ...what, ...schedules })));
+  });
+
+  for (const [i, { mutant, program }] of planted.entries()) {
+    test(`${mutant} in ${program}`, (t) => {
+      const seen = answers[i]!;
+      assert.notEqual(seen.failure, undefined, `not in ${seen.schedules} schedules`);
+      t.diagnostic(`after ${seen.failedAt} schedules: ${seen.failure}`);
+    });
   }
 });
 

@@ -21,6 +21,7 @@ import {
   TRACE_WORDS,
 } from '../../src/explore/control.js';
 import type { Engine } from '../../src/explore/engine.js';
+import { Judge } from '../../src/explore/judge.js';
 import { type Deviation, deviationsOf, type Plan, setPlan } from '../../src/explore/plan.js';
 import type { ExploreProgram } from '../../src/explore/program.js';
 import { PROGRAMS } from '../../src/explore/programs/registry.js';
@@ -66,7 +67,7 @@ export function planNumber(seed: number, tasks: number): Plan {
     return [...new Set(steps)].sort((a, b) => a - b).map((step) => ({ step, task: below(tasks) }));
   };
   const priorities = Array.from({ length: tasks }, () => below(1000) + 1);
-  const stepLimit = below(10) === 0 ? 1 + below(80) : 2000;
+  const stepLimit = below(10) === 0 ? 1 + below(80) : 5000;
   const common = { random: 1 + below(2 ** 31 - 2), stepLimit };
   switch (seed % 6) {
     case 0:
@@ -102,6 +103,7 @@ export interface Ran {
 /** Runs a plan, and restores. */
 export function runPlan(engine: Engine, program: ExploreProgram, plan: Plan): Ran {
   const { control, world } = engine;
+  judgeOf(engine, program); // it looks at the world before the first schedule
   setPlan(control, plan);
   engine.run();
   const end = control[C_END]!;
@@ -118,16 +120,21 @@ export function runPlan(engine: Engine, program: ExploreProgram, plan: Plan): Ra
   return ran;
 }
 
+const judges = new WeakMap<Engine, Judge>();
+
 function outcomeOf(engine: Engine, program: ExploreProgram): string {
   const end = engine.control[C_END]!;
   if (end === END_DIED) return String(engine.error);
   if (end !== END_DONE) return '';
-  const { machine, pointer } = engine.world;
-  return (
-    program.check?.(machine.cpu, pointer) ??
-    program.observe?.(machine.cpu, pointer) ??
-    'no complaint'
-  );
+  const { failure, outcome } = judgeOf(engine, program).judge();
+  return failure?.message ?? outcome ?? 'no complaint';
+}
+
+/** Of an engine that runs this program only. */
+function judgeOf(engine: Engine, program: ExploreProgram): Judge {
+  const judge = judges.get(engine) ?? new Judge(engine, program, { races: false });
+  judges.set(engine, judge);
+  return judge;
 }
 
 function same(one: Int32Array, other: Int32Array): boolean {

@@ -14,6 +14,7 @@ import type { Cpu, LockWatch } from '../../machine/cpu.js';
 import { HELD_LOCKS_MAX } from '../../machine/types.js';
 import {
   LOCK_KIND,
+  LOCK_MAP,
   LOCK_READ,
   LOCK_READ_RECURSIVE,
   LOCK_TRY,
@@ -273,6 +274,11 @@ export function tookWithSoftirqs(task: LockdepTask, entry: number): boolean {
 }
 
 // --- kinds ---
+
+/** What carries it may go meanwhile. */
+export function isMap(how: number): boolean {
+  return (how & LOCK_MAP) !== 0;
+}
 
 export function isTry(how: number): boolean {
   return (how & LOCK_TRY) !== 0;

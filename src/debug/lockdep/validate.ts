@@ -52,6 +52,7 @@ import {
   heldInstance,
   heldNest,
   inSameContext,
+  isMap,
   isRecursive,
   isShared,
   isTry,
@@ -187,7 +188,7 @@ export function checkFreed(
 ): void {
   for (let entry = 0; entry < task.depth; entry++) {
     const instance = heldInstance(task, entry);
-    if (instance < at || instance >= at + words) continue;
+    if (instance < at || instance >= at + words || isMap(heldHow(task, entry))) continue;
     reportPlain(cpu, task, `held lock freed: ${heldName(task, entry)}`, above);
   }
 }
