@@ -40,8 +40,9 @@ function program(): Command {
 const HELP = `
 Exit codes:
   0    all is well
-  1    a finding: a stale access, a call that ended otherwise than in its log, a deadlock, a CPU that died
-       or is stuck, an error of a driver, a schedule that fails, a litmus test with an unexpected verdict
+  1    a finding: a stale access, a call that ended otherwise than in its log, a deadlock, locks in orders
+       that can become one, a CPU that died or is stuck, an error of a driver, a schedule that fails,
+       a litmus test with an unexpected verdict
   2    bad usage or input, or output that cannot be written; one line says what and where
   3    faultline itself failed
   130  interrupted; what was measured until then has been printed

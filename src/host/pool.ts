@@ -78,8 +78,10 @@ export class WorkerPool {
   }
 
   async #end(): Promise<void> {
-    await this.#piscina.destroy();
-    await Promise.all(this.#threads.map(threadEnded)); // the pool forgets those that failed
+    do {
+      await this.#piscina.destroy();
+      await Promise.all(this.#threads.map(threadEnded)); // the pool forgets those that failed
+    } while (this.#piscina.threads.length > 0); // or puts new ones in their place when they are gone
   }
 }
 

@@ -24,8 +24,8 @@ import { PAGE_WORDS } from '../base/units.js';
 import { CACHELINE_WORDS, element, member, pointer, type Ptr, struct } from '../memory/layout.js';
 import { archSpinLock, archSpinUnlock, initSpinlock } from './arch-spinlock.js';
 import type { Cpu } from './cpu.js';
-import { GFP_KERNEL, GFP_NOWAIT, mightAlloc } from './gfp.js';
 import { allocationSite, isArmed, shouldFail } from './fail.js';
+import { GFP_KERNEL, GFP_NOWAIT, mightAlloc } from './gfp.js';
 import { lockClass } from './lock-class.js';
 import {
   allocPage,

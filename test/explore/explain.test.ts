@@ -120,7 +120,13 @@ describe('the steps', () => {
     assert.equal(setSeq.action, 'write');
     assert.deepEqual(
       setSeq.callers.map((site) => site.function),
-      ['invalidate', 'mnItreeInvalidate', 'mmuNotifierInvalidateRangeStart', 'invalidate'],
+      [
+        'invalidate',
+        'mnItreeInvalidate',
+        'invalidateRangeStart',
+        'mmuNotifierInvalidateRangeStart',
+        'invalidate',
+      ],
     );
     for (const { site } of steps) {
       assert.ok(site !== undefined);

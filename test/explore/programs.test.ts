@@ -12,7 +12,12 @@ import { DESIGN_PROGRAMS } from '../../src/explore/programs/mirror-designs.js';
 import { OOM_PROGRAMS } from '../../src/explore/programs/oom.js';
 import { PROGRAMS } from '../../src/explore/programs/registry.js';
 import { lt24 } from '../../src/explore/programs/secondary-tlb.js';
-import { type Answer, explorePrograms, type Request, soundPrograms } from '../support/exploration.js';
+import {
+  type Answer,
+  explorePrograms,
+  type Request,
+  soundPrograms,
+} from '../support/exploration.js';
 
 /** In address-space.test.ts and lifetimes.test.ts. */
 const ELSEWHERE = new Set([
