@@ -3,7 +3,9 @@
  *
  * @module
  */
-import { Command } from 'commander';
+import { resolve } from 'node:path';
+
+import { Command, Option } from 'commander';
 import {
   type EngineName,
   ENGINES,
@@ -93,10 +95,11 @@ function addOptions(command: Command): Command {
     .option('--watchdog <s>', 'give up on a schedule that takes so long', real(1, 3600), 20)
     .optionsGroup('Output:')
     .option('--json <file>', 'write the result as JSON; - for stdout', fileName)
-    .option(
-      '--controller <how>',
-      'stdio: another program picks who goes, in lines of JSON',
-      oneOf('stdio'),
+    .addOption(
+      new Option('--controller <how>', 'stdio: another program picks who goes, in lines of JSON')
+        .argParser(oneOf('stdio'))
+        .conflicts(['strategy', 'engine', 'seconds', 'schedules', 'depth', 'maxPreemptions'])
+        .conflicts(['jobs', 'seed', 'json', 'list']),
     );
 }
 
@@ -139,7 +142,8 @@ async function runExplore(
   const report = await withProgress(program, options);
   say(`${environmentLine(environment)}\n`, json);
   say(exploreText(report, { color: wantsColor(json), width: outputWidth(json) }), json);
-  const result: ExploreResult = { schema: EXPLORE_SCHEMA, environment, ...report };
+  const module = options.program === undefined ? null : resolve(options.program);
+  const result: ExploreResult = { schema: EXPLORE_SCHEMA, environment, module, ...report };
   if (json !== undefined) writeJson(json, result);
   return exitCodeFor(report);
 }

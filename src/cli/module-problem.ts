@@ -17,7 +17,7 @@ import {
   unknownSymbols,
 } from 'faultline';
 
-import { reasonOf } from '../base/reason.js';
+import { reasonOf, textOf } from '../base/reason.js';
 
 /** Why a module cannot be used, and on which line of it, if that is known. */
 export interface ModuleProblem {
@@ -55,7 +55,7 @@ function problemOfProgram(program: unknown): string | undefined {
   if (typeof name !== 'string' || !/^[\w.-]+$/.test(name)) {
     return 'program.name is not a name of letters, digits, dots and dashes';
   }
-  if (typeof title !== 'string') return 'program.title is not a text';
+  if (!isText(title)) return 'program.title is not a text of printable characters';
   if (typeof setup !== 'function') return 'program.setup is not a function';
   if (check !== undefined && typeof check !== 'function') return 'program.check is not a function';
   if (observe !== undefined && typeof observe !== 'function') {
@@ -84,7 +84,12 @@ function isOutcome(outcome: unknown): boolean {
   if (typeof outcome !== 'object' || outcome === null) return false;
   const { name, grade, description } = outcome as Partial<Record<keyof Outcome, unknown>>;
   const isKnown = GRADES.some((known) => known === grade);
-  return typeof name === 'string' && typeof description === 'string' && isKnown;
+  return isText(name) && isText(description) && isKnown;
+}
+
+/** True for a text that a table can show. */
+function isText(value: unknown): boolean {
+  return typeof value === 'string' && !/\p{Cc}/u.test(value);
 }
 
 function isTask(task: unknown): boolean {
@@ -92,7 +97,7 @@ function isTask(task: unknown): boolean {
   const { name, operations } = task as Partial<Record<'name' | 'operations', unknown>>;
   const isOperation = (operation: unknown): boolean =>
     typeof (operation as { run?: unknown } | null)?.run === 'function';
-  return typeof name === 'string' && Array.isArray(operations) && operations.every(isOperation);
+  return isText(name) && Array.isArray(operations) && operations.every(isOperation);
 }
 
 function problemOfDriver(driver: unknown): string | undefined {
@@ -123,7 +128,7 @@ function syntaxLine(url: string): number | undefined {
 
 /** The first line of the module that an error, or what was said about it, mentions. */
 function lineIn(url: string, error: unknown): number | undefined {
-  const stack = error instanceof Error ? (error.stack ?? '') : String(error);
+  const stack = error instanceof Error ? (error.stack ?? '') : textOf(error);
   for (const name of [url, fileURLToPath(url)]) {
     const start = stack.indexOf(`${name}:`);
     if (start < 0) continue;

@@ -71,6 +71,11 @@ export function checkTarget(
   });
 }
 
+/** True if two results would be written to one place. */
+export function isSameTarget(one: string, other: string): boolean {
+  return resolve(one) === resolve(other);
+}
+
 function isSameFile(file: string, input: string): boolean {
   const real = (path: string): string | undefined =>
     statSync(path, { throwIfNoEntry: false }) && realpathSync(path);

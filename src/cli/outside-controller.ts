@@ -19,6 +19,7 @@ import {
   CONTROLLER_END,
   CONTROLLER_TASK,
   EXIT_GOOD,
+  EXIT_INTERRUPTED,
   EXIT_USAGE,
   EXIT_VIOLATION,
   FaultlineError,
@@ -40,42 +41,44 @@ export async function runController(
 ): Promise<number> {
   const lines = createInterface({ input: process.stdin });
   const aborter = new AbortController();
-  untilInterrupted().addEventListener('abort', () => {
-    aborter.abort();
-  });
+  const interrupted = untilInterrupted();
   const session = controlFromOutside(program, {
     ...(mutant !== undefined && { mutant }),
     stallMs: watchdog * 1000,
     signal: aborter.signal,
   });
-  let problem: FaultlineError | undefined;
+  const end = (): void => {
+    session.reply(CONTROLLER_END, 0);
+  };
+  interrupted.addEventListener('abort', end);
   let number = 0;
   lines.on('line', (line) => {
     number++;
     if (line.trim() === '') return;
     const reply = replyOf(line);
-    if (typeof reply === 'string') {
-      problem ??= new FaultlineError(
-        'FAULTLINE_BAD_CONTROLLER',
-        `--controller stdio: line ${number}: ${reply}`,
-        EXIT_USAGE,
-      );
-      session.reply(CONTROLLER_END, 0);
-    } else {
-      session.reply(...reply);
-    }
+    const problem =
+      typeof reply === 'string'
+        ? reply
+        : !session.reply(...reply) && 'too many replies that nobody has asked for';
+    if (problem !== false) aborter.abort(badController(`line ${number}: ${problem}`));
   });
-  lines.on('close', () => {
-    session.reply(CONTROLLER_END, 0);
-  });
+  lines.on('close', end);
   try {
     const { failed } = await session.ended;
-    if (problem !== undefined) throw problem;
-    return failed ? EXIT_VIOLATION : EXIT_GOOD;
+    if (failed) return EXIT_VIOLATION;
+    return interrupted.aborted ? EXIT_INTERRUPTED : EXIT_GOOD;
   } finally {
     lines.close();
     process.stdin.destroy();
   }
+}
+
+function badController(what: string): FaultlineError {
+  return new FaultlineError(
+    'FAULTLINE_BAD_CONTROLLER',
+    `--controller stdio: ${what}`,
+    EXIT_USAGE,
+  );
 }
 
 /** What a line asks for, or what is wrong with it. */

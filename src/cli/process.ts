@@ -26,9 +26,17 @@ export function endAfterOutput(code: number): void {
   process.stdout.write('', () => setImmediate(endNow, code));
 }
 
+/** Control characters, which a name may have, as `\\x1b`; those between lines and columns stay. */
+function printable(text: string): string {
+   
+  return text.replace(/[\0-\x08\x0b-\x1f\x7f-\x9f]/g, (control) => {
+    return `\\x${control.charCodeAt(0).toString(16).padStart(2, '0')}`;
+  });
+}
+
 /** A line on stderr. */
 export function complain(text: string): void {
-  process.stderr.write(`faultline: ${text}\n`);
+  process.stderr.write(`faultline: ${printable(text)}\n`);
 }
 
 /**

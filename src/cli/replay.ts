@@ -10,6 +10,7 @@ import {
   type EngineName,
   ENGINES,
   EXIT_GOOD,
+  EXIT_INTERRUPTED,
   EXIT_USAGE,
   EXIT_VIOLATION,
   FaultlineError,
@@ -23,14 +24,16 @@ import { reasonOf } from '../base/reason.js';
 import { describeEnvironment } from '../report/environment.js';
 import { EXPLORE_SCHEMA } from '../report/explore-result.js';
 import { countOf } from '../report/format.js';
+import { untilInterrupted } from './interrupt.js';
 import { badOptions, fileName, integer, oneOf, real } from './options.js';
-import { checkTarget, outputWidth, say, writeJson, writeTarget } from './output.js';
+import { checkTarget, isSameTarget, outputWidth, say, writeJson, writeTarget } from './output.js';
 import { checkProgramModule } from './user-module.js';
 
 interface ReplayCommandOptions {
   readonly program?: string;
   readonly engine: EngineName;
   readonly times: number;
+  readonly failure: number;
   readonly all?: boolean;
   readonly watchdog: number;
   readonly perfetto?: string;
@@ -47,6 +50,7 @@ export function replayCommand(): Command {
     .option('--program <module>', 'the module with its program, if that is your own', fileName)
     .option('--engine <name>', ENGINES.join(' or '), oneOf(...ENGINES), 'virtual')
     .option('--times <n>', 'run it so often', integer(1, 1e6), 1)
+    .option('--failure <n>', 'which of the failures of a result', integer(1, 1000), 1)
     .option('--all', 'show every step')
     .option('--watchdog <s>', 'give up on a run that takes so long', real(1, 3600), 20)
     .option('--perfetto <file>', 'write a trace for ui.perfetto.dev', fileName)
@@ -67,14 +71,16 @@ Examples:
 
 async function runReplay(given: string, options: ReplayCommandOptions): Promise<number> {
   const { json, perfetto } = options;
-  const text = scheduleOf(given);
+  const { text, module = null } = scheduleOf(given, options.failure);
+  const program = options.program ?? module;
   const url =
-    options.program === undefined
-      ? undefined
-      : await checkProgramModule(options.program, options.watchdog * 1000);
+    program === null ? undefined : await checkProgramModule(program, options.watchdog * 1000);
   const inputs = { '--program': options.program, schedule: fileOf(given) };
   checkTarget('--json', json, inputs);
   checkTarget('--perfetto', perfetto, inputs);
+  if (perfetto !== undefined && json !== undefined && isSameTarget(perfetto, json)) {
+    throw badOptions('--perfetto and --json name the same file');
+  }
   const width = outputWidth(json);
   const report = await replaySchedule(text, {
     ...(url !== undefined && { url }),
@@ -82,13 +88,15 @@ async function runReplay(given: string, options: ReplayCommandOptions): Promise<
     times: options.times,
     all: options.all ?? false,
     stallMs: options.watchdog * 1000,
+    signal: untilInterrupted(),
     ...(Number.isFinite(width) && { width }),
   });
   say(replayText(report), json);
   if (perfetto !== undefined) writePerfetto(perfetto, report);
   const environment = describeEnvironment('wasm', 1);
   if (json !== undefined) writeJson(json, { schema: REPLAY_SCHEMA, environment, ...report });
-  return report.failures.length > 0 ? EXIT_VIOLATION : EXIT_GOOD;
+  if (report.failures.length > 0) return EXIT_VIOLATION;
+  return report.interrupted ? EXIT_INTERRUPTED : EXIT_GOOD;
 }
 
 function writePerfetto(target: string, { explanation }: ReplayScheduleReport): void {
@@ -104,6 +112,7 @@ function replayText({
   sameTrace,
   engine,
   schedule,
+  interrupted,
 }: ReplayScheduleReport): string {
   const lines = explanation === null ? [schedule] : [renderExplanation(explanation), ''];
   for (const { signature, count } of failures) {
@@ -111,6 +120,7 @@ function replayText({
   }
   if (failures.length === 0)
     lines.push(`${engine} engine: no failure; ended as ${outcomes.join(', ')}`);
+  if (interrupted) lines.push('interrupted; this is what was run until then');
   if (sameTrace !== times) {
     lines.push(
       `note: ${times - sameTrace} of ${countOf(times, 'run')} differed from the recorded one: the code has changed since`,
@@ -124,29 +134,39 @@ function fileOf(given: string): string | undefined {
   return statSync(given, { throwIfNoEntry: false })?.isFile() === true ? given : undefined;
 }
 
-/** The schedule itself, or the one in a file. @throws FaultlineError */
-function scheduleOf(given: string): string {
+/** What is to be run. */
+interface GivenSchedule {
+  readonly text: string;
+  /** The module with its program, if the file says so. */
+  readonly module?: string;
+}
+
+/** The schedule itself, or the one in a file: of a result the `nth` failure. @throws FaultlineError */
+function scheduleOf(given: string, nth: number): GivenSchedule {
   const file = fileOf(given);
-  if (file === undefined) return given.trim();
+  if (file === undefined) return { text: given.trim() };
   let text: string;
   try {
     text = readFileSync(file, 'utf8').trim();
   } catch (error) {
     throw badFile(file, `cannot be read: ${reasonOf(error)}`);
   }
-  if (!text.startsWith('{')) return text;
+  if (!text.startsWith('{')) return { text };
   let result: unknown;
   try {
     result = JSON.parse(text);
   } catch (error) {
     throw badFile(file, `is no JSON: ${reasonOf(error)}`);
   }
-  const { schema, failures } = result as { schema?: unknown; failures?: unknown };
+  const { schema, failures, module } = result as Readonly<Record<string, unknown>>;
   if (schema !== EXPLORE_SCHEMA) throw badFile(file, `schema is not ${EXPLORE_SCHEMA}`);
   if (!Array.isArray(failures) || failures.length === 0) throw badFile(file, 'failures is empty');
-  const { schedule } = (failures[0] ?? {}) as { schedule?: unknown };
-  if (typeof schedule !== 'string') throw badFile(file, 'failures[0].schedule is not a text');
-  return schedule;
+  if (failures.length < nth) throw badFile(file, `it has ${countOf(failures.length, 'failure')}`);
+  const { schedule } = (failures[nth - 1] ?? {}) as { schedule?: unknown };
+  if (typeof schedule !== 'string') {
+    throw badFile(file, `failures[${nth - 1}].schedule is not a text`);
+  }
+  return { text: schedule, ...(typeof module === 'string' && { module }) };
 }
 
 function badFile(file: string, what: string): FaultlineError {

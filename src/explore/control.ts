@@ -58,6 +58,8 @@ export const C_TICK = 15;
 export const C_SPIN_RELEASES = 16;
 /** Step at which the sleeping tasks of the plan begin to sleep (DPOR). */
 export const C_SLEEP_FROM = 17;
+/** 1: the other program is asked who goes (explore/outside-controller.ts). */
+export const C_ASKING = 18;
 /** Hash of all steps so far: two runs of one schedule must agree. */
 export const C_HASH = 19;
 export const HEAD_WORDS = 32;

@@ -67,12 +67,17 @@ export function buildWorld(program: ExploreProgram, mutant = 0): World {
 
 /** What setup returns. @throws FaultlineError if it throws */
 function runSetup(program: ExploreProgram, cpu: Cpu): number {
+  let pointer: unknown;
   try {
-    return program.setup(cpu);
+    pointer = program.setup(cpu);
   } catch (error) {
     const message = `the setup of ${program.name}: ${reasonOf(error)}`;
     throw new FaultlineError('FAULTLINE_PROGRAM_FAILED', message, EXIT_VIOLATION, { cause: error });
   }
+  if (Number.isInteger(pointer)) return pointer as number;
+  const kind = pointer === null ? 'null' : `a value of type ${typeof pointer}`;
+  const message = `the setup of ${program.name} returns ${kind}, and not a pointer`;
+  throw new FaultlineError('FAULTLINE_BAD_PROGRAM', message);
 }
 
 /** Copies back what a schedule has changed. */

@@ -17,6 +17,7 @@ import { WorkerPool } from '../host/pool.js';
 import { sharedIntegers } from '../memory/shared-tables.js';
 import { glance } from '../memory/turn-token.js';
 import {
+  C_ASKING,
   C_END,
   C_JUDGED,
   C_LAST,
@@ -232,6 +233,7 @@ class CrewWatch {
     if (judged % 2 !== 0) {
       return { what: "the program's check or observe has run", at: `judges ${judged}` };
     }
+    if (glance(control, C_ASKING) !== 0) return undefined;
     const isRunning = this.#isVirtual
       ? glance(control, C_END) === END_NONE
       : glance(crew, CREW_RUNNING) !== 0;

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { setMaxListeners } from 'node:events';
 import { availableParallelism } from 'node:os';
 
 import { FaultlineError } from '../base/bug.js';
@@ -17,6 +18,7 @@ import { exploreWithCrew } from './explore-crew.js';
 import {
   type ExploreJob,
   J_EXPLAINING,
+  J_INTERRUPTED,
   J_SCHEDULES,
   J_STOP,
   JOB_WORDS,
@@ -75,6 +77,7 @@ export async function exploreProgram(
   const startedAt = performance.now();
   const jobs = jobsOf(program, options);
   const aborter = new AbortController();
+  setMaxListeners(0, aborter.signal); // one for each job
   const watch = new JobWatch(jobs, options, startedAt);
   try {
     const results = await Promise.all(
@@ -130,6 +133,7 @@ class JobWatch {
   readonly #timer: NodeJS.Timeout;
   readonly #onAbort = (): void => {
     this.stopAll();
+    for (const { stop } of this.#jobs) leaveWord(stop, J_INTERRUPTED, 1);
   };
 
   constructor(jobs: readonly ExploreJob[], options: ExploreOptions, startedAt: number) {
@@ -139,7 +143,7 @@ class JobWatch {
     this.#timer = setInterval(() => {
       this.#poll();
     }, POLL_MS);
-    if (options.signal?.aborted === true) this.stopAll();
+    if (options.signal?.aborted === true) this.#onAbort();
     options.signal?.addEventListener('abort', this.#onAbort);
   }
 

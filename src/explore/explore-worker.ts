@@ -5,9 +5,11 @@
  * @module
  */
 import { once } from 'node:events';
+import { setImmediate } from 'node:timers/promises';
 import type { MessagePort } from 'node:worker_threads';
 
 import { FaultlineError } from '../base/bug.js';
+import { textOf } from '../base/reason.js';
 import { type BuiltIns, loadModule } from '../host/modules.js';
 import type { Engine } from './engine.js';
 import { type Operations, programWith } from './explain/subject.js';
@@ -70,6 +72,7 @@ export async function runExploreWorker(
 ): Promise<ExploreOutcome> {
   try {
     const value = await (task.task === 0 ? explore(task, builtIns) : serve(task));
+    await setImmediate(); // what a task has left behind in timers and promises ends this thread now
     return { status: 'returned', value };
   } catch (error) {
     return failureOf(error);
@@ -113,7 +116,7 @@ async function serve(member: ExploreWorkerTask): Promise<void> {
 
 function failureOf(error: unknown): ExploreOutcome {
   if (!(error instanceof Error)) {
-    return { status: 'failed', errorName: typeof error, message: String(error), stack: '' };
+    return { status: 'failed', errorName: typeof error, message: textOf(error), stack: '' };
   }
   const { name, message, stack = '' } = error;
   const failed = { status: 'failed', errorName: name, message, stack } as const;

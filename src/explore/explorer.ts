@@ -4,10 +4,11 @@
  *
  * @module
  */
-import { C_END, C_STEP, END_SEEN } from './control.js';
+import { FaultlineError } from '../base/bug.js';
+import { C_END, C_HASH, C_STEP, END_SEEN } from './control.js';
 import type { Engine } from './engine.js';
 import { type Failure, Judge } from './judge.js';
-import { type Deviation, deviationsOf, preemptionsOf, setPlan } from './plan.js';
+import { type Deviation, deviationsOf, type Plan, preemptionsOf, setPlan } from './plan.js';
 import type { ExploreProgram } from './program.js';
 import type { OutcomeCount } from './report.js';
 import { checkOf } from './schedule.js';
@@ -74,6 +75,10 @@ const FAILURES_MAX = 32;
 const LOOK_EVERY = 16;
 const PROGRESS_SECONDS = 0.2;
 
+function isPowerOfTwo(n: number): boolean {
+  return (n & (n - 1)) === 0;
+}
+
 /** Explores. @throws FaultlineError if the program is not deterministic */
 export function explore(
   engine: Engine,
@@ -115,15 +120,31 @@ class Exploration {
   }
 
   run(): ExploreResult {
+    const { control } = this.#engine;
     while (!this.#isOver()) {
       const plan = this.#strategy.next();
       if (plan === undefined) break;
-      setPlan(this.#engine.control, plan);
+      setPlan(control, plan);
       this.#engine.run();
+      const hash = control[C_HASH]!;
       const failed = this.#takeIn();
+      if (!failed && isPowerOfTwo(this.#schedules)) this.#checkAgain(plan, hash);
       if (failed && this.#options.stopAtFirst !== false) break;
     }
     return this.#result();
+  }
+
+  /** Runs a plan once more: it must give the same trace. @throws FaultlineError */
+  #checkAgain(plan: Plan, hash: number): void {
+    const { control } = this.#engine;
+    setPlan(control, plan);
+    this.#engine.run();
+    this.#engine.restore();
+    if (control[C_HASH] === hash) return;
+    throw new FaultlineError(
+      'FAULTLINE_NOT_DETERMINISTIC',
+      `${this.#program.name} is not deterministic: one schedule, run twice, did not make the same accesses (time, random numbers, or variables of the module that keep their values?)`,
+    );
   }
 
   #isOver(): boolean {

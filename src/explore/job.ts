@@ -31,7 +31,7 @@ export interface ExploreJob {
   readonly explain: boolean;
   /** How wide the diagram may be. Unit: characters. */
   readonly width: number;
-  /** Shared by all jobs of an exploration: J_STOP, J_CLAIMED. */
+  /** Shared by all jobs of an exploration: J_STOP, J_CLAIMED, J_INTERRUPTED. */
   readonly stop: Int32Array;
   /** Of this job: J_SCHEDULES, J_EXPLAINING. */
   readonly progress: Int32Array;
@@ -45,6 +45,8 @@ export const J_SCHEDULES = 1;
 export const J_EXPLAINING = 2;
 /** 1: a job has a failure, which it explains. */
 export const J_CLAIMED = 3;
+/** 1: somebody outside has had enough: also of the explanation. */
+export const J_INTERRUPTED = 4;
 export const JOB_WORDS = 16;
 
 /** What came of it. */

@@ -19,7 +19,10 @@
  * @module
  */
 import { FaultlineError } from '../base/bug.js';
+import { textOf } from '../base/reason.js';
+import { lockName, snapshotCpu } from '../debug/wait-graph.js';
 import { lockReportTexts } from '../machine/lock-report.js';
+import type { MemoryPort } from '../memory/port.js';
 import { memoryWords } from '../memory/snapshot.js';
 import type { Turnstile } from '../memory/turnstile.js';
 import { countAllocations, describeLeak } from './allocations.js';
@@ -38,6 +41,7 @@ import { Controller } from './controller.js';
 import type { Engine } from './engine.js';
 import type { ExploreProgram } from './program.js';
 import { type Race, RaceDetector } from './races.js';
+import { checkPointer } from './turnstile.js';
 import { describeWaits } from './waits.js';
 
 export type FailureKind =
@@ -87,8 +91,8 @@ class CheckTurnstile implements Turnstile {
     this.#controller = controller;
   }
 
-  pass(): void {
-    // nobody else is running
+  pass(port: MemoryPort, kind: number, at: number, count: number): void {
+    checkPointer(this.#controller.memory, port, kind, at, count); // nobody else is running
   }
 
   mustYield(): boolean {
@@ -171,6 +175,13 @@ export class Judge {
 
   #judgeOrders(): Failure | undefined {
     if (this.#program.validatesLocks === false) return undefined;
+    for (const [task, { name }] of this.#program.tasks.entries()) {
+      const { cpu } = this.#engine.world.machine;
+      const [held] = snapshotCpu(cpu, task).held;
+      if (held === undefined) continue;
+      const message = `${name} has ended, and still holds ${lockName(cpu, held)}`;
+      return { kind: 'lockdep', message, signature: `lockdep: ${message}` };
+    }
     const [report] = lockReportTexts(this.#engine.world.machine.cpu);
     if (report === undefined) return undefined;
     const [message = ''] = report.split('\n');
@@ -305,7 +316,7 @@ function failureOfInvariant(message: string): Failure {
 }
 
 function failureOfError(kind: 'died' | 'invariant', error: unknown): Failure {
-  const text = error instanceof Error ? error.message : String(error);
+  const text = textOf(error);
   const isBug = error instanceof Error && error.name === 'KernelBug';
   const name = error instanceof Error ? error.name : 'exception';
   const message = isBug ? text : `${name}: ${text}`;

@@ -12,9 +12,10 @@ import { writeSync } from 'node:fs';
 import { lowestBit } from '../base/bits.js';
 import { FaultlineError } from '../base/bug.js';
 import { sharedIntegers } from '../memory/shared-tables.js';
-import { arrive, awaitArrivals } from '../memory/turn-token.js';
+import { arrive, awaitArrivals, glance, leaveWord } from '../memory/turn-token.js';
 import { OP_NAMES } from '../memory/turnstile.js';
 import {
+  C_ASKING,
   C_LAST,
   C_STEP,
   C_TASKS,
@@ -44,14 +45,15 @@ export const CONTROLLER_END = 3;
 
 /** Replies that may wait to be read. */
 const RING = 1024;
-/** How many have come; then each two words. */
+/** How many have come, how many have been read; then each two words. */
 const R_COUNT = 0;
+const R_READ = 1;
 const R_FIRST = 2;
 
 /** A session, for the main thread. */
 export interface ControllerSession {
-  /** Leaves a reply. */
-  readonly reply: (kind: number, value: number) => void;
+  /** Leaves a reply; false if too many wait to be read. */
+  readonly reply: (kind: number, value: number) => boolean;
   /** Resolves when the other program has had enough. */
   readonly ended: Promise<{ readonly failed: boolean }>;
 }
@@ -70,22 +72,22 @@ export function controlFromOutside(
   const replies = sharedIntegers(R_FIRST + 2 * RING);
   const args: SessionArgs = { program, mutant: options.mutant ?? null, replies };
   let given = 0;
-  const reply = (kind: number, value: number): void => {
+  const reply = (kind: number, value: number): boolean => {
+    if (given - glance(replies, R_READ) >= RING) return false;
     const at = R_FIRST + 2 * (given++ % RING);
     replies[at] = kind;
     replies[at + 1] = value;
     arrive(replies, R_COUNT);
+    return true;
   };
   const ended = exploreWithCrew({
     program,
     engine: 'virtual',
     explorer: { module: 'faultline:explore', entry: 'serveController', args },
-    stallMs: Number.POSITIVE_INFINITY, // it waits for the other program
+    stallMs: options.stallMs,
+    signal: options.signal,
     ...(options.mutant !== undefined && { mutant: options.mutant }),
   }) as Promise<{ failed: boolean }>;
-  options.signal.addEventListener('abort', () => {
-    reply(CONTROLLER_END, 0);
-  });
   return { reply, ended };
 }
 
@@ -106,28 +108,31 @@ export async function serveController(
   const nextReply = (): readonly [number, number] => {
     awaitArrivals(replies, R_COUNT, read + 1);
     const at = R_FIRST + 2 * (read++ % RING);
-    const kind = replies[at]!;
+    const [kind, value] = [replies[at]!, replies[at + 1]!];
+    leaveWord(replies, R_READ, read);
     if (kind === CONTROLLER_END) throw new SessionEnded();
-    return [kind, replies[at + 1]!];
+    return [kind, value];
   };
   let schedule = 0;
   let failed = false;
-  tell({
-    type: 'start',
-    schema: CONTROLLER_SCHEMA,
-    program: program.name,
-    title: program.title,
-    mutant,
-    tasks: program.tasks.map(({ name }) => name),
-  });
   (engine as VirtualEngine).controller.ask = (enabled) => {
     tell({ type: 'choose', schedule, ...choiceOf(control, enabled) });
+    leaveWord(control, C_ASKING, 1);
     const [kind, task] = nextReply();
+    leaveWord(control, C_ASKING, 0);
     if (kind === CONTROLLER_TASK && ((enabled >> task) & 1) !== 0) return task;
     const what = kind === CONTROLLER_TASK ? `task ${task} cannot go` : 'the schedule is not done';
     throw badController(what);
   };
   try {
+    tell({
+      type: 'start',
+      schema: CONTROLLER_SCHEMA,
+      program: program.name,
+      title: program.title,
+      mutant,
+      tasks: program.tasks.map(({ name }) => name),
+    });
     for (;;) {
       schedule++;
       setPlan(control, { rule: RULE_ASK });
@@ -182,6 +187,12 @@ function choiceOf(control: Int32Array, enabled: number): object {
   return { step: control[C_STEP], last: control[C_LAST], enabled: tasks, pending };
 }
 
+/** @throws SessionEnded if the other program has gone */
 function tell(message: object): void {
-  writeSync(1, `${JSON.stringify(message)}\n`);
+  try {
+    writeSync(1, `${JSON.stringify(message)}\n`);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EPIPE') throw new SessionEnded();
+    throw error;
+  }
 }

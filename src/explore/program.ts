@@ -70,7 +70,7 @@ export interface ExploreProgram {
   readonly validatesLocks?: boolean;
   /** True if the program itself is wrong, and is there to show how: its failure must be found. */
   readonly isBroken?: boolean;
-  /** True if at the end as many structs must be allocated as at the start. */
+  /** True if at the end as many structs must be allocated as at the start, or it is a leak. */
   readonly leakFree?: boolean;
   /** Makes the world; what it returns is given to every operation. Runs once, on the boot CPU. */
   readonly setup: (cpu: Cpu) => number;

@@ -4,12 +4,15 @@
  * @module
  */
 import { EXIT_USAGE, FaultlineError } from '../base/bug.js';
+import { sharedIntegers } from '../memory/shared-tables.js';
+import { glance, leaveWord } from '../memory/turn-token.js';
 import { C_END, END_DIVERGED, STEPS_MAX } from './control.js';
 import type { Engine } from './engine.js';
 import { explain } from './explain/explain.js';
 import type { Explanation } from './explain/explanation.js';
 import { allOperations, programWith } from './explain/subject.js';
 import { exploreWithCrew } from './explore-crew.js';
+import { J_STOP, JOB_WORDS } from './job.js';
 import { Judge } from './judge.js';
 import { setPlan } from './plan.js';
 import { findProgram, type ProgramRef } from './program-ref.js';
@@ -31,6 +34,8 @@ export interface ReplayScheduleOptions {
   readonly width?: number;
   /** Give up on a schedule that takes so long. Unit: milliseconds. */
   readonly stallMs?: number;
+  /** When aborted, no run is begun any more. */
+  readonly signal?: AbortSignal;
 }
 
 /** What a replay came to. */
@@ -38,7 +43,10 @@ export interface ReplayScheduleReport {
   readonly schedule: string;
   readonly program: string;
   readonly engine: EngineName;
+  /** Runs. */
   readonly times: number;
+  /** There would have been more. */
+  readonly interrupted: boolean;
   /** How it failed: a signature, and how often; empty if it never did. */
   readonly failures: readonly { readonly signature: string; readonly count: number }[];
   /** Outcomes of runs that did not fail. */
@@ -56,6 +64,8 @@ interface ReplayArgs {
   readonly times: number;
   readonly all: boolean;
   readonly width: number;
+  /** J_STOP */
+  readonly stop: Int32Array;
 }
 
 /**
@@ -73,7 +83,11 @@ export async function replaySchedule(
   if (another !== undefined) throw badSchedule('a machine has one mutant at a time');
   const program = await findProgram(ref);
   checkFits(program.name, program.tasks, schedule);
-  const args: ReplayArgs = { ref, text, schedule, engine, times, all, width };
+  const stop = sharedIntegers(JOB_WORDS);
+  options.signal?.addEventListener('abort', () => {
+    leaveWord(stop, J_STOP, 1);
+  });
+  const args: ReplayArgs = { ref, text, schedule, engine, times, all, width, stop };
   return (await exploreWithCrew({
     program: ref,
     engine,
@@ -127,7 +141,8 @@ export async function runReplay(engine: Engine, args: ReplayArgs): Promise<Repla
   const failures = new Map<string, number>();
   const outcomes = new Set<string>();
   let sameTrace = 0;
-  for (let time = 0; time < times; time++) {
+  let runs = 0;
+  for (; runs < times && glance(args.stop, J_STOP) === 0; runs++) {
     const stepLimit = schedule.stepLimit ?? STEPS_MAX;
     setPlan(engine.control, { deviations: schedule.deviations, stepLimit });
     engine.run();
@@ -145,7 +160,8 @@ export async function runReplay(engine: Engine, args: ReplayArgs): Promise<Repla
     schedule: text,
     program: program.name,
     engine: args.engine,
-    times,
+    times: runs,
+    interrupted: runs < times,
     failures: [...failures].map(([signature, count]) => ({ signature, count })),
     outcomes: [...outcomes],
     sameTrace,

@@ -16,6 +16,7 @@ import {
   type ExploreJob,
   J_CLAIMED,
   J_EXPLAINING,
+  J_INTERRUPTED,
   J_SCHEDULES,
   J_STOP,
   type JobResult,
@@ -139,6 +140,7 @@ async function layOpen(
   return explain(subjectFor, program, failure.deviations, {
     mutants: job.mutant === null ? [] : [job.mutant],
     width: job.width,
+    isEnough: () => glance(job.stop, J_INTERRUPTED) !== 0,
   });
 }
 

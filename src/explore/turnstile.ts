@@ -3,10 +3,25 @@
  *
  * @module
  */
+import { bug } from '../base/bug.js';
 import type { Cpu } from '../machine/cpu.js';
+import { MACHINE } from '../machine/types.js';
 import type { MemoryPort } from '../memory/port.js';
-import type { Turnstile } from '../memory/turnstile.js';
+import { OP_SPIN, type Turnstile } from '../memory/turnstile.js';
 import type { Controller } from './controller.js';
+
+/** Whoever is about to use words that are none of the machine's dies of it. @throws KernelBug */
+export function checkPointer(
+  memory: Int32Array,
+  port: MemoryPort,
+  kind: number,
+  at: number,
+  count: number,
+): void {
+  if (kind === OP_SPIN || (at >= MACHINE && at + count <= memory.length)) return;
+  const what = at >= 0 && at < MACHINE ? 'NULL pointer dereference' : 'access outside of the memory';
+  bug(`cpu ${(port as Cpu).id}: ${what}: word ${at}`);
+}
 
 export abstract class ControllerTurnstile implements Turnstile {
   readonly modelsLocks: boolean;

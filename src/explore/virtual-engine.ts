@@ -34,7 +34,7 @@ import {
 } from './engine.js';
 import { Recorder, type Recording, RecordingTurnstile } from './explain/recorder.js';
 import type { ExploreProgram } from './program.js';
-import { ControllerTurnstile } from './turnstile.js';
+import { checkPointer, ControllerTurnstile } from './turnstile.js';
 
 /** A call of rewritten code; it is resumed with the value of the call inside that made it yield. */
 type Frame = Generator<undefined, unknown>;
@@ -73,6 +73,7 @@ class VirtualTurnstile extends ControllerTurnstile {
       return false;
     }
     if (isOwnWord(cpu, kind, at)) return false;
+    checkPointer(this.controller.memory, cpu, kind, at, count);
     this.controller.announce(cpu.id, kind, at, count);
     if (this.starting) return true;
     if (this.controller.choose() !== cpu.id) return true;

@@ -71,7 +71,7 @@ import {
   type World,
 } from './engine.js';
 import type { ExploreProgram } from './program.js';
-import { ControllerTurnstile } from './turnstile.js';
+import { checkPointer, ControllerTurnstile } from './turnstile.js';
 
 /** The task whose worker explores. */
 const EXPLORER = 0;
@@ -133,6 +133,7 @@ class TokenTurnstile extends ControllerTurnstile {
       return;
     }
     if (isOwnWord(port as Cpu, kind, at)) return;
+    checkPointer(this.controller.memory, port, kind, at, count);
     this.controller.announce(task, kind, at, count);
     const next = this.chooseNext();
     if (next !== task) {

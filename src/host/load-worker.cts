@@ -5,8 +5,11 @@
  * Piscina would `require` that module first. Where Node can do so with an ES module, the process dies of a fatal error
  * if it ends, or ends the worker, just then; so nothing but this file is loaded by `require`.
  *
+ * What a worker prints goes to stderr: stdout is for results.
+ *
  * @module
  */
+process.stdout.write = process.stderr.write.bind(process.stderr);
 
 interface NamedTask {
   /** URL of the worker's module. */

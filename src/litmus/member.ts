@@ -25,7 +25,7 @@ import { availableParallelism } from 'node:os';
 
 import { clockMs, readOnce, relax, unpark, writeOnce } from '#memory';
 
-import { reasonOf } from '../base/reason.js';
+import { reasonOf, textOf } from '../base/reason.js';
 import { pick, scramble, seedFor, xorshift } from '../base/xorshift.js';
 import { countAllocations, describeLeak } from '../explore/allocations.js';
 import { resetCpu } from '../explore/engine.js';
@@ -464,6 +464,6 @@ function cut(text: string): string {
 
 /** As an exploration says it: a rule of the kernel that is broken speaks for itself. */
 function messageOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
+  if (!(error instanceof Error)) return textOf(error);
   return error.name === 'KernelBug' ? error.message : `${error.name}: ${error.message}`;
 }

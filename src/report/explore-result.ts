@@ -12,4 +12,6 @@ export const EXPLORE_SCHEMA = 'faultline.explore/1';
 export interface ExploreResult extends ExploreReport {
   readonly schema: typeof EXPLORE_SCHEMA;
   readonly environment: Environment;
+  /** The file of a program of the user's own; null for one that ships. */
+  readonly module: string | null;
 }

@@ -123,6 +123,7 @@ describe('refused:', () => {
     ['lt-5 --strategy luck', /--strategy.*'luck'.*one of random, pct/],
     ['lt-5 --engine steam', /--engine.*'steam'.*one of virtual, workers/],
     ['--program no-such.mjs', /--program no-such\.mjs: no such file$/],
+    ['lt-5 --controller stdio --json x', /--controller.*cannot be used with.*--json/],
   ];
   for (const [args, message] of REFUSED) {
     test(`explore ${args}`, async () => {
@@ -151,7 +152,9 @@ describe('a program that misbehaves', () => {
     fileIn(
       folder,
       `${name}.mjs`,
-      `import { defineProgram, kzalloc, layout, memory, task } from 'faultline';
+      `import {
+  cpuRelax, defineProgram, initSpinlock, kzalloc, layout, lockClass, memory, Spinlock, spinLock, task,
+} from 'faultline';
 const World = layout.struct('world', { a: layout.word });
 const run = (cpu, world) => { memory.writeOnce(cpu, world, World.a, 1); };
 export const program = defineProgram({
@@ -159,12 +162,28 @@ export const program = defineProgram({
   setup: (cpu) => kzalloc(cpu, World), ${members}
 });\n`,
     );
+  const DICE = `tasks: [task('one', (cpu, world) => {
+    for (let i = 4 * Math.random(); i > 0; i--) run(cpu, world);
+  })]`;
+  const KEEPS = `tasks: [task('one', (cpu, world) => spinLock(cpu, world))],
+    setup(cpu) { const lock = kzalloc(cpu, Spinlock); initSpinlock(cpu, lock, lockClass('my lock')); return lock; }`;
+  const THROWS = `tasks: [task('one', () => {
+    throw { toString() { throw new Error('no text'); } };
+  })]`;
+  /** Those that are no programs; the others fail. */
+  const BAD_PROGRAMS = new Set<string>(['setup-forgets', 'dice']);
   for (const [name, members, message] of [
     ['setup-throws', "setup() { throw new Error('no world'); }", /setup of mine: .*no world/],
     ['setup-loops', 'setup() { for (;;); }', /mine is not set up after/],
     ['task-loops', "tasks: [task('one', () => { for (;;); })]", /task .*does not return/],
     ['check-throws', "check() { throw new Error('no check'); }", /FAILED.*no check/],
     ['check-loops', 'check() { for (;;); }', /check .*does not return/],
+    ['setup-forgets', 'setup() {}', /the setup of mine returns a value of type undefined/],
+    ['null', 'setup: () => 0', /NULL pointer dereference: word \d/],
+    ['wild', 'setup: () => -4096', /access outside of the memory: word -/],
+    ['dice', DICE, /mine is not deterministic: one schedule, run twice/],
+    ['keeps', KEEPS, /one has ended, and still holds my lock/],
+    ['throws-thing', THROWS, /died.*something of type object/],
   ] as const) {
     // only tasks run on the other engine in another way
     for (const engine of name === 'task-loops' ? ['virtual', 'workers'] : ['virtual']) {
@@ -173,12 +192,34 @@ export const program = defineProgram({
         const limits = ['--watchdog', '2', '--seconds', '2', '--strategy', 'dpor'];
         const args = ['explore', '--program', module, '--engine', engine, ...limits];
         const { code, stdout, stderr } = await faultline(args);
-        assert.equal(code, 1, stdout + stderr);
+        assert.equal(code, BAD_PROGRAMS.has(name) ? 2 : 1, stdout + stderr);
         assert.match(stdout + stderr, message);
         assert.doesNotMatch(stderr, /\n {4}at /, 'no stack');
       });
     }
   }
+
+  test('a test-and-set loop waits, and is no starvation', async () => {
+    const module = moduleWith(
+      'test-and-set',
+      `tasks: ['one', 'two'].map((name) => task(name, (cpu, world) => {
+        for (let i = 0; memory.exchange(cpu, world, World.a, 1) !== 0; i++) cpuRelax(cpu, i);
+        memory.storeRelease(cpu, world, World.a, 0);
+      }))`,
+    );
+    const args = ['--strategy', 'dpor', '--seconds', '30'];
+    const { code, stdout } = await faultline(['explore', '--program', module, ...args]);
+    assert.deepEqual([code, /^SUCCESS: exhausted/m.test(stdout)], [0, true], stdout);
+  });
+
+  test('what it prints is not among the result', async () => {
+    const module = moduleWith('loud', "tasks: [task('one', () => { console.log('hello'); })]");
+    const args = ['explore', '--program', module, '--json', '-', '--seconds', '1'];
+    const { code, stdout, stderr } = await faultline(args);
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /^hello$/m);
+    assert.equal((JSON.parse(stdout) as { readonly module: string }).module, module);
+  });
 
   test('a check that does not return, in replay', async () => {
     const module = moduleWith('check-loops', 'check() { for (;;); }');

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { textOf } from '../../base/reason.js';
 import { describeCpu, snapshotCpus } from '../../debug/wait-graph.js';
 import type { Cpu } from '../../machine/cpu.js';
 import {
@@ -173,7 +174,7 @@ export function endsOf(
     const at = control[t + T_AT]!;
     if (control[t + T_STATE] === STATE_FINISHED) return `finished${holding}`;
     if (control[t + T_STATE] === STATE_DIED) {
-      return `died: ${error instanceof Error ? error.message : String(error)}${holding}`;
+      return `died: ${textOf(error)}${holding}`;
     }
     if (kind === OP_LOCK) {
       const holder = holds.find((hold) => hold.at === at && hold.given < 0);

@@ -13,7 +13,10 @@
  *            Where somebody spins for ever, nothing is left out: what it spins for may be among it.
  *            A smaller program counts only if it needs the race as the whole one did: if that does not fail
  *            while every task runs to its end, then neither may this.
- * Invariant  I1  Everything is counted in runs and nothing in time: the same input gives the same result.
+ *            All of it together has a budget of steps, which long programs use up: then what was reached is
+ *            the result.
+ * Invariant  I1  Everything is counted in runs and steps and nothing in time: the same input gives the same
+ *                result, unless it is interrupted.
  *
  * @module
  */
@@ -36,6 +39,8 @@ export interface MinimiseOptions {
   readonly runsPerOperation?: number;
   /** Runs of a search for a schedule with fewer preemptions; by default 30 000. */
   readonly runs?: number;
+  /** Asked now and then: true to be content with what was reached. */
+  readonly isEnough?: () => boolean;
 }
 
 /** The smallest that was found. */
@@ -53,6 +58,10 @@ const RUNS_PER_OPERATION = 1000;
 const RUNS = 30_000;
 /** Runs for making a schedule smaller where it stands. */
 const REDUCTION_RUNS = 5000;
+/** Steps of all runs together. */
+const STEPS_MAX = 20_000_000;
+/** Operations of a program of which two at a time are left out. */
+const PAIRS_OF_MAX = 32;
 /** Preemptions that are searched for a smaller program. */
 const PREEMPTIONS_MAX = 3;
 
@@ -69,7 +78,7 @@ export function minimise(
   const subject = subjectFor(operations);
   const run = runDeviations(subject, deviations);
   if (run.failure === undefined) throw new RangeError('the schedule does not fail');
-  const minimiser = new Minimiser(subjectFor, run.failure.signature, options);
+  const minimiser = new Minimiser(subjectFor, run.failure.signature, run.steps, options);
   const whole = { operations, subject, run };
   const smaller = waitsForOthers(run.failure.kind) ? whole : minimiser.leaveOutOperations(whole);
   const best = minimiser.settle(
@@ -97,13 +106,22 @@ class Minimiser {
   readonly #signature: string;
   readonly #runsPerOperation: number;
   readonly #runs: number;
+  readonly #runsMax: number;
+  readonly #isEnough: () => boolean;
   runs = 0;
 
-  constructor(subjectFor: SubjectFor, signature: string, options: MinimiseOptions) {
+  constructor(
+    subjectFor: SubjectFor,
+    signature: string,
+    stepsOfRun: number,
+    options: MinimiseOptions,
+  ) {
     this.#subjectFor = subjectFor;
     this.#signature = signature;
     this.#runsPerOperation = options.runsPerOperation ?? RUNS_PER_OPERATION;
     this.#runs = options.runs ?? RUNS;
+    this.#runsMax = STEPS_MAX / stepsOfRun;
+    this.#isEnough = options.isEnough ?? (() => false);
   }
 
   // --- operations ---
@@ -114,6 +132,7 @@ class Minimiser {
     for (let again = true; again;) {
       again = false;
       for (const dropped of dropsOf(best.operations)) {
+        if (this.#isSpent()) return best;
         const smaller = this.#without(best, dropped, needsRace);
         if (smaller === undefined) continue;
         best = smaller;
@@ -142,9 +161,10 @@ class Minimiser {
     const subject = this.#subjectFor(operations);
     if (needsRace && this.#failsAlone(subject)) return undefined;
     const guide = this.#guideWithout(whole, dropped);
-    const budget = { left: this.#runsPerOperation };
+    const budget = this.#budget(this.#runsPerOperation);
+    const given = budget.left;
     let run = this.#same(follow(subject, guide, budget));
-    this.runs += this.#runsPerOperation - budget.left;
+    this.runs += given - budget.left;
     run ??= this.#search(subject, PREEMPTIONS_MAX, this.#runsPerOperation);
     return run && { operations, subject, run };
   }
@@ -181,7 +201,8 @@ class Minimiser {
 
   /** Leaves stretches out, or moves them forward, many at a time and then fewer. */
   #reduce(subject: Subject, run: Run): Run {
-    const budget = { left: REDUCTION_RUNS };
+    const budget = this.#budget(REDUCTION_RUNS);
+    const given = budget.left;
     let best = run;
     let stretches = this.#stretches(subject, best);
     for (let size = Math.ceil(stretches.length / 2); size >= 1;) {
@@ -200,7 +221,7 @@ class Minimiser {
       }
       if (best === before || size > 1) size = size === 1 ? 0 : Math.ceil(size / 2);
     }
-    this.runs += REDUCTION_RUNS - budget.left;
+    this.runs += given - budget.left;
     return best;
   }
 
@@ -238,6 +259,15 @@ class Minimiser {
 
   // --- runs ---
 
+  #isSpent(): boolean {
+    return this.runs >= this.#runsMax || this.#isEnough();
+  }
+
+  /** So many runs, or what is left. */
+  #budget(runs: number): Budget {
+    return { left: this.#isSpent() ? 0 : Math.min(runs, Math.ceil(this.#runsMax - this.runs)) };
+  }
+
   #stretches(subject: Subject, run: Run): Stretch[] {
     this.#replay(subject, run);
     return stretchesOf(stepsOf(subject.engine.control));
@@ -249,9 +279,10 @@ class Minimiser {
   }
 
   #search(subject: Subject, preemptionsMax: number, runs: number): Run | undefined {
-    const budget = { left: runs };
+    const budget = this.#budget(runs);
+    const given = budget.left;
     const found = searchBounded(subject, { signature: this.#signature, preemptionsMax, budget });
-    this.runs += runs - budget.left;
+    this.runs += given - budget.left;
     return found;
   }
 
@@ -275,6 +306,7 @@ function dropsOf(operations: Operations): DroppedOperation[][] {
   const single = operations
     .flatMap((left, task) => left.map((_, index) => ({ task, index })))
     .reverse();
+  if (single.length > PAIRS_OF_MAX) return single.map((one) => [one]);
   const two = single.flatMap((first, i) => single.slice(i + 1).map((second) => [first, second]));
   return [...single.map((one) => [one]), ...two];
 }
