@@ -18,10 +18,15 @@
  *
  * @module
  */
+import { readOwn } from '#memory';
+
 import { FaultlineError } from '../base/bug.js';
 import { textOf } from '../base/reason.js';
-import { lockName, snapshotCpu } from '../debug/wait-graph.js';
-import { lockReportTexts } from '../machine/lock-report.js';
+import { lockName } from '../debug/wait-graph.js';
+import { cpuArea } from '../machine/cpu.js';
+import { hasLockReports, lockReportTexts } from '../machine/lock-report.js';
+import { CpuArea } from '../machine/types.js';
+import { element } from '../memory/layout.js';
 import type { MemoryPort } from '../memory/port.js';
 import { memoryWords } from '../memory/snapshot.js';
 import type { Turnstile } from '../memory/turnstile.js';
@@ -175,16 +180,16 @@ export class Judge {
 
   #judgeOrders(): Failure | undefined {
     if (this.#program.validatesLocks === false) return undefined;
-    for (const [task, { name }] of this.#program.tasks.entries()) {
-      const { cpu } = this.#engine.world.machine;
-      const [held] = snapshotCpu(cpu, task).held;
-      if (held === undefined) continue;
-      const message = `${name} has ended, and still holds ${lockName(cpu, held)}`;
+    const { cpu } = this.#engine.world.machine;
+    const { tasks } = this.#program;
+    for (let task = 0; task < tasks.length; task++) {
+      const held = readOwn(cpu, cpuArea(task), element(CpuArea.held, 0));
+      if (held === 0) continue;
+      const message = `${tasks[task]!.name} has ended, and still holds ${lockName(cpu, held)}`;
       return { kind: 'lockdep', message, signature: `lockdep: ${message}` };
     }
-    const [report] = lockReportTexts(this.#engine.world.machine.cpu);
-    if (report === undefined) return undefined;
-    const [message = ''] = report.split('\n');
+    if (!hasLockReports(cpu)) return undefined;
+    const [message = ''] = lockReportTexts(cpu)[0]!.split('\n');
     return { kind: 'lockdep', message, signature: `lockdep: ${message}` };
   }
 

@@ -65,6 +65,11 @@ export function lockReportCount(cpu: Cpu): number {
   return readOwn(cpu, lockReportsOf(cpu), LockReports.count);
 }
 
+/** Whether there is any report. */
+export function hasLockReports(cpu: Cpu): boolean {
+  return readOwn(cpu, lockReportsOf(cpu), LockReports.count) !== 0;
+}
+
 /**
  * The reports that were kept, in the order they were made. Positions in their stacks are those of the code
  * that ran: host/source-position.ts has the way to the source.

@@ -40,6 +40,8 @@ export interface LockdepTask extends LockWatch {
   context: number;
   /** What is about to be taken; 0: nothing. */
   prepared: number;
+  /** Of `held`: beyond, all is 0. */
+  usedWords: number;
   readonly search: Search;
   /** Of the acquisition that is being looked at; 0 if none was kept yet. */
   trace: number;
@@ -82,6 +84,7 @@ export function newTask(cpu: Cpu, watch: LockWatch): LockdepTask {
     threaded: false,
     context: 0,
     prepared: 0,
+    usedWords: 0,
     search: newSearch(),
     trace: 0,
   };
@@ -96,7 +99,8 @@ export function resetTask(task: LockdepTask): void {
   task.softirqsOff = 0;
   task.context = 0;
   task.prepared = 0;
-  task.held.fill(0);
+  task.held.fill(0, 0, task.usedWords);
+  task.usedWords = 0;
 }
 
 // --- entries ---
@@ -143,6 +147,7 @@ export function prepare(
 ): boolean {
   const { held, context } = task;
   const at = task.depth * H_WORDS;
+  if (at >= task.usedWords) task.usedWords = at + H_WORDS;
   task.prepared = instance;
   held[at + H_INSTANCE] = instance;
   held[at + H_NEST] = nest;
