@@ -56,11 +56,8 @@ export async function runController(
     number++;
     if (line.trim() === '') return;
     const reply = replyOf(line);
-    const problem =
-      typeof reply === 'string'
-        ? reply
-        : !session.reply(...reply) && 'too many replies that nobody has asked for';
-    if (problem !== false) aborter.abort(badController(`line ${number}: ${problem}`));
+    if (typeof reply !== 'string') session.reply(...reply);
+    else aborter.abort(badController(`line ${number}: ${reply}`));
   });
   lines.on('close', end);
   try {

@@ -3,7 +3,7 @@
  *
  * Protocol   The worker with the virtual engine writes what it asks to stdout, a line of JSON each, and sleeps
  *            until a reply has been left for it; the main thread reads stdin and leaves replies, in a ring of
- *            shared words, in order.
+ *            shared words, in order. What the ring has no room for waits.
  *
  * @module
  */
@@ -43,8 +43,10 @@ export const CONTROLLER_TASK = 1;
 export const CONTROLLER_AGAIN = 2;
 export const CONTROLLER_END = 3;
 
-/** Replies that may wait to be read. */
+/** Replies that have room. */
 const RING = 1024;
+/** How long the others wait until there may be room again. Unit: milliseconds. */
+const RING_WAIT_MS = 5;
 /** How many have come, how many have been read; then each two words. */
 const R_COUNT = 0;
 const R_READ = 1;
@@ -52,8 +54,8 @@ const R_FIRST = 2;
 
 /** A session, for the main thread. */
 export interface ControllerSession {
-  /** Leaves a reply; false if too many wait to be read. */
-  readonly reply: (kind: number, value: number) => boolean;
+  /** Leaves a reply. */
+  readonly reply: (kind: number, value: number) => void;
   /** Resolves when the other program has had enough. */
   readonly ended: Promise<{ readonly failed: boolean }>;
 }
@@ -71,15 +73,7 @@ export function controlFromOutside(
 ): ControllerSession {
   const replies = sharedIntegers(R_FIRST + 2 * RING);
   const args: SessionArgs = { program, mutant: options.mutant ?? null, replies };
-  let given = 0;
-  const reply = (kind: number, value: number): boolean => {
-    if (given - glance(replies, R_READ) >= RING) return false;
-    const at = R_FIRST + 2 * (given++ % RING);
-    replies[at] = kind;
-    replies[at + 1] = value;
-    arrive(replies, R_COUNT);
-    return true;
-  };
+  const writer = new ReplyWriter(replies);
   const ended = exploreWithCrew({
     program,
     engine: 'virtual',
@@ -87,8 +81,48 @@ export function controlFromOutside(
     stallMs: options.stallMs,
     signal: options.signal,
     ...(options.mutant !== undefined && { mutant: options.mutant }),
+  }).finally(() => {
+    writer.stop();
   }) as Promise<{ failed: boolean }>;
+  const reply = (kind: number, value: number): void => {
+    writer.add(kind, value);
+  };
   return { reply, ended };
+}
+
+/** The main thread's end of the ring. */
+class ReplyWriter {
+  readonly #replies: Int32Array;
+  readonly #waiting: (readonly [number, number])[] = [];
+  #given = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(replies: Int32Array) {
+    this.#replies = replies;
+  }
+
+  add(kind: number, value: number): void {
+    this.#waiting.push([kind, value]);
+    if (this.#timer === undefined) this.#write();
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+    this.#waiting.length = 0;
+  }
+
+  readonly #write = (): void => {
+    this.#timer = undefined;
+    const replies = this.#replies;
+    const room = RING - (this.#given - glance(replies, R_READ));
+    for (const [kind, value] of this.#waiting.splice(0, room)) {
+      const at = R_FIRST + 2 * (this.#given++ % RING);
+      replies[at] = kind;
+      replies[at + 1] = value;
+      arrive(replies, R_COUNT);
+    }
+    if (this.#waiting.length > 0) this.#timer = setTimeout(this.#write, RING_WAIT_MS);
+  };
 }
 
 /** The session has been ended from outside. */

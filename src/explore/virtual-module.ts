@@ -34,7 +34,7 @@ export class VirtualModules {
   readonly #kernel: Exports;
   readonly #kernelUrl: string;
   /** What the URLs of this package's own modules begin with: they are the kernel, but not rewritten. */
-  readonly #ownFiles: string;
+  readonly #ownFiles: readonly string[];
   readonly #methods: Set<string>;
   readonly #loaded = new Map<string, { readonly url: string; readonly exports: Exports }>();
   readonly #loading = new Set<string>();
@@ -42,7 +42,7 @@ export class VirtualModules {
   constructor(kernel: Exports, kernelUrl = import.meta.resolve(VIRTUAL_KERNEL)) {
     this.#kernel = kernel;
     this.#kernelUrl = kernelUrl;
-    this.#ownFiles = new URL('./src/', kernelUrl).href;
+    this.#ownFiles = ['./src/', './kernel'].map((own) => new URL(own, kernelUrl).href);
     this.#methods = new Set([kernel, ...Object.values(kernel)].flatMap(generatorNames));
   }
 
@@ -107,7 +107,9 @@ export class VirtualModules {
     if (isBuiltin(from)) return { url: from, exports: {} };
     const isOwn = from.startsWith('.') || from.startsWith('file:');
     const { href } = isOwn ? new URL(from, url) : pathToFileURL(createRequire(url).resolve(from)); // an npm package
-    if (href.startsWith(this.#ownFiles)) throw bad(url, `imports ${from}, and not 'faultline'`);
+    if (this.#ownFiles.some((own) => href.startsWith(own))) {
+      throw bad(url, `imports ${from}, and not 'faultline'`);
+    }
     if (href.endsWith('.json')) return { url: href, exports: {} };
     return isOwn || usesFaultline(href) ? this.#load(href) : { url: href, exports: {} };
   }

@@ -8,7 +8,7 @@ import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { describe, test } from 'node:test';
 
-import { MAIN, ROOT } from '../support/cli.js';
+import { fileIn, linkPackage, MAIN, ROOT, scratchFolder } from '../support/cli.js';
 
 interface Message {
   readonly type: 'start' | 'choose' | 'end';
@@ -97,6 +97,43 @@ test('the end of stdin ends it', async () => {
     type === 'choose' ? null : undefined,
   );
   assert.deepEqual([code, stderr, messages.at(-1)!.type], [0, '', 'choose']);
+});
+
+describe('a program of one’s own', () => {
+  const folder = scratchFolder();
+  linkPackage(folder);
+  const moduleWith = (name: string, run: string): string =>
+    fileIn(
+      folder,
+      `${name}.mjs`,
+      `import { defineProgram, kzalloc, layout, memory, task } from 'faultline';
+const World = layout.struct('world', { a: layout.word });
+const write = (cpu, world) => memory.writeOnce(cpu, world, World.a, 1);
+export const program = defineProgram({
+  name: 'mine', title: 'mine', setup: (cpu) => kzalloc(cpu, World),
+  tasks: [task('one', (cpu, world) => { ${run} }), task('two', write)],
+});\n`,
+    );
+
+  test('takes all replies of a long schedule at once', async () => {
+    const module = moduleWith('long', 'for (let i = 0; i < 1500; i++) write(cpu, world);');
+    const script = [...Array<string>(1500).fill('{"task":0}'), '{"end":true}'].join('\n');
+    const { code, messages, stderr } = await talk(['--program', module], ({ type }) =>
+      type === 'start' ? script : undefined,
+    );
+    assert.deepEqual([code, stderr], [0, '']);
+    assert.equal(messages.filter(({ type }) => type === 'choose').length, 1500);
+    assert.equal(messages.at(-1)!.type, 'end');
+  });
+
+  test('that does not return is given up on, whoever listens', async () => {
+    const module = moduleWith('endless', 'write(cpu, world); for (;;);');
+    const { code, stderr } = await talk(['--program', module, '--watchdog', '1'], ({ type }) =>
+      type === 'choose' ? '{"task":0}' : undefined,
+    );
+    assert.equal(code, 1);
+    assert.match(stderr, /task 0 \(one\) has made no operation .* and does not return\n$/);
+  });
 });
 
 describe('refused in one line:', () => {

@@ -4,7 +4,6 @@
  * @module
  */
 import assert from 'node:assert/strict';
-import { mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 
@@ -14,6 +13,7 @@ import type { ExploreResult } from '../../src/report/explore-result.js';
 import {
   faultline,
   fileIn,
+  linkPackage,
   refusalOf,
   ROOT,
   scratchFolder,
@@ -145,9 +145,7 @@ describe('refused:', () => {
 });
 
 describe('a program that misbehaves', () => {
-  // as an installation has it: by another name it would be another copy of the library
-  mkdirSync(join(folder, 'node_modules'));
-  symlinkSync(ROOT, join(folder, 'node_modules/faultline'));
+  linkPackage(folder);
   const moduleWith = (name: string, members: string): string =>
     fileIn(
       folder,

@@ -7,9 +7,17 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import type { ExploreResult } from '../../src/report/explore-result.js';
-import { faultline, fileIn, refusalOf, scratchFolder } from '../support/cli.js';
+import {
+  faultline,
+  fileIn,
+  refusalOf,
+  ROOT,
+  scratchFolder,
+  startFaultline,
+} from '../support/cli.js';
 
 const folder = scratchFolder();
 const result = join(folder, 'result.json');
@@ -45,6 +53,26 @@ test('… or in a result of explore', async () => {
   const { code, stdout } = await faultline(['replay', result]);
   assert.equal(code, 1);
   assert.match(stdout, /failed 1 of 1 time/);
+});
+
+test('a result says which module its program is in', async () => {
+  const module = join(ROOT, 'examples/own-program/broken-ticket-lock.mjs');
+  const file = join(folder, 'own.json');
+  assert.equal((await faultline(['explore', '--program', module, '--json', file])).code, 1);
+  const { code, stdout } = await faultline(['replay', file]);
+  assert.equal(code, 1);
+  assert.match(stdout, /failed 1 of 1 time/);
+  assert.match(await refusalOf(['replay', file, '--failure', '2']), /own\.json: it has 1 failure$/);
+});
+
+test('Ctrl-C ends many runs with what was seen', async () => {
+  const running = startFaultline(['replay', schedule, '--times', '1000000']);
+  await sleep(3000);
+  running.child.kill('SIGINT');
+  const { code, stdout } = await running.done;
+  assert.equal(code, 1, stdout);
+  assert.match(stdout, /failed (\d+) of \1 times/);
+  assert.match(stdout, /^interrupted; /m);
 });
 
 test('--perfetto writes a trace', async () => {
