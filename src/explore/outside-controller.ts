@@ -12,7 +12,7 @@ import { writeSync } from 'node:fs';
 import { lowestBit } from '../base/bits.js';
 import { FaultlineError } from '../base/bug.js';
 import { sharedIntegers } from '../memory/shared-tables.js';
-import { arrive, awaitArrivals, glance, leaveWord } from '../memory/turn-token.js';
+import { arrive, awaitArrivals, glance, leaveWord, pause } from '../memory/turn-token.js';
 import { OP_NAMES } from '../memory/turnstile.js';
 import {
   C_ASKING,
@@ -45,6 +45,8 @@ export const CONTROLLER_END = 3;
 
 /** Replies that have room. */
 const RING = 1024;
+/** How long the writer of a full pipe waits until there may be room again. Unit: milliseconds. */
+const PIPE_WAIT_MS = 1;
 /** How long the others wait until there may be room again. Unit: milliseconds. */
 const RING_WAIT_MS = 5;
 /** How many have come, how many have been read; then each two words. */
@@ -150,8 +152,8 @@ export async function serveController(
   let schedule = 0;
   let failed = false;
   (engine as VirtualEngine).controller.ask = (enabled) => {
-    tell({ type: 'choose', schedule, ...choiceOf(control, enabled) });
     leaveWord(control, C_ASKING, 1);
+    tell({ type: 'choose', schedule, ...choiceOf(control, enabled) });
     const [kind, task] = nextReply();
     leaveWord(control, C_ASKING, 0);
     if (kind === CONTROLLER_TASK && ((enabled >> task) & 1) !== 0) return task;
@@ -221,12 +223,17 @@ function choiceOf(control: Int32Array, enabled: number): object {
   return { step: control[C_STEP], last: control[C_LAST], enabled: tasks, pending };
 }
 
-/** @throws SessionEnded if the other program has gone */
+/** Waits while the pipe is full. @throws SessionEnded if the other program has gone */
 function tell(message: object): void {
-  try {
-    writeSync(1, `${JSON.stringify(message)}\n`);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EPIPE') throw new SessionEnded();
-    throw error;
+  const text = Buffer.from(`${JSON.stringify(message)}\n`);
+  for (let written = 0; written < text.length;) {
+    try {
+      written += writeSync(1, text, written);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EPIPE') throw new SessionEnded();
+      if (code !== 'EAGAIN') throw error;
+      pause(PIPE_WAIT_MS);
+    }
   }
 }

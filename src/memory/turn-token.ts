@@ -55,6 +55,11 @@ export function awaitArrivals(words: Int32Array, at: number, count: number): voi
   }
 }
 
+/** The thread does nothing for so long. Unit: milliseconds. */
+export function pause(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
 /** A word as it is now, for who watches from outside. */
 export function glance(words: Int32Array, at: number): number {
   return Atomics.load(words, at);

@@ -116,13 +116,13 @@ export const program = defineProgram({
     );
 
   test('takes all replies of a long schedule at once', async () => {
-    const module = moduleWith('long', 'for (let i = 0; i < 1500; i++) write(cpu, world);');
-    const script = [...Array<string>(1500).fill('{"task":0}'), '{"end":true}'].join('\n');
+    const module = moduleWith('long', 'for (let i = 0; i < 3000; i++) write(cpu, world);');
+    const script = [...Array<string>(3000).fill('{"task":0}'), '{"end":true}'].join('\n');
     const { code, messages, stderr } = await talk(['--program', module], ({ type }) =>
       type === 'start' ? script : undefined,
     );
     assert.deepEqual([code, stderr], [0, '']);
-    assert.equal(messages.filter(({ type }) => type === 'choose').length, 1500);
+    assert.equal(messages.filter(({ type }) => type === 'choose').length, 3000);
     assert.equal(messages.at(-1)!.type, 'end');
   });
 
