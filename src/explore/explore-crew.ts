@@ -12,6 +12,7 @@
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 
 import { EXIT_INTERNAL, EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
+import { reasonOf } from '../base/reason.js';
 import { MachineFailure } from '../host/failure.js';
 import { WorkerPool } from '../host/pool.js';
 import { sharedIntegers } from '../memory/shared-tables.js';
@@ -142,7 +143,7 @@ async function outcomeOf(running: Promise<ExploreOutcome>, who: string): Promise
   try {
     outcome = await running;
   } catch (error) {
-    const reason = error instanceof Error ? error.message : 'what it returned cannot be sent';
+    const reason = reasonOf(error);
     throw lost(`${who} lost its worker thread: ${reason}`);
   }
   if (outcome.status === 'returned') return outcome.value;

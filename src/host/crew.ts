@@ -13,6 +13,7 @@
 import { parkAsync, read, readOnce, unpark, writeOnce } from '#memory';
 
 import { FaultlineError } from '../base/bug.js';
+import { reasonOf } from '../base/reason.js';
 import type { BootedMachine } from '../machine/boot.js';
 import type { Cpu } from '../machine/cpu.js';
 import { EVERYBODY } from '../machine/limits.js';
@@ -221,7 +222,7 @@ export class Crew {
       this.#endsPool = true;
       // the thread ended under its program; after a halt, because `results` destroyed the pool
       if (!this.#stopped && this.#failure === undefined) {
-        const reason = error instanceof Error ? error.message : 'what it returned cannot be sent';
+        const reason = reasonOf(error);
         this.#fail(lostWorkerFailure(this.#boot, task.cpu, reason, this.#nameOf), HALT_PANIC);
       }
       return undefined;

@@ -59,10 +59,19 @@ export class WorkerPool {
     return this.#hasFailed || this.#ended !== undefined;
   }
 
-  run(task: unknown, { name = 'default', transferList = [] }: TaskOptions = {}): Promise<unknown> {
-    const named = { module: this.#module, entry: name, task };
+  /** Runs a task; what it returns. @throws Error that says why there is nothing */
+  async run(
+    task: unknown,
+    { name = 'default', transferList = [] }: TaskOptions = {},
+  ): Promise<unknown> {
     const transferred = { transferList: [...transferList] };
-    return this.#piscina.run(named, transferred) as Promise<unknown>;
+    const named = { module: this.#module, entry: name, task };
+    try {
+      return await (this.#piscina.run(named, transferred) as Promise<unknown>);
+    } catch (error) {
+      if (error instanceof Error && error.message !== '') throw error;
+      throw new Error('what it returned cannot be sent', { cause: error });
+    }
   }
 
   /** Calls the listener when a worker fails outside of its task; returns what ends that. */
