@@ -36,8 +36,12 @@ export interface WatchdogOptions {
 const POLL_MS = 250;
 /** Nobody can go on if all have slept for so long: sleeps are cut into shorter slices. */
 const STANDSTILL_MS = 500;
-/** Loading modules takes a busy host a while: no less patience than this until the next CPU is ready. */
+/**
+ * Loading modules takes a busy host a while, and all load side by side: no less patience than this until the next CPU is
+ * ready, and for each of those that load.
+ */
 const LOADING_MIN_MS = 5000;
+const LOADING_EACH_MS = 1000;
 
 export class Watchdog {
   readonly #boot: Cpu;
@@ -125,7 +129,8 @@ export class Watchdog {
         continue;
       }
       const stalledMs = now - last.at;
-      const patienceMs = Math.max(this.#options.stallMs, isLoading(snapshot) ? LOADING_MIN_MS : 0);
+      const loadingMs = Math.max(LOADING_MIN_MS, loading * LOADING_EACH_MS);
+      const patienceMs = Math.max(this.#options.stallMs, isLoading(snapshot) ? loadingMs : 0);
       if (stalledMs < patienceMs) continue;
       return stallFailure(this.#boot, snapshot, all, stalledMs, this.#nameOf);
     }
