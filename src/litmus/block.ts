@@ -40,6 +40,8 @@ export const B_STARTED_MS = HEAD + 9;
 export const B_VIOLATED_MS = HEAD + 10;
 /** When the last one ended. */
 export const B_ENDED_MS = HEAD + 11;
+/** Reports of lockdep that were seen. */
+export const B_LOCK_REPORTS = HEAD + 12;
 
 /** How often each outcome that the program declares has come. */
 export const OUTCOMES_MAX = 32;

@@ -27,12 +27,14 @@ import { clockMs, readOnce, relax, unpark, writeOnce } from '#memory';
 
 import { reasonOf, textOf } from '../base/reason.js';
 import { pick, scramble, seedFor, xorshift } from '../base/xorshift.js';
+import { bootDeferred } from '../deferred/boot.js';
 import { countAllocations, describeLeak } from '../explore/allocations.js';
 import { resetCpu } from '../explore/engine.js';
 import type { ExploreProgram, Window } from '../explore/program.js';
 import { programNamed } from '../explore/programs/registry.js';
 import { Cpu, cpuArea, type PointWatcher } from '../machine/cpu.js';
 import { EVERYBODY } from '../machine/limits.js';
+import { lockReportCount, lockReportTexts } from '../machine/lock-report.js';
 import { registerOps } from '../machine/ops-table.js';
 import { HALT_PANIC, haltMachine, MachineHalted, noteProgress } from '../machine/sched.js';
 import { CpuArea, MACHINE, Machine, Spinlock } from '../machine/types.js';
@@ -57,6 +59,7 @@ import {
   B_FORCE,
   B_GATE,
   B_ITERATIONS,
+  B_LOCK_REPORTS,
   B_OUTCOMES,
   B_OVER,
   B_REACHED,
@@ -204,6 +207,7 @@ class LitmusMember implements PointWatcher {
     const boot = this.#boot;
     try {
       bootMm(boot);
+      bootDeferred(boot);
       this.#block[B_WORLD] = this.#program.setup(boot);
       leaveText(this.#block, B_SETUP, SETUP_MAX, JSON.stringify([...boot.slabs]));
     } catch (error) {
@@ -219,6 +223,7 @@ class LitmusMember implements PointWatcher {
     this.#block[B_STARTED_MS] = this.#now();
     this.#block[B_ENDED_MS] = this.#now();
     this.#prepareNext();
+    this.#block[B_FORCE] = FORCE_ORDER; // a deadlock ends the run, at once maybe
   }
 
   #learnWorld(): void {
@@ -405,7 +410,7 @@ class LitmusMember implements PointWatcher {
     let violated: string | undefined;
     let outcome: string | undefined;
     try {
-      violated = this.#program.check?.(boot, this.#world) ?? this.#leak();
+      violated = this.#program.check?.(boot, this.#world) ?? this.#leak() ?? this.#lockReport();
       const { outcomes, observe } = this.#program;
       if (violated === undefined && outcomes !== undefined) outcome = observe?.(boot, this.#world);
     } catch (error) {
@@ -421,6 +426,17 @@ class LitmusMember implements PointWatcher {
     if (this.#allocations === undefined) return undefined;
     const lost = describeLeak(this.#boot, this.#allocations, countAllocations(this.#boot));
     return lost === '' ? undefined : `not given back: ${lost}`;
+  }
+
+  /**
+   * What lockdep has found in this iteration. What it has learned is not put back with the rest, and what it has
+   * reported it reports once.
+   */
+  #lockReport(): string | undefined {
+    if (this.#program.validatesLocks === false) return undefined;
+    const known = this.#block[B_LOCK_REPORTS] ?? 0;
+    this.#block[B_LOCK_REPORTS] = lockReportCount(this.#boot);
+    return lockReportTexts(this.#boot)[known]?.split('\n')[0];
   }
 
   /** Counts the outcome; false if it is forbidden, or not declared. */

@@ -16,12 +16,15 @@
  *                                  kill                wait                       a map that fails
  *              PGMAP_CALLER_KILLS  the caller has      nobody here: too late      leaves the count live
  *              PGMAP_KILL          ops.kill            nobody here: too late      kills it, but for conflicts
+ *              PGMAP_KILL_LAST     ops.kill, after     in ops.kill                kills it, but for conflicts
+ *                                  the puts
  *              PGMAP_KILL_CLEANUP  ops.kill            ops.cleanup, after puts    kills it, waits
  *              PGMAP_INTERNAL      percpuRefKill       its completion, after puts unmaps what it had
  *              PGMAP_HMM_DEVMEM    as the first, for hmm_devmem_add; there are no puts
  *
  *            The first two take the struct pages away under users that are still there (LT-7), unless their
- *            callers have waited. Waiting before the puts waits for ever (LT-8).
+ *            callers have waited. Waiting before the puts waits for ever (LT-8): so PGMAP_KILL_LAST, which was
+ *            proposed and did not come, puts them first.
  * Invariant  I1  No struct page is touched after the removal of its range has begun (INV-30).
  *            I2  After a map that failed, and after unmap, nothing is left that can be looked up (INV-32, INV-34).
  *            I3  Each count is killed once (INV-33).
@@ -31,6 +34,7 @@
  *
  * @module
  */
+import { reachPoint } from '#debug';
 import { fetchAdd, read, write } from '#memory';
 import { BUSTED_PGMAP_LOOKUP, isMutant, M_12, M_13 } from '#mutants';
 
@@ -80,6 +84,7 @@ import {
   PGMAP_INTERNAL,
   PGMAP_KILL,
   PGMAP_KILL_CLEANUP,
+  PGMAP_KILL_LAST,
   pgmapOps,
   pgmapRef,
   putDevPagemap,
@@ -160,7 +165,7 @@ function checkForm(cpu: Cpu, pgmap: DevPagemap): boolean {
   if (form === PGMAP_INTERNAL) return true;
   if (read(cpu, pgmap, DevPagemap.ref) === NULL) return false;
   if (callerKills(form)) return true;
-  if (form === PGMAP_KILL) return ops?.kill !== undefined;
+  if (form === PGMAP_KILL || form === PGMAP_KILL_LAST) return ops?.kill !== undefined;
   const isComplete = ops?.kill !== undefined && ops.cleanup !== undefined;
   if (!isComplete) warn(cpu, `page map ${pgmap}: missing reference count teardown definition`);
   return isComplete;
@@ -276,7 +281,7 @@ function initPages(cpu: Cpu, pgmap: DevPagemap, index: number): void {
 /** An older form failed: what it did was undone, but the count is the caller's. */
 function abandonOld(cpu: Cpu, pgmap: DevPagemap, isConflict: boolean): void {
   const form = read(cpu, pgmap, DevPagemap.form);
-  const isKept = callerKills(form) || (form === PGMAP_KILL && isConflict);
+  const isKept = callerKills(form) || (form !== PGMAP_KILL_CLEANUP && isConflict);
   if (!isKept) killRef(cpu, pgmap, form);
   if (form === PGMAP_KILL_CLEANUP) awaitUsers(cpu, pgmap, form);
   putManaged(cpu, pgmap);
@@ -290,9 +295,10 @@ function abandonOld(cpu: Cpu, pgmap: DevPagemap, isConflict: boolean): void {
  */
 export function memunmapPages(cpu: Cpu, pgmap: DevPagemap): void {
   const form = read(cpu, pgmap, DevPagemap.form);
+  if (form === PGMAP_KILL_LAST) putPageRefs(cpu, pgmap);
   killRef(cpu, pgmap, form);
   if (isMutant(cpu, M_12)) awaitUsers(cpu, pgmap, form); // LT-8
-  putPageRefs(cpu, pgmap);
+  if (form !== PGMAP_KILL_LAST) putPageRefs(cpu, pgmap);
   if (callerKills(form)) warnIfLive(cpu, pgmap);
   if (isMutant(cpu, M_13)) removeRanges(cpu, pgmap); // LT-7
   if (!isMutant(cpu, M_12)) awaitUsers(cpu, pgmap, form);
@@ -305,7 +311,7 @@ export function memunmapPages(cpu: Cpu, pgmap: DevPagemap): void {
 
 function killRef(cpu: Cpu, pgmap: DevPagemap, form: number): void {
   if (form === PGMAP_INTERNAL) percpuRefKill(cpu, pgmapRef(cpu, pgmap));
-  if (form !== PGMAP_KILL && form !== PGMAP_KILL_CLEANUP) return;
+  if (form === PGMAP_INTERNAL || callerKills(form)) return;
   const ops = pgmapOps(cpu, pgmap);
   if (ops?.kill !== undefined) ops.kill(cpu, pgmap);
 }
@@ -313,6 +319,7 @@ function killRef(cpu: Cpu, pgmap: DevPagemap, form: number): void {
 /** Sleeps until nobody uses a page, if that is the form's business. */
 function awaitUsers(cpu: Cpu, pgmap: DevPagemap, form: number): void {
   if (form === PGMAP_INTERNAL) {
+    reachPoint(cpu, 'users are waited for');
     waitForCompletionOf(cpu, member(pgmap, DevPagemap.done), WAIT_PAGEMAP, pgmap);
   }
   if (form !== PGMAP_KILL_CLEANUP) return;

@@ -47,13 +47,16 @@ export const PGMAP_INTERNAL = 4;
 /** … hmm_devmem_add's own: as the first, but pages are handed out (4.18). */
 export const PGMAP_HMM_DEVMEM = 5;
 
+/** … as PGMAP_KILL, but references are put before the kill, which may wait; it was proposed (2018). */
+export const PGMAP_KILL_LAST = 6;
+
 /** What the owner of a page map does. @kernel struct dev_pagemap_ops */
 export interface DevPagemapOps extends OpsTable {
   /** Nobody uses the page any more. By whoever put it last: assume that it may not sleep. */
   readonly pageFree?: (cpu: Cpu, page: Page) => void;
   /** A CPU has touched a page of private memory. Required of those; called by the migration layer. */
   readonly migrateToRam?: (cpu: Cpu, page: Page, fault: number) => number;
-  /** PGMAP_KILL and later: kills the caller's count. In the first of these it may not wait. */
+  /** PGMAP_KILL and later: kills the caller's count. In the first of these it may not wait; PGMAP_KILL_LAST: waits. */
   readonly kill?: (cpu: Cpu, pgmap: DevPagemap) => void;
   /** PGMAP_KILL_CLEANUP: waits until the caller's count is 0. Sleeps. */
   readonly cleanup?: (cpu: Cpu, pgmap: DevPagemap) => void;

@@ -31,7 +31,7 @@ import {
 } from '../../memory/layout.js';
 import { complete, Completion, initCompletion, waitForCompletion } from '../../sync/completion.js';
 import { initMutex, Mutex, mutexLock, mutexUnlock } from '../../sync/mutex.js';
-import { defineProgram, type ExploreProgram, type Outcome, task } from '../program.js';
+import { defineProgram, type ExploreProgram, type Outcome, reach, task } from '../program.js';
 
 const Version = struct('srcu_version', {
   number: word, // 1, 2, …; written before it is published
@@ -151,6 +151,8 @@ function serve(cpu: Cpu): void {
 function synchronizeInside(cpu: Cpu, at: number): void {
   const domain = member(at as World, World.domain);
   const bank = srcuReadLock(cpu, domain);
+  reach(cpu, 'reader is inside');
+  reach(cpu, 'reader synchronizes');
   synchronizeSrcu(cpu, domain);
   srcuReadUnlock(cpu, domain, bank);
 }
