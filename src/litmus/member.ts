@@ -27,6 +27,7 @@ import { clockMs, readOnce, relax, unpark, writeOnce } from '#memory';
 
 import { reasonOf, textOf } from '../base/reason.js';
 import { pick, scramble, seedFor, xorshift } from '../base/xorshift.js';
+import { bootDeferred } from '../deferred/boot.js';
 import { countAllocations, describeLeak } from '../explore/allocations.js';
 import { resetCpu } from '../explore/engine.js';
 import type { ExploreProgram, Window } from '../explore/program.js';
@@ -204,6 +205,7 @@ class LitmusMember implements PointWatcher {
     const boot = this.#boot;
     try {
       bootMm(boot);
+      bootDeferred(boot);
       this.#block[B_WORLD] = this.#program.setup(boot);
       leaveText(this.#block, B_SETUP, SETUP_MAX, JSON.stringify([...boot.slabs]));
     } catch (error) {
@@ -219,6 +221,7 @@ class LitmusMember implements PointWatcher {
     this.#block[B_STARTED_MS] = this.#now();
     this.#block[B_ENDED_MS] = this.#now();
     this.#prepareNext();
+    this.#block[B_FORCE] = FORCE_ORDER; // a deadlock ends the run, at once maybe
   }
 
   #learnWorld(): void {
