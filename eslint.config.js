@@ -14,6 +14,7 @@ const KERNEL_LAYERS = [
   'mm',
   'hmm',
   'memremap',
+  'protocols',
 ];
 
 const kernelRules = [

@@ -122,6 +122,7 @@ export {
   svmFault,
   svmInvalidate,
 } from './drivers/svm/driver.js';
+export { PROTOCOLS, type ProtocolEntry } from './protocols/registry.js';
 export * as svmEngine from './drivers/svm/engine.js';
 export { deviceClearRange, deviceFence, deviceMapRange } from './drivers/svm/page-table.js';
 export { type SvmTotals, svmTotals } from './drivers/svm/stats.js';

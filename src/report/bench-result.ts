@@ -17,6 +17,8 @@ export type JsonLatencies = Latencies;
 /** One configuration and what it gave. */
 export interface BenchPoint {
   readonly workload: string;
+  /** What the device's driver mirrors the address space by, if --protocol said. */
+  readonly protocol?: string;
   readonly parameters: PointConfig;
   readonly faultsPerSecond: number;
   readonly invalidationsPerSecond: number;
@@ -52,12 +54,13 @@ export interface BenchResult {
 }
 
 /** A point as the result file states it. */
-export function benchPoint(workload: string, result: PointResult): BenchPoint {
+export function benchPoint(workload: string, result: PointResult, protocol?: string): BenchPoint {
   const { fault, invalidate, totals } = result;
   const { retries } = result;
   const tries = fault.operations + retries;
   return {
     workload,
+    ...(protocol !== undefined && { protocol }),
     parameters: result.config,
     faultsPerSecond: fault.perSecond,
     invalidationsPerSecond: invalidate.perSecond,

@@ -17,6 +17,8 @@ export interface Look {
   readonly color: boolean;
   /** Unit: characters. */
   readonly width: number;
+  /** What is wrong with protocols that are not safe, by their names. */
+  readonly flaws?: ReadonlyMap<string, string>;
 }
 
 const PLOT_WIDTH_MAX = 64;
@@ -35,7 +37,7 @@ interface Column {
  * side by side, what belongs together goes into a table of its own.
  */
 export function benchTable(points: readonly BenchPoint[], look: Look): string {
-  const keys = keyColumns(points);
+  const keys = keyColumns(points, look);
   const groups = [
     rateColumns(points),
     latencyColumns('fault', (point) => point.fault),
@@ -52,6 +54,7 @@ export function benchTable(points: readonly BenchPoint[], look: Look): string {
     constants(points),
     ...tables.map((columns) => tableOf(points, columns, look)),
     LEGEND,
+    ...flawLines(points, look),
   ].join('\n');
 }
 
@@ -62,6 +65,17 @@ retries  share of all tries of a fault that an invalidation came across
 p50, …   percentiles of the time one operation took
 -        there was none`;
 
+/** A line for each protocol among the points that is not safe. */
+function flawLines(points: readonly BenchPoint[], { flaws }: Look): string[] {
+  const names = [...new Set(points.flatMap(({ protocol }) => protocol ?? []))];
+  const unsafe = names.flatMap((name) => {
+    const flaw = flaws?.get(name);
+    return flaw === undefined ? [] : [{ name, flaw }];
+  });
+  const width = Math.max(0, ...unsafe.map(({ name }) => name.length));
+  return unsafe.map(({ name, flaw }) => `!        ${name.padEnd(width)}  is unsafe: ${flaw}`);
+}
+
 function tableOf(
   points: readonly BenchPoint[],
   columns: readonly Column[],
@@ -69,7 +83,9 @@ function tableOf(
 ): string {
   const table = new Table({
     head: columns.map(({ head }) => head),
-    colAligns: columns.map(({ head }) => (head === 'workload' ? 'left' : 'right')),
+    colAligns: columns.map(({ head }) =>
+      ['workload', 'protocol'].includes(head) ? 'left' : 'right',
+    ),
     style: { head: color ? ['bold'] : [], border: color ? ['grey'] : [], compact: true },
   });
   for (const point of points) table.push(columns.map(({ cell }) => cell(point)));
@@ -82,14 +98,20 @@ function widthOf(table: string): number {
 }
 
 /** What tells the points from each other. */
-function keyColumns(points: readonly BenchPoint[]): Column[] {
+function keyColumns(points: readonly BenchPoint[], { flaws }: Look): Column[] {
   const workload: Column = { head: 'workload', cell: (point) => point.workload };
   const parameters = differing(points).map((axis): Column => {
     return { head: AXIS_NAMES[axis], cell: ({ parameters }) => String(parameters[axis]) };
   });
-  return new Set(points.map((point) => point.workload)).size > 1
-    ? [workload, ...parameters]
-    : parameters;
+  const protocol: Column = {
+    head: 'protocol',
+    cell: ({ protocol: name = '-' }) => (flaws?.has(name) === true ? `${name} !` : name),
+  };
+  return [
+    ...(new Set(points.map((point) => point.workload)).size > 1 ? [workload] : []),
+    ...parameters,
+    ...(points.some((point) => point.protocol !== undefined) ? [protocol] : []),
+  ];
 }
 
 /** `fault-invalidate: 2 fault threads, 1 invalidator, …`: what all points have in common. */
@@ -148,9 +170,10 @@ function latencyColumns(name: string, of: (point: BenchPoint) => Latencies): Col
 export function violations(points: readonly BenchPoint[]): string[] {
   return points
     .filter((point) => point.staleAccesses > 0)
-    .map(({ workload, parameters, staleAccesses }) => {
+    .map(({ workload, protocol, parameters, staleAccesses }) => {
       const accesses = countOf(staleAccesses, 'device access', 'device accesses');
-      const at = `${countOf(parameters.rangePages, 'page')}, overlap ${parameters.overlap}`;
+      const over = protocol === undefined ? '' : `${protocol}, `;
+      const at = `${over}${countOf(parameters.rangePages, 'page')}, overlap ${parameters.overlap}`;
       return `violation: ${workload} (${at}): ${accesses} through a mapping whose invalidation was over`;
     });
 }
@@ -185,8 +208,9 @@ const RATES = [
   ['invalidations/s', (point: BenchPoint) => point.invalidationsPerSecond],
 ] as const;
 
-/** Faults and invalidations against what was swept; empty if nothing was. */
+/** Faults and invalidations against what was swept; empty if nothing was, or protocols are compared. */
 export function benchPlots(points: readonly BenchPoint[], look: Look): string[] {
+  if (new Set(points.map((point) => point.protocol)).size > 1) return [];
   const plots: string[] = [];
   for (const workload of new Set(points.map((point) => point.workload))) {
     const own = points.filter((point) => point.workload === workload);

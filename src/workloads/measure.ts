@@ -14,6 +14,7 @@ import { Bench } from 'tinybench';
 
 import { EXIT_INTERNAL, FaultlineError } from '../base/bug.js';
 import { type SvmDriver, svmDriver } from '../drivers/svm/driver.js';
+import { svmDriverOver } from '../drivers/svm/mirror-driver.js';
 import { type SvmTotals, svmTotals } from '../drivers/svm/stats.js';
 import { Crew } from '../host/crew.js';
 import type { Build } from '../host/pool.js';
@@ -43,6 +44,8 @@ export interface MeasureOptions {
   readonly build?: Build;
   /** By default the device's own driver. */
   readonly driver?: LoadedDriver;
+  /** The device's own driver over another protocol, by its name; by default straight over interval notifiers. */
+  readonly protocol?: string;
   /** A CPU that gets nowhere for so long ends the run as a failure. Unit: milliseconds. */
   readonly stallMs?: number;
   /** Ends the measurement; what has been measured is kept. */
@@ -115,7 +118,7 @@ export async function measurePoint(
     options.driver?.url,
   );
   const boot = machine.cpu;
-  const prepared = workload.prepare(boot, config, options.driver?.driver ?? svmDriver);
+  const prepared = workload.prepare(boot, config, driverFor(options));
   const crew = new Crew(
     machine,
     prepared.members.map((one) => ({ ...one, module: workload.module })),
@@ -158,6 +161,10 @@ async function measureWith(
   await crew.results();
   assertNoWarning(machine.cpu);
   return { ...result, bootMs };
+}
+
+function driverFor({ driver, protocol }: MeasureOptions): SvmDriver {
+  return driver?.driver ?? (protocol === undefined ? svmDriver : svmDriverOver(protocol));
 }
 
 /** The watchdog's patience, where the options say something about it. */

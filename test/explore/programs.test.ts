@@ -45,6 +45,11 @@ test('a schedule is the same when it is run again', async () => {
 describe('programs that are wrong themselves fail', () => {
   const failures: readonly [program: string, failure: RegExp][] = [
     ['abba', /^A then B waits for mutex/],
+    [
+      'lt-1-locked',
+      /^exit waits for work item fault worker, run by cpu 1; holds .*hmm->mirrors_sem/,
+    ],
+    ['lt-2-kill', /^INV-20/],
     ['lt-3-no-retry', /^INV-20/],
     ['lt-4-no-lock', /^LT-4|^INV-20/],
     ['lt-6-valid-flag', /^outcome 'stale page'/],

@@ -27,6 +27,7 @@ import { tlbShootdown } from '../../machine/tlb.js';
 import { WAIT_DEVICE_FENCE } from '../../machine/wait-kind.js';
 import { containerOf, element, type Field, member, type Ptr } from '../../memory/layout.js';
 import { mmapReadLock, mmapReadUnlock } from '../../mm/mmap-lock.js';
+import type { MmStruct } from '../../mm/types.js';
 import {
   type MmuIntervalNotifierOps,
   mmuIntervalReadBegin,
@@ -49,10 +50,17 @@ export interface SvmDriver extends MmuIntervalNotifierOps {
    * it from it for FAULT_TIMEOUT_MS. The caller holds mm_users. Sleeps.
    */
   readonly fault: (cpu: Cpu, context: SvmContext, request: SvmRequest) => number;
+  /**
+   * Ties a context that is being opened to its address space: 0 or -errno. By default its interval is inserted.
+   * No lock held. Sleeps.
+   */
+  readonly attach?: (cpu: Cpu, context: SvmContext, mm: MmStruct) => number;
+  /** Unties it: no callback runs afterwards. Goes with `attach`. No lock held. Sleeps. */
+  readonly detach?: (cpu: Cpu, context: SvmContext) => void;
 }
 
 /** How long a fault is tried again. @kernel HMM_RANGE_DEFAULT_TIMEOUT */
-const FAULT_TIMEOUT_MS = 1000;
+export const FAULT_TIMEOUT_MS = 1000;
 
 /** Ends the device's use of a range. @kernel dmirror_interval_invalidate */
 export function svmInvalidate(
@@ -119,7 +127,7 @@ export function svmFault(cpu: Cpu, context: SvmContext, request: SvmRequest): nu
 }
 
 /** Says in `pfns` what is wanted of each page; a round before may have left its answers there. */
-function askForPages(cpu: Cpu, request: SvmRequest): void {
+export function askForPages(cpu: Cpu, request: SvmRequest): void {
   const range = member(request, SvmRequest.range);
   const requests = read(cpu, request, SvmRequest.requests) as RequestArray;
   const pfns = read(cpu, range, HmmRange.pfns);
@@ -131,7 +139,7 @@ function askForPages(cpu: Cpu, request: SvmRequest): void {
 }
 
 /** The context's lock must be held, and the range not stale. */
-function mapIntoDevice(cpu: Cpu, context: SvmContext, range: HmmRange): number {
+export function mapIntoDevice(cpu: Cpu, context: SvmContext, range: HmmRange): number {
   if (read(cpu, context, SvmContext.dead) !== 0) return -EFAULT; // I2
   return deviceMapRange(cpu, context, range) ? 0 : -ENOMEM;
 }
@@ -148,7 +156,7 @@ export const svmDriver: SvmDriver = defineOps({
  * @throws FaultlineError for a member that there is not, or of another type
  */
 export function defineSvmDriver(
-  changes: Pick<SvmDriver, 'opsName'> & Partial<SvmDriver>,
+  changes: Pick<SvmDriver, 'opsName'> & Partial<Pick<SvmDriver, 'invalidate' | 'fault'>>,
 ): Readonly<SvmDriver> {
   for (const [name, value] of Object.entries(changes)) checkMember(name, value);
   if (typeof changes.opsName !== 'string') throw badDriver('it needs a name, as opsName');

@@ -15,6 +15,7 @@ import { lt15 } from './lock-order.js';
 import { lockToyNamed } from './lock-toy.js';
 import { MEMREMAP_PROGRAMS } from './memremap.js';
 import { DESIGN_PROGRAMS } from './mirror-designs.js';
+import { RELEASE_PROGRAMS } from './mirror-release.js';
 import { MODULE_PROGRAMS } from './modules.js';
 import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.js';
 import { OOM_PROGRAMS } from './oom.js';
@@ -47,6 +48,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   ...REFUSAL_PROGRAMS,
   ...LIFETIME_PROGRAMS,
   ...DESIGN_PROGRAMS,
+  ...RELEASE_PROGRAMS,
   ...READ_TRYLOCK_PROGRAMS,
   spinlock,
   mutex,

@@ -10,12 +10,14 @@ import { REFUSAL_TESTS } from './list-refusal.js';
 import { lockOrderTest } from './lock-order.js';
 import { MEMREMAP_TESTS } from './memremap.js';
 import { DESIGN_TESTS } from './mirror-designs.js';
+import { RELEASE_TESTS } from './mirror-release.js';
 import { readTrylockTest } from './read-trylock.js';
 import { RETRY_TESTS } from './retry.js';
 import { secondaryTlbTest } from './secondary-tlb.js';
 import { syncPointTest } from './sync-point.js';
 
 const ALL: readonly LitmusTest[] = [
+  ...RELEASE_TESTS,
   ...RETRY_TESTS,
   ...MEMREMAP_TESTS,
   ...DESIGN_TESTS,
