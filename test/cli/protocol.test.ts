@@ -40,11 +40,6 @@ describe('--protocol', () => {
       ['valid-flag'],
     );
   });
-
-  test('none: the result says nothing of one', async () => {
-    const { points } = await resultOf(['bench', '--range-pages', '1', '--overlap', '1', ...SHORT]);
-    assert.equal('protocol' in points[0]!, false);
-  });
 });
 
 /** Those that are unsafe are marked, with a line of the legend each, and no other. */
