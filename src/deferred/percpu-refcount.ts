@@ -267,6 +267,19 @@ export function percpuRefIsZero(cpu: Cpu, ref: PercpuRef): boolean {
   return count === 0;
 }
 
+/** How many references there are, in either mode. Exact as long as nobody else uses it. */
+export function percpuRefTotal(cpu: Cpu, ref: PercpuRef): number {
+  const counters = readOnce(cpu, ref, PercpuRef.counters);
+  const shared = readOnce(cpu, dataOf(cpu, ref), PercpuRefData.count);
+  if ((counters & ATOMIC) !== 0) return shared;
+  let sum = (shared - bias(cpu)) | 0;
+  for (let id = cpusOf(cpu) - 1; id >= 0; id--) {
+    const theirs = perCpuPtr<'percpu_ref_counter'>(cpu, counters >>> FLAG_BITS, id);
+    sum = (sum + read(cpu, theirs, Counter.value)) | 0;
+  }
+  return sum;
+}
+
 /** Brings it back to life and to its mode, with the initial reference; it must be dead. @kernel percpu_ref_resurrect */
 export function percpuRefResurrect(cpu: Cpu, ref: PercpuRef): void {
   const lock = member(deferredOf(cpu), Deferred.percpuRefLock);

@@ -21,6 +21,7 @@
  *              PGMAP_KILL_CLEANUP  ops.kill            ops.cleanup, after puts    kills it, waits
  *              PGMAP_INTERNAL      percpuRefKill       its completion, after puts unmaps what it had
  *              PGMAP_HMM_DEVMEM    as the first, for hmm_devmem_add; there are no puts
+ *              PGMAP_UNCHECKED     as the first; see devm-memremap.ts
  *
  *            The first two take the struct pages away under users that are still there (LT-7), unless their
  *            callers have waited. Waiting before the puts waits for ever (LT-8): so PGMAP_KILL_LAST, which was
@@ -177,7 +178,8 @@ function isManaged(cpu: Cpu, pgmap: DevPagemap): boolean {
   return type <= MEMORY_DEVICE_FS_DAX;
 }
 
-function initOwnRef(cpu: Cpu, pgmap: DevPagemap): number {
+/** Begins the count of a page map that has its own: 0 or -ENOMEM. */
+export function initOwnRef(cpu: Cpu, pgmap: DevPagemap): number {
   const ref = member(pgmap, DevPagemap.ownRef);
   initCompletion(cpu, member(pgmap, DevPagemap.done), DONE);
   write(cpu, pgmap, DevPagemap.ref, ref);

@@ -46,6 +46,8 @@ export const PGMAP_KILL_CLEANUP = 3;
 export const PGMAP_INTERNAL = 4;
 /** … hmm_devmem_add's own: as the first, but pages are handed out (4.18). */
 export const PGMAP_HMM_DEVMEM = 5;
+/** … as the first, and nobody looks whether its release could be written down (4.18 and before). */
+export const PGMAP_UNCHECKED = 6;
 
 /** … as PGMAP_KILL, but references are put before the kill, which may wait; it was proposed (2018). */
 export const PGMAP_KILL_LAST = 6;
@@ -75,7 +77,7 @@ export function pgmapRef(cpu: Cpu, pgmap: DevPagemap): PercpuRef {
 
 /** True if the caller's reference count is used, and killed by the caller too. */
 export function callerKills(form: number): boolean {
-  return form === PGMAP_CALLER_KILLS || form === PGMAP_HMM_DEVMEM;
+  return form === PGMAP_CALLER_KILLS || form === PGMAP_HMM_DEVMEM || form === PGMAP_UNCHECKED;
 }
 
 /** True for memory whose pages are handed out one by one, and idle with no reference. */

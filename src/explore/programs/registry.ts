@@ -20,6 +20,7 @@ import { MODULE_PROGRAMS } from './modules.js';
 import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.js';
 import { OOM_PROGRAMS } from './oom.js';
 import { osq } from './osq.js';
+import { PAGEMAP_USER_PROGRAMS } from './pagemap-users.js';
 import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
 import { randomProgram } from './random.js';
@@ -67,6 +68,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   ...DEVICE_PROGRAMS,
   ...MODULE_PROGRAMS,
   ...MEMREMAP_PROGRAMS,
+  ...PAGEMAP_USER_PROGRAMS,
   ...RCU_PROGRAMS,
   ...SRCU_PROGRAMS,
   ...PERCPU_REF_PROGRAMS,

@@ -1,0 +1,67 @@
+/**
+ * What is left when a bind fails: every driver of device memory, in each of its historical forms, at every point.
+ *
+ * @module
+ */
+import Table from 'cli-table3';
+import {
+  type BindArena,
+  type BindFailures,
+  bindFailures,
+  bootBindFailures,
+  bootMachine,
+  type Cpu,
+  Crew,
+  runKworker,
+  stopKworkers,
+} from 'faultline';
+
+const LEFT_WIDTH = 76;
+const LEGEND = `points         allocations and registrations of the bind; each failed once
+bound again    after so many of these failures the same range could be bound again
+left behind    what a failed bind leaves, and the first point at which it does`;
+
+/** A crew's member: fails what can. */
+export function walkBinds(cpu: Cpu, arena: BindArena): BindFailures[] {
+  const rows = bindFailures(cpu, arena);
+  stopKworkers(cpu);
+  return rows;
+}
+
+/** A crew's member: runs what is done later. */
+export function serve(cpu: Cpu): number {
+  return runKworker(cpu);
+}
+
+async function walk(): Promise<readonly BindFailures[]> {
+  const machine = bootMachine({ cpus: 2, ramBytes: 2 << 20 });
+  const args = bootBindFailures(machine.cpu);
+  const module = import.meta.url;
+  const members = [walkBinds.name, serve.name].map((entry) => ({
+    name: entry,
+    module,
+    entry,
+    args,
+  }));
+  const crew = new Crew(machine, members);
+  await crew.ready();
+  crew.start();
+  const [walked] = await crew.results();
+  return (walked?.value ?? []) as readonly BindFailures[];
+}
+
+/** A row for each driver and form. */
+export async function failureTable(): Promise<string> {
+  const table = new Table({
+    head: ['what', 'Linux', 'points', 'bound again', 'left behind'],
+    colAligns: ['left', 'left', 'right', 'right', 'left'],
+    colWidths: [null, null, null, null, LEFT_WIDTH],
+    wordWrap: true,
+    style: { head: [], border: [], compact: true },
+  });
+  for (const { what, form, failures, rebound, left } of await walk()) {
+    const again = rebound === failures.length ? 'all' : `${rebound} of ${failures.length}`;
+    table.push([what, form, failures.length, again, left.join('\n') || '-']);
+  }
+  return `${table.toString()}\n${LEGEND}`;
+}
