@@ -62,7 +62,7 @@ export function litmusCommand(): Command {
 const HELP = `
 Each variant is run many times on real workers, most of them pushed into the order in which it gets interesting,
 and then explored, schedule by schedule. It is unsafe if either shows an outcome that is forbidden, a broken
-rule, or a deadlock. Exit code 1 if a verdict is not the expected one.
+rule, a deadlock, or a report of lockdep. Exit code 1 if a verdict is not the expected one.
 
 Examples:
   faultline litmus --list

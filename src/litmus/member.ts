@@ -129,6 +129,8 @@ const DELAY_POWERS = 14;
 /** How long a point of the order is waited for; the less the more often it was in vain. Unit: milliseconds. */
 const PATIENCE_MS = 5;
 const PATIENCE_MIN_MS = 0.1;
+/** … in the first iteration, which may be the last. */
+const PATIENCE_FIRST_MS = 100;
 /** How long a point is waited for that should never come in order. */
 const CHANCE_MS = 0.02;
 /** How often a task that has died wakes the others, so that they see it. */
@@ -287,13 +289,9 @@ class LitmusMember implements PointWatcher {
   /** Waits for those before; for a point that should not come in order, when the window is there. */
   #awaitPoint(at: number): void {
     const block = this.#block;
-    const isInOrder = awaitStage(
-      block,
-      B_STAGES,
-      Math.min(at, this.#ordered),
-      this.#spins,
-      this.#patienceMs,
-    );
+    const patienceMs = block[B_ITERATIONS] === 0 ? PATIENCE_FIRST_MS : this.#patienceMs;
+    const stage = Math.min(at, this.#ordered);
+    const isInOrder = awaitStage(block, B_STAGES, stage, this.#spins, patienceMs);
     this.#patienceMs = isInOrder ? PATIENCE_MS : Math.max(PATIENCE_MIN_MS, this.#patienceMs / 2);
     if (isInOrder && at > this.#ordered) {
       awaitStage(block, B_STAGES, at, this.#spins, CHANCE_MS);
