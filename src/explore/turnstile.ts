@@ -19,7 +19,8 @@ export function checkPointer(
   count: number,
 ): void {
   if (kind === OP_SPIN || (at >= MACHINE && at + count <= memory.length)) return;
-  const what = at >= 0 && at < MACHINE ? 'NULL pointer dereference' : 'access outside of the memory';
+  const what =
+    at >= 0 && at < MACHINE ? 'NULL pointer dereference' : 'access outside of the memory';
   bug(`cpu ${(port as Cpu).id}: ${what}: word ${at}`);
 }
 

@@ -34,7 +34,7 @@ import {
   word,
 } from '../../memory/layout.js';
 import { mmput } from '../../mm/exit.js';
-import { type ExitChainOps,exitChainRegister } from '../../mm/exit-chain.js';
+import { type ExitChainOps, exitChainRegister } from '../../mm/exit-chain.js';
 import { type FileOperations, fput, openDeviceFile } from '../../mm/file.js';
 import { mmAlloc, mmgetNotZero } from '../../mm/mm-struct.js';
 import { File, MmStruct } from '../../mm/types.js';
