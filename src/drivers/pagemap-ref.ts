@@ -14,27 +14,16 @@ import {
   percpuRefKill,
   type PercpuRefOps,
 } from '../deferred/percpu-refcount.js';
-import { PercpuRef } from '../deferred/types.js';
+import type { PercpuRef } from '../deferred/types.js';
 import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
 import { defineKernelOps } from '../machine/ops-table.js';
 import { WAIT_PAGEMAP } from '../machine/wait-kind.js';
-import { containerOf, member, type Ptr, struct } from '../memory/layout.js';
+import { containerOf, member } from '../memory/layout.js';
 import { type DevPagemapOps, pgmapRef } from '../memremap/pagemap.js';
 import type { DevPagemap } from '../memremap/types.js';
-import {
-  completeAll,
-  Completion,
-  initCompletion,
-  waitForCompletionOf,
-} from '../sync/completion.js';
-
-/** A count, and that it has come to 0. */
-export const PagemapRef = struct('pagemap_ref', {
-  ref: PercpuRef,
-  done: Completion,
-});
-export type PagemapRef = Ptr<'pagemap_ref'>;
+import { completeAll, initCompletion, waitForCompletionOf } from '../sync/completion.js';
+import { PagemapRef } from './types.js';
 
 const DONE = lockClass('pagemap_ref->done');
 

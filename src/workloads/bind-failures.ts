@@ -41,7 +41,6 @@ import {
   initPagemapRef,
   isPagemapRefLive,
   killPagemapRef,
-  PagemapRef,
   pagemapRefOps,
 } from '../drivers/pagemap-ref.js';
 import {
@@ -51,6 +50,7 @@ import {
   pmemMap,
   type PmemMapOps,
 } from '../drivers/pmem/pmem.js';
+import { PagemapRef } from '../drivers/types.js';
 import type { Cpu } from '../machine/cpu.js';
 import { PHYSICAL_END } from '../machine/limits.js';
 import { defineKernelOps, opsIndex } from '../machine/ops-table.js';

@@ -70,13 +70,8 @@ import {
 } from '../../memremap/pagemap.js';
 import { DevPagemap } from '../../memremap/types.js';
 import { initSpinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
-import {
-  drainPagemapRef,
-  initPagemapRef,
-  killPagemapRef,
-  PagemapRef,
-  pagemapRefOps,
-} from '../pagemap-ref.js';
+import { drainPagemapRef, initPagemapRef, killPagemapRef, pagemapRefOps } from '../pagemap-ref.js';
+import { PagemapRef } from '../types.js';
 
 /** Pages of one device at most. */
 export const DAX_PAGES_MAX = 64;

@@ -76,9 +76,9 @@ import {
   drainPagemapRef,
   initPagemapRef,
   killPagemapRefOnce,
-  PagemapRef,
   pagemapRefOf,
 } from '../pagemap-ref.js';
+import { PagemapRef } from '../types.js';
 import {
   type GenPool,
   genPoolAddOwner,

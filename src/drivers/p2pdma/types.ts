@@ -6,7 +6,7 @@
 import { pointer, type Ptr, struct, word } from '../../memory/layout.js';
 import { ListHead } from '../../memory/list.js';
 import { DevPagemap } from '../../memremap/types.js';
-import { PagemapRef } from '../pagemap-ref.js';
+import { PagemapRef } from '../types.js';
 
 /** What a function has of such memory. @kernel struct pci_p2pdma */
 export const P2pdma = struct('pci_p2pdma', {
