@@ -50,7 +50,7 @@ export const PGMAP_HMM_DEVMEM = 5;
 export const PGMAP_UNCHECKED = 6;
 
 /** … as PGMAP_KILL, but references are put before the kill, which may wait; it was proposed (2018). */
-export const PGMAP_KILL_LAST = 6;
+export const PGMAP_KILL_LAST = 7;
 
 /** What the owner of a page map does. @kernel struct dev_pagemap_ops */
 export interface DevPagemapOps extends OpsTable {

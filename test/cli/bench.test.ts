@@ -334,7 +334,7 @@ describe('help', () => {
     const { stdout } = await faultline(['bench', '--help']);
     const options = [...stdout.matchAll(/^ {2}(?:-h, )?(--[a-z-]+)/gm)].map(([, name]) => name);
     assert.equal(new Set(options).size, options.length);
-    assert.equal(options.length, 19);
+    assert.equal(options.length, 20);
     assert.match(stdout, /--duration <s> +[^-]*\(default: 2\)/);
   });
 

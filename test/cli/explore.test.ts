@@ -161,7 +161,7 @@ export const program = defineProgram({
 });\n`,
     );
   const DICE = `tasks: [task('one', (cpu, world) => {
-    for (let i = 4 * Math.random(); i > 0; i--) run(cpu, world);
+    for (let i = 400 * Math.random(); i > 0; i--) run(cpu, world);
   })]`;
   const KEEPS = `tasks: [task('one', (cpu, world) => spinLock(cpu, world))],
     setup(cpu) { const lock = kzalloc(cpu, Spinlock); initSpinlock(cpu, lock, lockClass('my lock')); return lock; }`;
