@@ -15,8 +15,8 @@ import type { Answer, Request } from '../programs/exploration.js';
 export type { Answer, Request } from '../programs/exploration.js';
 
 /** What a program that is sound must stand. */
-const RANDOM = 1000;
-const PCT = 500;
+const RANDOM = 2000;
+const PCT = 1000;
 
 const SCRIPT = fileURLToPath(new URL('../programs/exploration.js', import.meta.url));
 
