@@ -3,7 +3,6 @@
  *
  * @module
  */
-import Table from 'cli-table3';
 import {
   type BindArena,
   type BindFailures,
@@ -15,6 +14,8 @@ import {
   runKworker,
   stopKworkers,
 } from 'faultline';
+
+import { textTable } from '../src/report/table.js';
 
 const LEFT_WIDTH = 76;
 const LEGEND = `points         allocations and registrations of the bind; each failed once
@@ -52,16 +53,16 @@ async function walk(): Promise<readonly BindFailures[]> {
 
 /** A row for each driver and form. */
 export async function failureTable(): Promise<string> {
-  const table = new Table({
-    head: ['what', 'Linux', 'points', 'bound again', 'left behind'],
-    colAligns: ['left', 'left', 'right', 'right', 'left'],
-    colWidths: [null, null, null, null, LEFT_WIDTH],
-    wordWrap: true,
-    style: { head: [], border: [], compact: true },
-  });
+  const rows: (readonly (string | number)[])[] = [];
   for (const { what, form, failures, rebound, left } of await walk()) {
     const again = rebound === failures.length ? 'all' : `${rebound} of ${failures.length}`;
-    table.push([what, form, failures.length, again, left.join('\n') || '-']);
+    rows.push([what, form, failures.length, again, left.join('\n') || '-']);
   }
-  return `${table.toString()}\n${LEGEND}`;
+  const table = textTable({
+    head: ['what', 'Linux', 'points', 'bound again', 'left behind'],
+    colAligns: ['left', 'left', 'right', 'right', 'left'],
+    rows,
+    lastWidth: LEFT_WIDTH,
+  });
+  return `${table}\n${LEGEND}`;
 }

@@ -5,12 +5,12 @@
  */
 import { stripVTControlCharacters } from 'node:util';
 
-import Table from 'cli-table3';
 import plot from 'simple-ascii-chart';
 
 import type { Latencies } from '../workloads/histogram.js';
 import type { BenchPoint } from './bench-result.js';
 import { countOf, formatCount, formatMargin, formatNs, formatShare } from './format.js';
+import { textTable } from './table.js';
 
 /** How results are to look. */
 export interface Look {
@@ -81,15 +81,14 @@ function tableOf(
   columns: readonly Column[],
   { color }: Look,
 ): string {
-  const table = new Table({
+  return textTable({
     head: columns.map(({ head }) => head),
     colAligns: columns.map(({ head }) =>
       ['workload', 'protocol'].includes(head) ? 'left' : 'right',
     ),
-    style: { head: color ? ['bold'] : [], border: color ? ['grey'] : [], compact: true },
+    rows: points.map((point) => columns.map(({ cell }) => cell(point))),
+    color,
   });
-  for (const point of points) table.push(columns.map(({ cell }) => cell(point)));
-  return table.toString();
 }
 
 /** Characters of a table's lines, which all have as many. */

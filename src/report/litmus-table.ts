@@ -5,8 +5,9 @@
  */
 import type { LitmusTest } from '../litmus/litmus.js';
 import type { LitmusReport, LitmusResult } from '../litmus/result.js';
-import { failureText, newTable } from './explore-table.js';
+import { failureText } from './explore-table.js';
 import { countOf, formatCount, formatShare } from './format.js';
+import { textTable } from './table.js';
 
 /** One variant: how its iterations ended, the failing interleaving, and the verdict. */
 export function litmusText(result: LitmusResult, color: boolean): string {
@@ -40,16 +41,16 @@ function explorationLine({ explored, program, mutant }: LitmusResult): string {
 
 function outcomeTable({ outcomes }: LitmusResult, color: boolean): string {
   const total = outcomes.reduce((sum, { count }) => sum + count, 0);
-  const table = newTable(
-    ['outcome', 'iterations', 'share', 'explored', 'grade', ''],
-    ['left', 'right', 'right', 'right', 'left', 'left'],
-    color,
-  );
-  for (const { outcome, count, explored, grade, description } of outcomes) {
+  const rows = outcomes.map(({ outcome, count, explored, grade, description }) => {
     const share = total === 0 ? '-' : formatShare(count / total);
-    table.push([outcome, count, share, formatCount(explored), grade, description]);
-  }
-  return table.toString();
+    return [outcome, count, share, formatCount(explored), grade, description];
+  });
+  return textTable({
+    head: ['outcome', 'iterations', 'share', 'explored', 'grade', ''],
+    colAligns: ['left', 'right', 'right', 'right', 'left', 'left'],
+    rows,
+    color,
+  });
 }
 
 function deadlockText({ deadlock }: LitmusResult): string {
@@ -81,21 +82,31 @@ function doubts({ verdict, reached, explored }: LitmusResult): string {
 
 /** All variants, a line each, and how many verdicts are as expected. */
 export function litmusSummary(report: LitmusReport, color: boolean): string {
-  const table = newTable(
-    ['test', 'variant', 'verdict', 'expected', 'iterations', 'in window', 'schedules', 'shown'],
-    ['left', 'left', 'left', 'left', 'right', 'right', 'right', 'left'],
-    color,
-  );
-  for (const result of report.results) {
+  const rows = report.results.map((result) => {
     const { id, variant, verdict, expected, iterations, reached, explored, shownBy } = result;
     const schedules = explored === null ? '-' : formatCount(explored.schedules);
     const covered = explored?.exhausted === true ? `${schedules}, all` : schedules;
-    table.push([id, variant, verdict, expected, iterations, reached, covered, shownBy.join(', ')]);
-  }
+    return [id, variant, verdict, expected, iterations, reached, covered, shownBy.join(', ')];
+  });
+  const table = textTable({
+    head: [
+      'test',
+      'variant',
+      'verdict',
+      'expected',
+      'iterations',
+      'in window',
+      'schedules',
+      'shown',
+    ],
+    colAligns: ['left', 'left', 'left', 'left', 'right', 'right', 'right', 'left'],
+    rows,
+    color,
+  });
   const good = report.results.filter(isAsExpected).length;
   const total = countOf(report.results.length, 'verdict');
   const end = report.interrupted ? 'interrupted; ' : '';
-  return `${table.toString()}\n\n${end}${good} of ${total} as expected (${report.seconds.toFixed(1)} s)`;
+  return `${table}\n\n${end}${good} of ${total} as expected (${report.seconds.toFixed(1)} s)`;
 }
 
 /** True if the verdict is the expected one. */
@@ -106,9 +117,13 @@ export function isAsExpected({ verdict, expected }: LitmusResult): boolean {
 /** The tests there are: a line for each variant. */
 export function litmusList(tests: readonly LitmusTest[], color: boolean): string {
   const parts = tests.map(({ id, title, source, variants }) => {
-    const rows = newTable(['variant', 'expected', 'what it does'], ['left', 'left', 'left'], color);
-    for (const variant of variants) rows.push([variant.name, variant.expected, variant.title]);
-    return `${id}: ${title}\nsource: ${source}\n${rows.toString()}`;
+    const table = textTable({
+      head: ['variant', 'expected', 'what it does'],
+      colAligns: ['left', 'left', 'left'],
+      rows: variants.map((variant) => [variant.name, variant.expected, variant.title]),
+      color,
+    });
+    return `${id}: ${title}\nsource: ${source}\n${table}`;
   });
   return parts.join('\n\n');
 }
