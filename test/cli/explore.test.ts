@@ -227,7 +227,7 @@ export const program = defineProgram({
   });
 
   test('the library by the name of a file is refused', async () => {
-    const library = new URL('../../src/kernel.js', import.meta.url).href;
+    const library = new URL('../../src/faultline.js', import.meta.url).href;
     const module = fileIn(
       folder,
       'by-file.mjs',
@@ -237,6 +237,6 @@ export const program = defineProgram({
 });\n`,
     );
     const refusal = await refusalOf(['explore', '--program', module]);
-    assert.match(refusal, /by-file\.mjs: imports .*kernel\.js, and not 'faultline'/);
+    assert.match(refusal, /by-file\.mjs: imports .*faultline\.js, and not 'faultline'/);
   });
 });

@@ -21,7 +21,7 @@ import { wakeService } from '../../src/drivers/svm/fault-buffer.js';
 import { svmDriverOver } from '../../src/drivers/svm/mirror-driver.js';
 import { bootSvmStats, type SvmTotals, svmTotals } from '../../src/drivers/svm/stats.js';
 import { SvmDevice, SvmEngine } from '../../src/drivers/svm/types.js';
-import { Crew, type MemberResult } from '../../src/host/crew.js';
+import type { MemberResult } from '../../src/host/crew.js';
 import { bootMachine } from '../../src/machine/boot.js';
 import type { Cpu } from '../../src/machine/cpu.js';
 import { registerOps } from '../../src/machine/ops-table.js';
@@ -56,7 +56,7 @@ import {
   VOLATILE,
   VOLATILE_PAGES,
 } from '../programs/crowd.js';
-import { programUrl, TEST_WORKER } from '../support/crew.js';
+import { makeCrew, programUrl } from '../support/crew.js';
 
 const WINDOW = 8;
 const MIRROR_DRIVERS = import.meta.resolve('../../src/drivers/svm/mirror-driver.js');
@@ -163,8 +163,7 @@ async function run(
   const { cpu: boot } = machine;
   const module = programUrl('crowd');
   const members = names.map((entry) => ({ name: entry, module, entry, args }));
-  const crew = new Crew(machine, members, {
-    worker: TEST_WORKER,
+  const crew = makeCrew(machine, members, {
     opsModules: [SVM_DRIVER_MODULE, programUrl('broken-drivers'), MIRROR_DRIVERS],
     watchdog: { stallMs: 30_000 },
   });

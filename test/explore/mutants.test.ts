@@ -86,7 +86,7 @@ describe('the parallel build', () => {
   test('has nothing left of the mistakes', () => {
     assert.doesNotMatch(code('kernel.js'), /isMutant/);
     assert.match(code('kernel.checked.js'), /isMutant\(cpu, M_4\)/);
-    assert.match(code('kernel.turnstile.js'), /isMutant\(cpu, M_4\)/);
+    assert.match(code('faultline.turnstile.js'), /isMutant\(cpu, M_4\)/);
   });
 
   test('refuses to plant one', () => {
