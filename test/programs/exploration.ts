@@ -23,6 +23,8 @@ export interface Request {
   /** Schedules of a random walk, and of PCT. */
   readonly random: number;
   readonly pct: number;
+  /** About as many steps are taken at most, over fewer schedules of both kinds; but FEWEST of them. */
+  readonly steps?: number;
   /** Stop at the first failure, and take both kinds in turn until then. */
   readonly untilFailure?: boolean;
   /** Run each schedule twice, and compare. */
@@ -44,6 +46,10 @@ export interface Answer {
 
 const STEP_LIMIT = 10_000;
 const CHANGE_POINTS_MAX = 4;
+/** Schedules that are run whatever they cost. */
+const FEWEST = 600;
+/** After so many it is known how long a schedule is. */
+const SAMPLE = 50;
 
 /** Numbers that look random, always the same ones for a seed. */
 function numbersFrom(seed: number): (limit: number) => number {
@@ -81,7 +87,7 @@ async function explore(request: Request): Promise<Answer> {
   const { engine, program } = programs.part(null, mutant);
   const judge = new Judge(engine, program);
   const outcomes: Record<string, number> = {};
-  const { random, pct } = request;
+  let { random, pct } = request;
   let steps = 0;
   let longest = 1;
   let different = 0;
@@ -113,6 +119,12 @@ async function explore(request: Request): Promise<Answer> {
       engine.restore();
     }
     longest = Math.max(longest, taken);
+    if (schedules === SAMPLE && request.steps !== undefined) {
+      const affordable = Math.max(FEWEST, (request.steps * SAMPLE) / steps);
+      const part = Math.min(1, affordable / (random + pct));
+      random = Math.ceil(random * part);
+      pct = Math.ceil(pct * part);
+    }
   }
   return { schedules, steps, outcomes, ...failure, different };
 }

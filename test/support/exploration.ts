@@ -17,6 +17,8 @@ export type { Answer, Request } from '../programs/exploration.js';
 /** What a program that is sound must stand. */
 const RANDOM = 2000;
 const PCT = 1000;
+/** About as many steps of it, if that is less. */
+const STEPS = 500_000;
 
 const SCRIPT = fileURLToPath(new URL('../programs/exploration.js', import.meta.url));
 
@@ -50,13 +52,18 @@ export function soundPrograms(programs: readonly ExploreProgram[], part = 1): vo
   const sound = programs.filter(({ isBroken }) => isBroken !== true);
   let answers: Answer[] = [];
   before(async () => {
-    answers = await explorePrograms(...sound.map(({ name }) => ({ program: name, random, pct })));
+    answers = await explorePrograms(
+      ...sound.map(({ name }) => ({ program: name, random, pct, steps: STEPS })),
+    );
   });
   for (const [i, { name, outcomes }] of sound.entries()) {
-    test(`${name}: ${random} random walks and ${pct} schedules of PCT`, () => {
+    test(`${name}: random walks and schedules of PCT`, () => {
       const seen = answers[i]!;
       assert.equal(seen.failure, undefined, `schedule ${seen.failedAt}`);
-      assert.equal(seen.schedules, random + pct);
+      assert.ok(
+        seen.schedules >= 600 || seen.schedules === random + pct,
+        `${seen.schedules} schedules`,
+      );
       const possible = outcomes?.filter(({ grade }) => grade !== 'FORBIDDEN') ?? [];
       const missing = possible.filter((outcome) => !(outcome.name in seen.outcomes));
       assert.deepEqual(missing, [], JSON.stringify(seen.outcomes));
