@@ -10,9 +10,11 @@
 // Each bundle resolves #memory, #debug and #mutants as package.json says for its condition, so that it is what
 // `node --conditions=…` would have loaded module by module.
 import { readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
 import MagicString from 'magic-string';
+import { Piscina } from 'piscina';
 import { rollup } from '@rollup/wasm-node';
 
 const root = new URL('../', import.meta.url);
@@ -146,22 +148,38 @@ function oneFile(name) {
   return { file: fileURLToPath(new URL(`dist/${name}`, root)), inlineDynamicImports: true };
 }
 
-/** Writes the bundles of the compiled kernel layers into dist. */
+/** The kernel layers in a file of their own. */
+function twoEntries(suffix) {
+  return {
+    dir: fileURLToPath(new URL('dist', root)),
+    entryFileNames: `[name]${suffix}.js`,
+    chunkFileNames: `[name]${suffix}.js`,
+    manualChunks: chunkOf,
+  };
+}
+
+const ENTRIES = { kernel: compiled('kernel'), faultline: compiled('faultline') };
+const TURNSTILE = 'faultline-turnstile';
+
+/** What makes the files of each build, and those for the virtual engine. */
+const BUNDLES = {
+  parallel: () => bundle(ENTRIES, 'default', twoEntries('')),
+  checked: () => bundle(ENTRIES, 'faultline-checked', twoEntries('.checked')),
+  turnstile: () => bundle(ENTRIES.faultline, TURNSTILE, oneFile('faultline.turnstile.js')),
+  virtual: async () => {
+    const plugins = [await virtualTasks()];
+    await bundle(compiled('virtual'), TURNSTILE, oneFile('faultline.virtual.js'), plugins);
+  },
+};
+
+/** Writes one of them; what a worker of the pool runs. */
+export default function writeBundle(name) {
+  return BUNDLES[name]();
+}
+
+/** Writes the bundles of the compiled kernel layers into dist, on all cores. */
 export async function bundleKernels() {
-  for (const [condition, suffix] of [
-    ['default', ''],
-    ['faultline-checked', '.checked'],
-  ]) {
-    const entries = { kernel: compiled('kernel'), faultline: compiled('faultline') };
-    await bundle(entries, condition, {
-      dir: fileURLToPath(new URL('dist', root)),
-      entryFileNames: `[name]${suffix}.js`,
-      chunkFileNames: `[name]${suffix}.js`,
-      manualChunks: chunkOf,
-    });
-  }
-  await bundle(compiled('faultline'), 'faultline-turnstile', oneFile('faultline.turnstile.js'));
-  await bundle(compiled('virtual'), 'faultline-turnstile', oneFile('faultline.virtual.js'), [
-    await virtualTasks(),
-  ]);
+  const pool = new Piscina({ filename: import.meta.url, maxThreads: availableParallelism() });
+  await Promise.all(Object.keys(BUNDLES).map((name) => pool.run(name)));
+  await pool.destroy();
 }

@@ -60,7 +60,7 @@ export function benchTable(points: readonly BenchPoint[], look: Look): string {
 
 const LEGEND = `/s       per second, all threads together (k = 1000, M = 1000 k)
 ±        half the 95 % confidence interval of the mean time of an operation,
-         fault or invalidation, over rounds of 0.1 s
+         fault or invalidation, over rounds of 0.1 s or shorter
 retries  share of all tries of a fault that an invalidation came across
 p50, …   percentiles of the time one operation took
 -        there was none`;
