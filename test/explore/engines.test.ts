@@ -25,7 +25,7 @@ import { liveWorkers } from '../support/workers.js';
 
 const VIRTUAL_PROCESS = fileURLToPath(new URL('../programs/virtual-process.js', import.meta.url));
 /** Schedules of a program on both engines; of one program there are more. */
-const PLANS = 60;
+const PLANS = 30;
 const MANY_PLANS = 2500;
 
 /** By number of workers; all programs take turns on them. */

@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
 import type { ExploreProgram } from '../../src/explore/program.js';
-import type { Answer, Request } from '../programs/exploration.js';
+import type { Answer, Request, Search } from '../programs/exploration.js';
 
 export type { Answer, Request } from '../programs/exploration.js';
 
@@ -23,7 +23,9 @@ const STEPS = 500_000;
 const SCRIPT = fileURLToPath(new URL('../programs/exploration.js', import.meta.url));
 
 /** The answers to requests, in their order. */
-export async function explorePrograms(...requests: readonly Request[]): Promise<Answer[]> {
+export async function explorePrograms(
+  ...requests: readonly (Request | Search)[]
+): Promise<Answer[]> {
   const { stdout } = await promisify(execFile)(process.execPath, [
     '--conditions=faultline-turnstile',
     SCRIPT,
