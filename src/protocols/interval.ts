@@ -30,15 +30,30 @@ import type { MmuIntervalNotifier, MmuNotifierRange } from '../notifier/types.js
 import { mirrorOps, type MirrorProtocol } from './protocol.js';
 import { Mirror, MirrorRange } from './types.js';
 
+/**
+ * Nobody can map any more, and no new access uses what was there; false if that would have to sleep and may not.
+ * Else the driver's lock is held.
+ */
+export function endMapping(
+  cpu: Cpu,
+  mirror: Mirror,
+  range: MmuNotifierRange,
+  seq: number,
+): boolean {
+  const ops = mirrorOps(cpu, mirror);
+  if (!ops.lock(cpu, mirror, mmuNotifierRangeBlockable(cpu, range))) return false;
+  mmuIntervalSetSeq(cpu, member(mirror, Mirror.interval), seq); // pairs with mmuIntervalReadRetry in intervalRetry
+  ops.clear(cpu, mirror, range);
+  ops.kick(cpu, mirror);
+  return true;
+}
+
 const intervalOps: MmuIntervalNotifierOps = defineKernelOps({
   opsName: 'mirror interval',
   invalidate(cpu: Cpu, interval: MmuIntervalNotifier, range: MmuNotifierRange, seq: number) {
     const mirror: Mirror = containerOf(interval, Mirror.interval);
+    if (!endMapping(cpu, mirror, range, seq)) return false;
     const ops = mirrorOps(cpu, mirror);
-    if (!ops.lock(cpu, mirror, mmuNotifierRangeBlockable(cpu, range))) return false;
-    mmuIntervalSetSeq(cpu, interval, seq); // pairs with mmuIntervalReadRetry in intervalRetry
-    ops.clear(cpu, mirror, range);
-    ops.kick(cpu, mirror);
     ops.settle(cpu, mirror);
     ops.unlock(cpu, mirror);
     return true;

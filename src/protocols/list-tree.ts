@@ -44,7 +44,7 @@ import { type MmuNotifier, MmuNotifierRange } from '../notifier/types.js';
 import { upRead } from '../sync/rwsem.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { finishWait, initWait, prepareToWait, wakeUpAll } from '../sync/wait-queue.js';
-import { markDead, popMirrors } from './pop-loop.js';
+import { popMirrors } from './pop-loop.js';
 import { type MirrorProtocol, syncMirror } from './protocol.js';
 import { rangeSpace } from './ranges.js';
 import { joinSpace, leaveSpace, lockMirrors, putSpace, spaceOf } from './space.js';
@@ -83,13 +83,6 @@ function end(cpu: Cpu, notifier: MmuNotifier): void {
   write(cpu, space, MirrorSpace.seq, (read(cpu, space, MirrorSpace.seq) + 1) | 0);
   spinUnlock(cpu, lock);
   if (left === 0) wakeUpAll(cpu, member(space, MirrorSpace.wait));
-}
-
-function release(cpu: Cpu, notifier: MmuNotifier): void {
-  const space = spaceOf(notifier);
-  markDead(cpu, space);
-  wakeUpAll(cpu, member(space, MirrorSpace.wait));
-  popMirrors(cpu, notifier);
 }
 
 /** 0 with the number as of now, if nobody invalidates; else waits. -EFAULT if the address space ends. Sleeps. */
@@ -132,7 +125,7 @@ function retry(cpu: Cpu, range: MirrorRange): boolean {
 
 const notifierOps: MmuNotifierOps = defineKernelOps({
   opsName: 'list notifier with a tree',
-  release,
+  release: popMirrors,
   invalidateRangeStart: start,
   invalidateRangeEnd: end,
 });

@@ -33,6 +33,7 @@ import type { MmuNotifierOps } from '../notifier/mmu-notifier-list.js';
 import type { MmuNotifier, MmuNotifierRange } from '../notifier/types.js';
 import { downWrite, upWrite } from '../sync/rwsem.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { wakeUpAll } from '../sync/wait-queue.js';
 import { mirrorOps, type MirrorProtocol } from './protocol.js';
 import { beginRange, dropRange, initRangeLink, isMarked, markRanges } from './ranges.js';
 import { firstMirror, joinSpace, leaveSpace, putSpace, spaceOf, syncMirrors } from './space.js';
@@ -55,12 +56,13 @@ export function popMirrors(cpu: Cpu, notifier: MmuNotifier): void {
   upWrite(cpu, sem);
 }
 
-/** No fault begins from now on. */
+/** No fault begins from now on, or waits. */
 export function markDead(cpu: Cpu, space: MirrorSpace): void {
   const lock = member(space, MirrorSpace.lock);
   spinLock(cpu, lock);
   write(cpu, space, MirrorSpace.dead, 1);
   spinUnlock(cpu, lock);
+  wakeUpAll(cpu, member(space, MirrorSpace.wait));
 }
 
 /** Marks, and ends the mirrors' use: 0 or -EAGAIN. @kernel hmm_invalidate_range_start */

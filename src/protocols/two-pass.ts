@@ -23,17 +23,19 @@ import type { Cpu } from '../machine/cpu.js';
 import { defineKernelOps } from '../machine/ops-table.js';
 import { containerOf, member } from '../memory/layout.js';
 import type { MmStruct } from '../mm/types.js';
-import {
-  type MmuIntervalNotifierOps,
-  mmuIntervalSetSeq,
-} from '../notifier/mmu-interval-notifier.js';
-import { mmuNotifierRangeBlockable } from '../notifier/mmu-notifier-range.js';
+import type { MmuIntervalNotifierOps } from '../notifier/mmu-interval-notifier.js';
 import {
   MmuIntervalFinish,
   type MmuIntervalNotifier,
   type MmuNotifierRange,
 } from '../notifier/types.js';
-import { insertMirror, intervalBegin, intervalRetry, removeMirror } from './interval.js';
+import {
+  endMapping,
+  insertMirror,
+  intervalBegin,
+  intervalRetry,
+  removeMirror,
+} from './interval.js';
 import { mirrorOps, type MirrorProtocol } from './protocol.js';
 import { Mirror } from './types.js';
 
@@ -41,11 +43,8 @@ const intervalOps: MmuIntervalNotifierOps = defineKernelOps({
   opsName: 'mirror interval, two passes',
   invalidate(cpu: Cpu, interval: MmuIntervalNotifier, range: MmuNotifierRange, seq: number) {
     const mirror: Mirror = containerOf(interval, Mirror.interval);
+    if (!endMapping(cpu, mirror, range, seq)) return false;
     const ops = mirrorOps(cpu, mirror);
-    if (!ops.lock(cpu, mirror, mmuNotifierRangeBlockable(cpu, range))) return false;
-    mmuIntervalSetSeq(cpu, interval, seq); // pairs with mmuIntervalReadRetry in intervalRetry
-    ops.clear(cpu, mirror, range);
-    ops.kick(cpu, mirror);
     const isOurs = cmpxchg(cpu, mirror, Mirror.finishing, 0, 1) === 0; // I2
     if (!isOurs) ops.settle(cpu, mirror);
     ops.unlock(cpu, mirror);

@@ -10,7 +10,7 @@
  *              end: count it out; the last makes all    valid? map : unlock, wait again
  *                ranges valid, and wakes all            unlock
  *
- *            release: mark dead, wake all, then as pop-loop.
+ *            release: as pop-loop; who waits for a range gives up.
  * Invariant  I1  A range is valid while nobody invalidates.
  *            I2  A fault that begins while its range is being invalidated waits for the end of all invalidations.
  * Ordering   The count, the list and the marks are under the space's lock; the mark comes before the driver's lock.
@@ -37,7 +37,7 @@ import type { MmuNotifierOps } from '../notifier/mmu-notifier-list.js';
 import type { MmuNotifier, MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { finishWait, initWait, prepareToWait, wakeUpAll } from '../sync/wait-queue.js';
-import { markDead, popMirrors } from './pop-loop.js';
+import { popMirrors } from './pop-loop.js';
 import { type MirrorProtocol, RANGE_TIMEOUT_MS } from './protocol.js';
 import { dropRange, isMarked, markRangesLocked, rangeSpace } from './ranges.js';
 import { joinSpace, leaveSpace, putSpace, spaceOf, syncMirrors } from './space.js';
@@ -73,14 +73,6 @@ function validateAll(cpu: Cpu, space: MirrorSpace): void {
     const range: MirrorRange = containerOf(node, MirrorRange.link);
     writeOnce(cpu, range, MirrorRange.valid, 1);
   }
-}
-
-/** @kernel hmm_release */
-function release(cpu: Cpu, notifier: MmuNotifier): void {
-  const space = spaceOf(notifier);
-  markDead(cpu, space);
-  wakeUpAll(cpu, member(space, MirrorSpace.wait)); // who waits for a range gives up
-  popMirrors(cpu, notifier);
 }
 
 /** @kernel hmm_range_register */
@@ -119,7 +111,7 @@ function waitUntilValid(cpu: Cpu, space: MirrorSpace, range: MirrorRange): void 
 
 const notifierOps: MmuNotifierOps = defineKernelOps({
   opsName: 'hmm, valid flag',
-  release,
+  release: popMirrors,
   invalidateRangeStart: start,
   invalidateRangeEnd: end,
 });
