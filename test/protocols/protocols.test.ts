@@ -9,9 +9,9 @@ import { describe, test } from 'node:test';
 
 import { read } from '#memory';
 
-import { EAGAIN, EFAULT } from '../../src/base/errno.js';
+import { EAGAIN, EFAULT, ENOMEM } from '../../src/base/errno.js';
 import { PAGE_SIZE } from '../../src/base/units.js';
-import { openContext } from '../../src/drivers/svm/device.js';
+import { closeContext, openContext } from '../../src/drivers/svm/device.js';
 import { svmDriverOver } from '../../src/drivers/svm/mirror-driver.js';
 import { SvmContext } from '../../src/drivers/svm/types.js';
 import type { Cpu } from '../../src/machine/cpu.js';
@@ -21,6 +21,7 @@ import { stackPop, stackPush } from '../../src/machine/stack.js';
 import { member, NULL } from '../../src/memory/layout.js';
 import { mmput } from '../../src/mm/exit.js';
 import { madvise } from '../../src/mm/madvise.js';
+import { mmAlloc } from '../../src/mm/mm-struct.js';
 import { MmStruct } from '../../src/mm/types.js';
 import { MADV_DONTNEED } from '../../src/mm/uapi.js';
 import { LIST_UNPAIRED, setListForm } from '../../src/notifier/boot.js';
@@ -43,6 +44,7 @@ import {
 import { PROTOCOLS } from '../../src/protocols/registry.js';
 import { Mirror, MirrorRange, MirrorSpace } from '../../src/protocols/types.js';
 import { mutexLock, mutexUnlock } from '../../src/sync/mutex.js';
+import { walkFailures } from '../../src/workloads/failure-walk.js';
 import { bootSpace, mapPages, pageVa } from '../support/address-space.js';
 import { SvmWorld } from '../support/svm-world.js';
 
@@ -114,6 +116,49 @@ for (const { name } of PROTOCOLS) {
     });
   });
 }
+
+describe('whatever fails while an address space is mirrored, it is mirrored or it is not (INV-34)', () => {
+  for (const { name } of PROTOCOLS) {
+    test(name, () => {
+      const world = new SvmWorld();
+      const { cpu } = world;
+      mapPages(cpu, world.mm, 0, 1);
+      const device = world.newDevice(svmDriverOver(name));
+      let mm: MmStruct = NULL;
+      let context: SvmContext = NULL;
+      const failures = walkFailures(cpu, {
+        attempt: () => {
+          mm = mmAlloc(cpu);
+          if (mm === NULL) return -ENOMEM;
+          context = openContext(cpu, device, mm);
+          if (context !== NULL) return 0;
+          mmput(cpu, mm);
+          return -ENOMEM;
+        },
+        undo: () => {
+          closeContext(cpu, context);
+          mmput(cpu, mm);
+        },
+        settle: () => {
+          const again = world.open(device);
+          assert.equal(world.access(again, 0), 0, 'the next one is');
+          world.close(again);
+        },
+      });
+      const sites = failures.map(({ site }) => site);
+      const needed = ['kzalloc mmu_notifier_subscriptions', 'kzalloc hmm_mirror'];
+      assert.deepEqual(
+        needed.filter((site) => !sites.includes(site)),
+        [],
+        sites.join(),
+      );
+      assert.deepEqual(
+        failures.filter(({ left, result }) => left !== '' || result !== '-ENOMEM'),
+        [],
+      );
+    });
+  }
+});
 
 describe('between the start and the end of an invalidation', () => {
   const reachedInside = (name: string): boolean => {
