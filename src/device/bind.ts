@@ -31,6 +31,7 @@ import {
   busRemoveDriver,
   driverMatchDevice,
   type DriverOps,
+  getDriver,
   initDriver,
   nextDevice,
   nextDriver,
@@ -123,14 +124,19 @@ export function deviceReleaseDriver(cpu: Cpu, dev: Device): void {
 
 /**
  * Binds a device to a driver, as a write to the driver's `bind` file does: 0, -ENODEV if they do not fit or
- * the device is going, -EBUSY if it is bound, or what probe returned. No lock held. Sleeps.
+ * one of them is going, -EBUSY if it is bound, or what probe returned. No lock held. Sleeps.
  * @kernel bind_store, device_driver_attach
  */
 export function deviceDriverAttach(cpu: Cpu, drv: DeviceDriver, dev: Device): number {
-  if (!driverMatchDevice(cpu, drv, dev)) return -ENODEV;
-  deviceLock(cpu, dev);
-  const error = driverProbeDevice(cpu, drv, dev);
-  deviceUnlock(cpu, dev);
+  const bus = read(cpu, dev, Device.bus);
+  if (!getDriver(cpu, bus, drv)) return -ENODEV; // I3: who unregisters it waits for us
+  let error = -ENODEV;
+  if (driverMatchDevice(cpu, drv, dev)) {
+    deviceLock(cpu, dev);
+    error = driverProbeDevice(cpu, drv, dev);
+    deviceUnlock(cpu, dev);
+  }
+  putDriver(cpu, bus, drv);
   return error;
 }
 

@@ -9,8 +9,9 @@
  *            callback would have to sleep; then the caller must not touch the page tables, and must not
  *            call end.
  * Invariant  I1  Each successful start has exactly one end (INV-14).
- * Ordering   The caller holds the mmap lock or a reverse-map lock, so that no notifier is registered
- *            for the first time in between.
+ * Ordering   The caller holds the mmap lock, for reading or writing. Who registers a notifier has it for writing: so
+ *            none comes between a start and its end. A reverse-map lock alone does not see to that here
+ *            (mmu-notifier-register.ts).
  * Deviation  None: also what Linux does not do is not done. If the list refuses after the intervals' core has
  *            counted the invalidation, nobody counts it back, and whoever waits for its end waits for ever
  *            (LT-16). With LIST_END_BOTH (boot.ts) that is mended.
@@ -46,8 +47,7 @@ import { mmSubscriptions, subscribedKinds } from './subscriptions.js';
 import { HAS_ITREE, HAS_LIST, MmuNotifierRange, type MmuNotifierSubscriptions } from './types.js';
 
 /**
- * Stops all device use of the range's pages. Precondition: the mmap lock or a reverse-map lock; no
- * spinlock. Sleeps. @kernel mmu_notifier_invalidate_range_start
+ * Stops all device use of the range's pages. Precondition: the mmap lock; no spinlock. Sleeps. @kernel mmu_notifier_invalidate_range_start
  */
 export function mmuNotifierInvalidateRangeStart(cpu: Cpu, range: MmuNotifierRange): void {
   mightSleep(cpu);
