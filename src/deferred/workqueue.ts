@@ -62,8 +62,6 @@ export interface WorkOps extends OpsTable {
   readonly work: (cpu: Cpu, work: WorkStruct) => void;
 }
 
-/** The queue takes items from its own items only. */
-const WQ_DRAINING = 1;
 const POOL_LOCK = lockClass('kworker_pool->lock');
 const POOL_WAIT = lockClass('kworker_pool->wait');
 const SYSTEM_WQ = lockClass('events');
@@ -126,7 +124,8 @@ export function flushWork(cpu: Cpu, work: WorkStruct): boolean {
   const isPending = read(cpu, work, WorkStruct.pending) !== 0;
   const runner = runnerOf(cpu, pool, work);
   const serial = isPending ? read(cpu, work, WorkStruct.serial) : serialOf(cpu, runner);
-  const queue = read(cpu, work, WorkStruct.queue);
+  const isQueued = isPending || runner === NULL; // else it may have been queued elsewhere since, and cancelled
+  const queue = isQueued ? read(cpu, work, WorkStruct.queue) : read(cpu, runner, Kworker.queue);
   spinUnlock(cpu, lock);
   if (serial === 0) return false;
   waitUntilDone(cpu, pool, WAIT_WORK, work, queue, serial, serial);
@@ -174,7 +173,7 @@ export function allocWorkqueue(cpu: Cpu, name: LockClass, maxActive = ACTIVE_MAX
 }
 
 function initWorkqueue(cpu: Cpu, queue: WorkqueueStruct, name: LockClass, maxActive: number): void {
-  write(cpu, queue, WorkqueueStruct.flags, 0);
+  write(cpu, queue, WorkqueueStruct.drainers, 0);
   write(cpu, queue, WorkqueueStruct.lockClass, name);
   write(cpu, queue, WorkqueueStruct.maxActive, maxActive);
   write(cpu, queue, WorkqueueStruct.active, 0);
@@ -198,9 +197,9 @@ export function drainWorkqueue(cpu: Cpu, queue: WorkqueueStruct): void {
   mightSleep(cpu);
   willWaitFor(cpu, queue, readOwn(cpu, queue, WorkqueueStruct.lockClass));
   const pool = member(deferredOf(cpu), Deferred.pool);
-  setFlags(cpu, pool, queue, WQ_DRAINING);
+  addDrainer(cpu, pool, queue, 1);
   waitUntilDone(cpu, pool, WAIT_WORKQUEUE, queue, queue, 0, SERIAL_MAX);
-  setFlags(cpu, pool, queue, 0);
+  addDrainer(cpu, pool, queue, -1);
 }
 
 /** Drains the queue and frees it; nobody may use it any more. Sleeps. @kernel destroy_workqueue */
@@ -209,10 +208,11 @@ export function destroyWorkqueue(cpu: Cpu, queue: WorkqueueStruct): void {
   kfree(cpu, WorkqueueStruct, queue);
 }
 
-function setFlags(cpu: Cpu, pool: KworkerPool, queue: WorkqueueStruct, flags: number): void {
+function addDrainer(cpu: Cpu, pool: KworkerPool, queue: WorkqueueStruct, delta: number): void {
   const lock = member(pool, KworkerPool.lock);
   spinLock(cpu, lock);
-  write(cpu, queue, WorkqueueStruct.flags, flags);
+  const drainers = read(cpu, queue, WorkqueueStruct.drainers) + delta;
+  write(cpu, queue, WorkqueueStruct.drainers, drainers);
   spinUnlock(cpu, lock);
 }
 
@@ -224,7 +224,7 @@ const SERIAL_MAX = 0x7fffffff;
 function mayQueue(cpu: Cpu, pool: KworkerPool, queue: WorkqueueStruct, work: WorkStruct): boolean {
   if (read(cpu, work, WorkStruct.pending) !== 0) return false;
   if (read(cpu, work, WorkStruct.canceling) !== 0) return false;
-  if ((read(cpu, queue, WorkqueueStruct.flags) & WQ_DRAINING) === 0) return true;
+  if (read(cpu, queue, WorkqueueStruct.drainers) === 0) return true;
   if (isRunOn(cpu, pool, queue)) return true;
   warn(cpu, 'work is queued on a queue that is being drained');
   return false;

@@ -28,6 +28,7 @@ import { listAddTail, listDelInit, listPrev } from '../memory/list.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import {
   busAddDriver,
+  busHasDriver,
   busRemoveDriver,
   driverMatchDevice,
   type DriverOps,
@@ -56,6 +57,7 @@ import { type Bus, Device, DeviceDriver } from './types.js';
  * -ENOMEM. `drv` is the caller's until driverUnregister. No lock held. Sleeps. @kernel driver_register
  */
 export function driverRegister(cpu: Cpu, drv: DeviceDriver, bus: Bus, ops: DriverOps): number {
+  if (busHasDriver(cpu, bus, ops)) return -EBUSY; // perhaps this one: it stays as it is
   initDriver(cpu, bus, drv, ops);
   if (isMutant(cpu, BUSTED_ATTACH)) driverAttach(cpu, drv, bus); // before it can be found
   const error = busAddDriver(cpu, drv);

@@ -117,6 +117,19 @@ export function initDriver(cpu: Cpu, bus: Bus, drv: DeviceDriver, ops: DriverOps
   initListHead(cpu, member(drv, DeviceDriver.devices));
 }
 
+/** True if the bus has a driver with these ops; says so. @kernel driver_find */
+export function busHasDriver(cpu: Cpu, bus: Bus, ops: DriverOps): boolean {
+  spinLock(cpu, member(bus, Bus.lock));
+  const isThere = hasDriver(cpu, bus, opsIndex(cpu, ops));
+  spinUnlock(cpu, member(bus, Bus.lock));
+  if (isThere) sayRegistered(cpu, ops);
+  return isThere;
+}
+
+function sayRegistered(cpu: Cpu, { opsName }: DriverOps): void {
+  printk(cpu, `Error: Driver '${opsName}' is already registered, aborting...`);
+}
+
 /** Puts it on the bus: 0, -EBUSY if there is one with these ops, -ENOMEM. @kernel bus_add_driver */
 export function busAddDriver(cpu: Cpu, drv: DeviceDriver): number {
   if (shouldFail(cpu, DRIVER_REGISTER)) return -ENOMEM;
@@ -130,8 +143,7 @@ export function busAddDriver(cpu: Cpu, drv: DeviceDriver): number {
   }
   spinUnlock(cpu, member(bus, Bus.lock));
   if (!isThere) return 0;
-  const { opsName } = opsAt(cpu, index) as DriverOps;
-  printk(cpu, `Error: Driver '${opsName}' is already registered, aborting...`);
+  sayRegistered(cpu, opsAt(cpu, index) as DriverOps);
   return -EBUSY;
 }
 

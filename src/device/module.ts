@@ -130,6 +130,8 @@ export function loadModule(cpu: Cpu, ops: ModuleOps): number {
   if (error === 0 && ops.init !== undefined) error = ops.init(cpu, module);
   if (error < 0) {
     setState(cpu, module, MODULE_STATE_GOING);
+    if (moduleRefcount(cpu, module) !== 1)
+      warn(cpu, `${ops.opsName}: its init has failed, and it is in use`);
     forgetModule(cpu, module);
     return error;
   }

@@ -70,7 +70,6 @@ import { WAIT_PAGEMAP } from '../machine/wait-kind.js';
 import { warn } from '../machine/warn.js';
 import { containerOf, member, NULL } from '../memory/layout.js';
 import { completeAll, initCompletion, waitForCompletionOf } from '../sync/completion.js';
-import { initWaitQueue } from '../sync/wait-queue.js';
 import { memremapCore, pgmapTable } from './core.js';
 import { addPages, memHotplugBegin, memHotplugDone, pfnToPage, removePages } from './hotplug.js';
 import {
@@ -98,7 +97,6 @@ import { DevicePage, DevPagemap, MemremapCore, PGMAP_RANGES_MAX, SECTION_PAGES }
 import { putDevicePage } from './zone-device.js';
 
 const DONE = lockClass('dev_pagemap->done');
-const IDLE = lockClass('dev_pagemap->idle');
 const TRACK_PFN = failSite('track_pfn_remap');
 /** Struct pages that one page of an altmap has room for. */
 const PAGES_PER_ALTMAP_PAGE = PAGE_SIZE / (4 * Page.words);
@@ -117,7 +115,6 @@ export function memremapPages(cpu: Cpu, pgmap: DevPagemap): number {
   let error = checkPagemap(cpu, pgmap, nrRange);
   if (error === 0 && isInternal) error = initOwnRef(cpu, pgmap);
   if (error !== 0) return error;
-  initWaitQueue(cpu, member(pgmap, DevPagemap.idle), IDLE);
   if (isManaged(cpu, pgmap)) fetchAdd(cpu, memremapCore(cpu), MemremapCore.managed, 1);
   write(cpu, pgmap, DevPagemap.nrRange, 0);
   let isConflict = false;

@@ -53,9 +53,7 @@ export function mmuNotifierInvalidateRangeStart(cpu: Cpu, range: MmuNotifierRang
   mightSleep(cpu);
   notifierMapAcquire(cpu);
   const subscriptions = subscriptionsOf(cpu, range);
-  if (subscriptions !== NULL && invalidateRangeStart(cpu, subscriptions, range) !== 0) {
-    bug('an invalidate callback refused a range that may block');
-  }
+  if (subscriptions !== NULL) startBlocking(cpu, subscriptions, range);
   notifierMapRelease(cpu);
 }
 
@@ -68,6 +66,18 @@ export function mmuNotifierInvalidateRangeStartNonblock(cpu: Cpu, range: MmuNoti
   const error = startNonblock(cpu, range);
   notifierMapRelease(cpu);
   return error;
+}
+
+function startBlocking(
+  cpu: Cpu,
+  subscriptions: MmuNotifierSubscriptions,
+  range: MmuNotifierRange,
+): void {
+  const flags = read(cpu, range, MmuNotifierRange.flags);
+  write(cpu, range, MmuNotifierRange.flags, flags | MMU_NOTIFIER_RANGE_BLOCKABLE); // it may have been tried before
+  if (invalidateRangeStart(cpu, subscriptions, range) !== 0) {
+    bug('an invalidate callback refused a range that may block');
+  }
 }
 
 function startNonblock(cpu: Cpu, range: MmuNotifierRange): number {

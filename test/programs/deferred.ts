@@ -34,6 +34,7 @@ import {
 import {
   callSrcu,
   initSrcuStruct,
+  sleepersOf,
   srcuBarrier,
   srcuReadLock,
   srcuReadUnlock,
@@ -43,6 +44,7 @@ import {
   type Kthread,
   PercpuRef,
   RcuHead,
+  SrcuSleepers,
   SrcuStruct,
   WorkStruct,
 } from '../../src/deferred/types.js';
@@ -530,7 +532,7 @@ export function srcuHolder(cpu: Cpu, arena: DeferredArena): void {
   const domain = member(arena, DeferredArena.domain);
   const bank = srcuReadLock(cpu, domain);
   gate(cpu, arena);
-  for (let i = 0; readOnce(cpu, domain, SrcuStruct.waiting) === 0; i++) cpuRelax(cpu, i);
+  for (let i = 0; readOnce(cpu, sleepersOf(cpu), SrcuSleepers.waiting) === 0; i++) cpuRelax(cpu, i);
   takeAndGive(cpu, arena);
   srcuReadUnlock(cpu, domain, bank);
 }

@@ -11,11 +11,12 @@ import { runKworker, stopKworkers } from '../../deferred/kworker.js';
 import {
   callSrcu,
   initSrcuStruct,
+  sleepersOf,
   srcuReadLock,
   srcuReadUnlock,
   synchronizeSrcu,
 } from '../../deferred/srcu.js';
-import { RcuHead, SrcuStruct } from '../../deferred/types.js';
+import { RcuHead, SrcuSleepers, SrcuStruct } from '../../deferred/types.js';
 import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { defineOps } from '../../machine/ops-table.js';
@@ -178,7 +179,7 @@ function check(cpu: Cpu, at: number): string | undefined {
   const current = read(cpu, read(cpu, world, World.current), Version.number);
   const freed = read(cpu, world, World.freed);
   if (freed !== current - 1) return `${freed} versions are freed, of ${current}`;
-  return read(cpu, member(world, World.domain), SrcuStruct.waiting) === 0
+  return read(cpu, sleepersOf(cpu), SrcuSleepers.waiting) === 0
     ? undefined
     : 'a grace period waits at rest';
 }
