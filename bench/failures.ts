@@ -19,7 +19,8 @@ import { textTable } from '../src/report/table.js';
 
 const LEFT_WIDTH = 76;
 const LEGEND = `points         allocations and registrations of the bind; each failed once
-bound again    after so many of these failures the same range could be bound again
+bound again    after so many of these failures the same range could be bound again; where undoing would have waited
+               for ever, once the count had been killed by hand
 left behind    what a failed bind leaves, and the first point at which it does`;
 
 /** A crew's member: fails what can. */

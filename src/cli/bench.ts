@@ -67,9 +67,6 @@ const SEED_MAX = 0x7fffffff;
 const DEFAULT_WORKLOAD = 'fault-invalidate';
 const PROTOCOL_NAMES = PROTOCOLS.map(({ name }) => name);
 const ALL_PROTOCOLS = 'all';
-const FLAWS: ReadonlyMap<string, string> = new Map(
-  PROTOCOLS.flatMap(({ name, flaw }) => (flaw === undefined ? [] : [[name, flaw]])),
-);
 
 /** The command, for the program to add. */
 export function benchCommand(): Command {
@@ -235,7 +232,7 @@ async function runBench(names: readonly string[], options: BenchCommandOptions):
     ...(driver && { driver }),
   };
   const { points, interrupted } = await measureAll(plan, measure);
-  const look = { color: wantsColor(json), width: outputWidth(json), flaws: FLAWS };
+  const look = { color: wantsColor(json), width: outputWidth(json) };
   if (points.length > 0) say(benchTable(points, look), json);
   for (const plot of benchPlots(points, look)) say(plot, json);
   for (const line of violations(points)) say(line, json);
@@ -300,7 +297,10 @@ async function measureAll(
           showProgress(progress, (index + done) / plan.length, point);
         },
       });
-      if (result.rounds > 0) points.push(benchPoint(workload.name, result, protocol));
+      if (result.rounds > 0) {
+        const entry = PROTOCOLS.find(({ name }) => name === protocol);
+        points.push(benchPoint(workload.name, result, entry));
+      }
     }
   } finally {
     progress.stop();

@@ -17,8 +17,6 @@ export interface Look {
   readonly color: boolean;
   /** Unit: characters. */
   readonly width: number;
-  /** What is wrong with protocols that are not safe, by their names. */
-  readonly flaws?: ReadonlyMap<string, string>;
 }
 
 const PLOT_WIDTH_MAX = 64;
@@ -37,7 +35,7 @@ interface Column {
  * side by side, what belongs together goes into a table of its own.
  */
 export function benchTable(points: readonly BenchPoint[], look: Look): string {
-  const keys = keyColumns(points, look);
+  const keys = keyColumns(points);
   const groups = [
     rateColumns(points),
     latencyColumns('fault', (point) => point.fault),
@@ -54,7 +52,7 @@ export function benchTable(points: readonly BenchPoint[], look: Look): string {
     constants(points),
     ...tables.map((columns) => tableOf(points, columns, look)),
     LEGEND,
-    ...flawLines(points, look),
+    ...flawLines(points),
   ].join('\n');
 }
 
@@ -62,18 +60,19 @@ const LEGEND = `/s       per second, all threads together (k = 1000, M = 1000 k)
 ±        half the 95 % confidence interval of the mean time of an operation,
          fault or invalidation, over rounds of 0.1 s or shorter
 retries  share of all tries of a fault that an invalidation came across
+stale    accesses of devices through a mapping whose invalidation was over
 p50, …   percentiles of the time one operation took
 -        there was none`;
 
 /** A line for each protocol among the points that is not safe. */
-function flawLines(points: readonly BenchPoint[], { flaws }: Look): string[] {
-  const names = [...new Set(points.flatMap(({ protocol }) => protocol ?? []))];
-  const unsafe = names.flatMap((name) => {
-    const flaw = flaws?.get(name);
-    return flaw === undefined ? [] : [{ name, flaw }];
-  });
-  const width = Math.max(0, ...unsafe.map(({ name }) => name.length));
-  return unsafe.map(({ name, flaw }) => `!        ${name.padEnd(width)}  is unsafe: ${flaw}`);
+function flawLines(points: readonly BenchPoint[]): string[] {
+  const unsafe = new Map(
+    points.flatMap(({ protocol, flaw }): [string, string][] =>
+      protocol === undefined || flaw === undefined ? [] : [[protocol, flaw]],
+    ),
+  );
+  const width = Math.max(0, ...[...unsafe.keys()].map((name) => name.length));
+  return [...unsafe].map(([name, flaw]) => `!        ${name.padEnd(width)}  is unsafe: ${flaw}`);
 }
 
 function tableOf(
@@ -97,14 +96,14 @@ function widthOf(table: string): number {
 }
 
 /** What tells the points from each other. */
-function keyColumns(points: readonly BenchPoint[], { flaws }: Look): Column[] {
+function keyColumns(points: readonly BenchPoint[]): Column[] {
   const workload: Column = { head: 'workload', cell: (point) => point.workload };
   const parameters = differing(points).map((axis): Column => {
     return { head: AXIS_NAMES[axis], cell: ({ parameters }) => String(parameters[axis]) };
   });
   const protocol: Column = {
     head: 'protocol',
-    cell: ({ protocol: name = '-' }) => (flaws?.has(name) === true ? `${name} !` : name),
+    cell: ({ protocol: name = '-', flaw }) => (flaw === undefined ? name : `${name} !`),
   };
   return [
     ...(new Set(points.map((point) => point.workload)).size > 1 ? [workload] : []),
@@ -147,6 +146,9 @@ function rateColumns(points: readonly BenchPoint[]): Column[] {
       cell: ({ faults, retries, retryShare }) =>
         faults + retries === 0 ? '-' : formatShare(retryShare),
     },
+    ...(points.some(({ staleAccesses, protocol }) => staleAccesses > 0 || protocol !== undefined)
+      ? [{ head: 'stale', cell: (point: BenchPoint) => formatCount(point.staleAccesses) }]
+      : []),
   ];
 }
 
@@ -173,7 +175,7 @@ export function violations(points: readonly BenchPoint[]): string[] {
       const accesses = countOf(staleAccesses, 'device access', 'device accesses');
       const over = protocol === undefined ? '' : `${protocol}, `;
       const at = `${over}${countOf(parameters.rangePages, 'page')}, overlap ${parameters.overlap}`;
-      return `violation: ${workload} (${at}): ${accesses} through a mapping whose invalidation was over`;
+      return `violation: ${workload} (${at}): ${accesses} through a mapping whose invalidation was over (stale)`;
     });
 }
 

@@ -126,7 +126,7 @@ describe('refused:', () => {
 
   for (const [name, text, message] of [
     ['broken.json', '{ "schema": ', /broken\.json: is no JSON/],
-    ['other.json', '{ "schema": "other/1" }', /other\.json: schema is not faultline\.explore\/1/],
+    ['other.json', '{ "schema": "other/1" }', /other\.json: schema is neither faultline\.explore\/1 nor faultline\.litmus\/1/],
     ['none.json', '{ "schema": "faultline.explore/1", "failures": [] }', /failures is empty/],
     ['null.json', '{ "schema": "faultline.explore/1", "failures": [null] }', /failures\[0\]/],
     ['empty.txt', '', /bad schedule: character 1/],
