@@ -29,8 +29,9 @@
  * Deviation  A word is 32 bits and so are counts. An interrupt cannot come, so percpuRefLock disables none.
  * Cost       A get or a put in per-CPU mode: one call: an ordered store, a load, two stores to own lines.
  *
- * `release` is called in an RCU read section, perhaps under percpuRefLock; `confirm` in a read section, or, if the
- * count is atomic already, under percpuRefLock and in none. Neither may sleep, nor kill or revive a reference count.
+ * `release` is called in an RCU read section, perhaps under percpuRefLock; `confirm` in a read section, or, if
+ * the count is atomic already, under percpuRefLock and in none. Neither may sleep, nor kill or revive a
+ * reference count.
  *
  * @module
  */
@@ -75,7 +76,10 @@ export interface PercpuRefConfirm extends OpsTable {
 
 /** It begins in atomic mode, and may be switched to the other. @kernel PERCPU_REF_INIT_ATOMIC */
 export const PERCPU_REF_INIT_ATOMIC = 1;
-/** It begins dead, in atomic mode, with no reference; percpuRefReinit brings it to life. @kernel PERCPU_REF_INIT_DEAD */
+/**
+ * It begins dead, in atomic mode, with no reference; percpuRefReinit brings it to life.
+ * @kernel PERCPU_REF_INIT_DEAD
+ */
 export const PERCPU_REF_INIT_DEAD = 2;
 /** It may come back to per-CPU mode, and to life. @kernel PERCPU_REF_ALLOW_REINIT */
 export const PERCPU_REF_ALLOW_REINIT = 4;

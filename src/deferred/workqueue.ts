@@ -139,8 +139,8 @@ export function flushWork(cpu: Cpu, work: WorkStruct): boolean {
 }
 
 /**
- * Takes the item off its queue and waits until nobody runs it; true if it was queued. Afterwards it may be freed, if
- * nobody else is cancelling it. Not from within the item. Sleeps. @kernel cancel_work_sync
+ * Takes the item off its queue and waits until nobody runs it; true if it was queued. Afterwards it may be freed,
+ * if nobody else is cancelling it. Not from within the item. Sleeps. @kernel cancel_work_sync
  */
 export function cancelWorkSync(cpu: Cpu, work: WorkStruct): boolean {
   mightSleep(cpu);

@@ -57,7 +57,7 @@ export interface DevPagemapOps extends OpsTable {
   readonly pageFree?: (cpu: Cpu, page: Page) => void;
   /** A CPU has touched a page of private memory. Required of those; called by the migration layer. */
   readonly migrateToRam?: (cpu: Cpu, page: Page, fault: number) => number;
-  /** PGMAP_KILL, PGMAP_KILL_CLEANUP: kills the caller's count and does not wait. PGMAP_KILL_LAST: kills and waits. */
+  /** PGMAP_KILL, PGMAP_KILL_CLEANUP: kills the caller's count, does not wait. PGMAP_KILL_LAST: kills and waits. */
   readonly kill?: (cpu: Cpu, pgmap: DevPagemap) => void;
   /** PGMAP_KILL_CLEANUP: waits until the caller's count is 0. Sleeps. */
   readonly cleanup?: (cpu: Cpu, pgmap: DevPagemap) => void;

@@ -249,7 +249,10 @@ function searchKey(range: MmuNotifierRange): IntervalRange {
   return (range + MmuNotifierRange.start) as IntervalRange;
 }
 
-/** Counts the invalidation, and freezes the tree if it hits anything: the first node. @kernel mn_itree_inv_start_range */
+/**
+ * Counts the invalidation, and freezes the tree if it hits anything: the first node.
+ * @kernel mn_itree_inv_start_range
+ */
 function invStartRange(
   cpu: Cpu,
   subscriptions: MmuNotifierSubscriptions,

@@ -6,7 +6,8 @@
  *            and who makes it valid again, is the protocols'.
  * Ordering   The list and the marks are under the space's lock. A mark is also read without: a fault asks under the
  *            driver's lock, which the invalidation takes after it has marked.
- * Deviation  None: that a range next to the invalidated one counts as hit was a mistake of Linux's; it costs a retry.
+ * Deviation  None: that a range next to the invalidated one counts as hit was a mistake of Linux's, and costs a
+ *            retry.
  *
  * @module
  */

@@ -18,8 +18,8 @@
  * Known bug  LT-6: an invalidation that begins and ends between the fault's wait and its look leaves no trace. M-2: a
  *            start that refuses has counted, and nobody counts it out; ranges never become valid again. Intervals
  *            have replaced it in 5.5.
- * Deviation  hmm_range_fault looked at the flag too, from page to page; here the fault finds out when all is read.
- *            A refusal asks for the list's form of its time (LIST_UNPAIRED): see notifier/boot.ts.
+ * Deviation  hmm_range_fault looked at the flag too, from page to page; here the fault finds out when it has read
+ *            all. A refusal asks for the list's form of its time (LIST_UNPAIRED): see notifier/boot.ts.
  *
  * @module
  */

@@ -497,7 +497,7 @@ export function initItem(cpu: Cpu, arena: DeferredArena, ops: typeof postedWork)
   initWork(cpu, member(arena, DeferredArena.work), ops, ITEM);
 }
 
-/** Queues itself once, when its queue is being drained, and then keeps the drain up until a stranger has tried to. */
+/** Queues itself once, while its queue is being drained, which goes on until a stranger has tried to queue there. */
 export const drainedWork = defineOps({
   opsName: 'test drained work',
   work(cpu: Cpu, work: WorkStruct) {
