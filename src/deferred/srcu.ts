@@ -25,7 +25,7 @@
  *            stores its unlock before it looks for grace periods that sleep; these say so before they sum.
  * Deviation  Without callbacks synchronizeSrcu does its grace period by itself, and needs no kworker. Nobody
  *            polls: the last reader wakes. A section ends on the CPU where it began.
- * Cost       A section: two ordered stores and two loads.
+ * Cost       A section: two ordered stores, and two loads of shared words.
  *
  * @module
  */
@@ -117,8 +117,8 @@ export function initSrcuStruct(cpu: Cpu, domain: SrcuStruct, name: LockClass): n
 }
 
 /**
- * Gives the domain's memory back. There may be no reader, and no callback: srcuBarrier comes before. With either
- * it is left as it is, and warned of. Sleeps. @kernel cleanup_srcu_struct
+ * Waits for the callbacks that are queued, and gives the domain's memory back. With a reader inside, or a callback
+ * that was queued after that, it is left as it is, and warned of. Sleeps. @kernel cleanup_srcu_struct
  */
 export function cleanupSrcuStruct(cpu: Cpu, domain: SrcuStruct): void {
   const callbacks = member(domain, SrcuStruct.callbacks);

@@ -90,7 +90,7 @@ export type SrcuCounters = Ptr<'srcu_counters'>;
 
 /** A domain of readers that may sleep, and of grace periods that wait for them. */
 export const SrcuStruct = struct('srcu_struct', {
-  index: word, // its low bit is the bank of new readers; under mutex
+  index: word, // its low bit is the bank of new readers; written under mutex, read by readers without
   counters: word, // per-CPU offset of each CPU's SrcuCounters. Written once
   bank0: SrcuBank,
   bank1: SrcuBank,

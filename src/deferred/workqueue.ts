@@ -11,13 +11,15 @@
  *            A queue bounds how many of its items are in the pool or run; the others wait in its own list.
  * Invariant  I1  An item is in at most one list, once.
  *            I2  No two CPUs run one item at a time.
- *            I3  After a queueWork, whether it answered true or false, the function begins once more, and
- *                sees what was written before: pending goes before the function is called.
+ *            I3  After a queueWork that answered true, or false because the item was pending, the function
+ *                begins once more, unless the item is cancelled, and sees what was written before: pending
+ *                goes before the function is called.
  * Ordering   Everything is under the pool's lock.
  * Deviation  One pool for all CPUs. There is no thread of the machine's own: a CPU serves the pool while it
  *            is in runKworker, any number may; if none does, items stay queued, and a report says of who
  *            waits for one that nobody runs it. A queueing is known by its serial number, where Linux puts
- *            a barrier into the list. An item must be cancelled with nobody else cancelling or freeing it.
+ *            a barrier into the list. Several may cancel an item at a time; it may be freed when all of them
+ *            have returned.
  *
  * @module
  */
@@ -79,7 +81,10 @@ export function initWork(cpu: Cpu, work: WorkStruct, ops: WorkOps, name: LockCla
   write(cpu, work, WorkStruct.canceling, 0);
 }
 
-/** Queues the item; false if it is queued already, and has not begun. Never sleeps. @kernel queue_work */
+/**
+ * Queues the item; false if it is queued and has not begun, if it is being cancelled, or, with a warning, if the
+ * queue is being drained and the caller is none of its items. Never sleeps. @kernel queue_work
+ */
 export function queueWork(cpu: Cpu, queue: WorkqueueStruct, work: WorkStruct): boolean {
   const pool = member(deferredOf(cpu), Deferred.pool);
   const lock = member(pool, KworkerPool.lock);
@@ -133,8 +138,8 @@ export function flushWork(cpu: Cpu, work: WorkStruct): boolean {
 }
 
 /**
- * Takes the item off its queue and waits until nobody runs it; true if it was queued. Afterwards it may be freed.
- * Not from within the item. Sleeps. @kernel cancel_work_sync
+ * Takes the item off its queue and waits until nobody runs it; true if it was queued. Afterwards it may be freed,
+ * if nobody else is cancelling it. Not from within the item. Sleeps. @kernel cancel_work_sync
  */
 export function cancelWorkSync(cpu: Cpu, work: WorkStruct): boolean {
   mightSleep(cpu);

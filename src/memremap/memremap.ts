@@ -27,10 +27,12 @@
  *            callers have waited. Waiting before the puts waits for ever (LT-8): so PGMAP_KILL_LAST, which was
  *            proposed and did not come, puts them first.
  * Invariant  I1  No struct page is touched after the removal of its range has begun (INV-30).
- *            I2  After a map that failed, and after unmap, nothing is left that can be looked up (INV-32, INV-34).
+ *            I2  After a map that failed, and after unmap, nothing of it can be looked up (INV-32, INV-34). Whether
+ *                the count is live after a map that failed, the table says. A map that fails after it has stored
+ *                erases what it has overwritten as well, as Linux does since it has the xarray.
  *            I3  Each count is killed once (INV-33).
  * Ordering   The reference count's; hotplugLock around each range.
- * Deviation  A page of section granularity; no caching attributes to be tracked but the point where that can
+ * Deviation  Ranges are whole sections; there are no caching attributes, only the point where tracking them can
  *            fail; no linear map. The older forms have one range.
  *
  * @module

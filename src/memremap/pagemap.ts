@@ -5,7 +5,6 @@
  * Protocol   A lookup finds the page map of a frame without a lock and takes a reference unless it is dying;
  *            the RCU read section keeps the struct there in between.
  * Invariant  I1  Who has a reference may use the struct pages of the map (INV-30).
- *            I2  Exactly one kill for each reference count (INV-33).
  * Ordering   The table's, and the reference count's.
  *
  * @module
@@ -58,7 +57,7 @@ export interface DevPagemapOps extends OpsTable {
   readonly pageFree?: (cpu: Cpu, page: Page) => void;
   /** A CPU has touched a page of private memory. Required of those; called by the migration layer. */
   readonly migrateToRam?: (cpu: Cpu, page: Page, fault: number) => number;
-  /** PGMAP_KILL and later: kills the caller's count. In the first of these it may not wait; PGMAP_KILL_LAST: waits. */
+  /** PGMAP_KILL, PGMAP_KILL_CLEANUP: kills the caller's count, does not wait. PGMAP_KILL_LAST: kills and waits. */
   readonly kill?: (cpu: Cpu, pgmap: DevPagemap) => void;
   /** PGMAP_KILL_CLEANUP: waits until the caller's count is 0. Sleeps. */
   readonly cleanup?: (cpu: Cpu, pgmap: DevPagemap) => void;

@@ -31,7 +31,7 @@ export const DevicePage = {
 } as const;
 
 /** Slots of a table's root, and of each leaf. */
-export const PFN_ROOT_SLOTS = 256;
+const PFN_ROOT_SLOTS = 256;
 export const PFN_LEAF_SLOTS = 256;
 
 /** Slots for sections in a row. */

@@ -2,12 +2,14 @@
  * References to the pages of devices.
  *
  * Kernel     mm/memremap.c (free_zone_device_folio, zone_device_page_init)
- * Protocol   Private and coherent memory: a page idles at 0. zoneDevicePageInit hands it out with one reference,
- *            and takes one of its page map along; the last put tells the owner, and gives that back.
- *            All other memory idles at 1, and the page map has a reference for each of its pages from the
- *            beginning. FS_DAX: a put that leaves 1 wakes who waits for that.
- *            The older forms: all memory idles at 1; a put that leaves 1 tells the owner, and the put to 0,
- *            which comes with the end of the page map, gives the page's reference to that back.
+ * Protocol   idle at 0: private and coherent memory (PGMAP_INTERNAL), all of PGMAP_HMM_DEVMEM. zoneDevicePageInit
+ *            hands a page out with one reference, and takes one of its page map along; the put to 0 tells the
+ *            owner, and gives that back.
+ *            idle at 1: everything else; the page map's count has a reference for each page from the beginning.
+ *              PGMAP_INTERNAL  FS_DAX: a put that leaves 1 wakes who waits for that
+ *                              GENERIC, PCI_P2PDMA: the put to 0 tells the owner, and makes it 1 again
+ *              older forms     a put that leaves 1 tells the owner; the put to 0, which comes with the end of
+ *                              the page map, gives the page's reference back
  * Invariant  I1  A page is handed out only while nobody refers to it (INV-28).
  *            I2  Struct pages are there as long as somebody has a reference that came from here (INV-30).
  * Ordering   Page.refcount is atomic, and so fully ordered.

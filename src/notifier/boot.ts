@@ -49,7 +49,10 @@ export function listForm(cpu: Cpu): number {
   return read(cpu, notifiersOf(cpu), Notifiers.form);
 }
 
-/** Chooses one of the forms that Linux has had, before anything is registered. */
+/**
+ * Chooses a form that Linux has or had, one that was proposed, or the mending of LT-16; before anything is
+ * registered.
+ */
 export function setListForm(cpu: Cpu, form: ListForm): void {
   write(cpu, notifiersOf(cpu), Notifiers.form, form);
 }

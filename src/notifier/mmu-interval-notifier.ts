@@ -37,7 +37,8 @@
  *            by who waits for S to move, since a removal frees the interval right after. s is set under the
  *            driver's lock, by setSeq (and by insert, before anybody can be called); that lock orders it
  *            for readRetry. checkRetry reads it without: true is final, false is not.
- * Deviation  None in the protocol; in Linux the first of two passes is a callback of its own. Sequences are 32 bits and wrap; only parity and inequality are used.
+ * Deviation  None in the protocol; in Linux the first of two passes is a callback of its own. Sequences are 32 bits
+ *            and wrap; only parity and inequality are used.
  * Cost       begin: the spinlock's two read-modify-writes and two loads. start and end: twice that.
  *
  * @module
@@ -77,8 +78,8 @@ import { mmdrop, mmgrab } from './mm-count.js';
 import { mmuNotifierRangeBlockable } from './mmu-notifier-range.js';
 import { hasItree, mmSubscriptions, mmuNotifierRegisterItree } from './subscriptions.js';
 import {
-  MmuIntervalFinish,
   MmuIntervalNotifier,
+  MmuIntervalNotifierFinish,
   MmuNotifierRange,
   MmuNotifierSubscriptions,
 } from './types.js';
@@ -96,12 +97,12 @@ export interface MmuIntervalNotifierOps extends OpsTable {
     interval: MmuIntervalNotifier,
     range: MmuNotifierRange,
     curSeq: number,
-  ) => boolean | MmuIntervalFinish;
+  ) => boolean | MmuIntervalNotifierFinish;
   /**
    * Waits for what `invalidate` has begun, when all intervals have been called. May sleep if the range was
    * blockable. @kernel invalidate_finish
    */
-  readonly invalidateFinish?: (cpu: Cpu, finish: MmuIntervalFinish) => void;
+  readonly invalidateFinish?: (cpu: Cpu, finish: MmuIntervalNotifierFinish) => void;
 }
 
 /** Largest address; the last byte of a whole-space interval. */
@@ -194,7 +195,7 @@ export function mnItreeInvalidate(
   const key = searchKey(range);
   let node = invStartRange(cpu, subscriptions, range);
   const curSeq = read(cpu, range, MmuNotifierRange.seq);
-  let begun: MmuIntervalFinish = NULL;
+  let begun: MmuIntervalNotifierFinish = NULL;
   while (node !== NULL) {
     const interval: MmuIntervalNotifier = containerOf(node, MmuIntervalNotifier.node);
     const index = read(cpu, interval, MmuIntervalNotifier.ops);
@@ -207,8 +208,8 @@ export function mnItreeInvalidate(
         if (!isMutant(cpu, M_2)) mnItreeInvEnd(cpu, subscriptions); // the caller will not call end
         return -EAGAIN;
       }
-      const finish = agreed as MmuIntervalFinish;
-      write(cpu, finish, MmuIntervalFinish.next, begun);
+      const finish = agreed as MmuIntervalNotifierFinish;
+      write(cpu, finish, MmuIntervalNotifierFinish.next, begun);
       begun = finish;
     }
     node = intervalTreeIterNext(cpu, node, key);
@@ -218,10 +219,10 @@ export function mnItreeInvalidate(
 }
 
 /** The second pass: waits for what callbacks have begun. */
-function finishAll(cpu: Cpu, first: MmuIntervalFinish): void {
+function finishAll(cpu: Cpu, first: MmuIntervalNotifierFinish): void {
   for (let finish = first; finish !== NULL;) {
-    const next = read(cpu, finish, MmuIntervalFinish.next); // it may be used again at once
-    const interval = read(cpu, finish, MmuIntervalFinish.interval);
+    const next = read(cpu, finish, MmuIntervalNotifierFinish.next); // it may be used again at once
+    const interval = read(cpu, finish, MmuIntervalNotifierFinish.interval);
     const ops = opsAt(cpu, read(cpu, interval, MmuIntervalNotifier.ops)) as MmuIntervalNotifierOps;
     ops.invalidateFinish?.(cpu, finish);
     finish = next;
@@ -248,7 +249,10 @@ function searchKey(range: MmuNotifierRange): IntervalRange {
   return (range + MmuNotifierRange.start) as IntervalRange;
 }
 
-/** Counts the invalidation, and freezes the tree if it hits anything: the first node. @kernel mn_itree_inv_start_range */
+/**
+ * Counts the invalidation, and freezes the tree if it hits anything: the first node.
+ * @kernel mn_itree_inv_start_range
+ */
 function invStartRange(
   cpu: Cpu,
   subscriptions: MmuNotifierSubscriptions,

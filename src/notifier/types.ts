@@ -75,9 +75,9 @@ export const MmuIntervalNotifier = struct('mmu_interval_notifier', {
 });
 export type MmuIntervalNotifier = Ptr<'mmu_interval_notifier'>;
 
-/** What an interval's callback has begun and not waited for. @kernel struct mmu_interval_notifier_finish */
-export const MmuIntervalFinish = struct('mmu_interval_finish', {
-  next: pointer<'mmu_interval_finish'>(), // of the same invalidation; the core's
+/** What an interval's callback has begun and not waited for. */
+export const MmuIntervalNotifierFinish = struct('mmu_interval_notifier_finish', {
+  next: pointer<'mmu_interval_notifier_finish'>(), // of the same invalidation; the core's
   interval: pointer<'mmu_interval_notifier'>(), // whose it is; the driver's
 });
-export type MmuIntervalFinish = Ptr<'mmu_interval_finish'>;
+export type MmuIntervalNotifierFinish = Ptr<'mmu_interval_notifier_finish'>;

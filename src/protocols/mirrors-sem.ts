@@ -22,8 +22,8 @@ import type { MmuNotifier } from '../notifier/types.js';
 import { downWrite, upWrite } from '../sync/rwsem.js';
 import { markAgain, markAndSync, markDead } from './pop-loop.js';
 import { mirrorOps, type MirrorProtocol } from './protocol.js';
-import { beginRange, dropRange, initRangeLink, isMarked } from './ranges.js';
-import { firstMirror, joinSpace, leaveSpace, nextMirror, putSpace, spaceOf } from './space.js';
+import { MARKED_RANGE_MEMBERS } from './ranges.js';
+import { firstMirror, joinSpace, nextMirror, SPACE_MEMBERS, spaceOf } from './space.js';
 import { type Mirror, MirrorSpace } from './types.js';
 
 /** The address space ends. Sleeps. */
@@ -48,10 +48,6 @@ const notifierOps: MmuNotifierOps = defineKernelOps({
 export const mirrorsSem: MirrorProtocol = defineKernelOps({
   opsName: 'mirrors-sem',
   register: (cpu: Cpu, mirror: Mirror, mm: MmStruct) => joinSpace(cpu, mirror, mm, notifierOps),
-  unregister: leaveSpace,
-  forget: putSpace,
-  openRange: initRangeLink,
-  begin: beginRange,
-  retry: isMarked,
-  closeRange: dropRange,
+  ...SPACE_MEMBERS,
+  ...MARKED_RANGE_MEMBERS,
 });

@@ -35,8 +35,8 @@ import { downWrite, upWrite } from '../sync/rwsem.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { wakeUpAll } from '../sync/wait-queue.js';
 import { mirrorOps, type MirrorProtocol } from './protocol.js';
-import { beginRange, dropRange, initRangeLink, isMarked, markRanges } from './ranges.js';
-import { firstMirror, joinSpace, leaveSpace, putSpace, spaceOf, syncMirrors } from './space.js';
+import { MARKED_RANGE_MEMBERS, markRanges } from './ranges.js';
+import { firstMirror, joinSpace, SPACE_MEMBERS, spaceOf, syncMirrors } from './space.js';
 import { Mirror, MirrorSpace } from './types.js';
 
 /** The address space ends: no fault begins any more, and every mirror is released. Sleeps. @kernel hmm_release */
@@ -87,10 +87,6 @@ const notifierOps: MmuNotifierOps = defineKernelOps({
 export const popLoop: MirrorProtocol = defineKernelOps({
   opsName: 'pop-loop',
   register: (cpu: Cpu, mirror: Mirror, mm: MmStruct) => joinSpace(cpu, mirror, mm, notifierOps),
-  unregister: leaveSpace,
-  forget: putSpace,
-  openRange: initRangeLink,
-  begin: beginRange,
-  retry: isMarked,
-  closeRange: dropRange,
+  ...SPACE_MEMBERS,
+  ...MARKED_RANGE_MEMBERS,
 });

@@ -36,7 +36,10 @@ export interface MirrorOps extends OpsTable {
   readonly kick: (cpu: Cpu, mirror: Mirror) => void;
   /** Waits for the accesses that were under way at the kick. */
   readonly settle: (cpu: Cpu, mirror: Mirror) => void;
-  /** The address space ends: ends all use of it, for good. May sleep; may run twice. */
+  /**
+   * The address space ends: ends all use of it, for good. May sleep; may run twice. Only of the protocols with a
+   * list notifier: intervals are told through `clear`, of an MMU_NOTIFY_RELEASE, and stay registered.
+   */
   readonly release: (cpu: Cpu, mirror: Mirror) => void;
 }
 
@@ -50,7 +53,7 @@ export interface MirrorProtocol extends OpsTable {
   readonly forget?: (cpu: Cpu, mirror: Mirror) => void;
   /** A fault in the range is about to begin; by default nothing is to be done. */
   readonly openRange?: (cpu: Cpu, range: MirrorRange) => void;
-  /** Before the CPU's page table is read: 0, -EBUSY if it took too long, -EFAULT if there is no address space. Sleeps. */
+  /** Before the CPU's page table is read: 0, -EBUSY if it took too long, -EFAULT if the mm is dead. Sleeps. */
   readonly begin: (cpu: Cpu, range: MirrorRange) => number;
   /** True if what was read since `begin` may be stale. The driver's lock must be held. */
   readonly retry: (cpu: Cpu, range: MirrorRange) => boolean;
@@ -58,10 +61,13 @@ export interface MirrorProtocol extends OpsTable {
   readonly closeRange?: (cpu: Cpu, range: MirrorRange) => void;
 }
 
-/** How long a fault waits for invalidations. @kernel HMM_RANGE_DEFAULT_TIMEOUT */
+/** How long a fault waits for invalidations, or is tried again. @kernel HMM_RANGE_DEFAULT_TIMEOUT */
 export const RANGE_TIMEOUT_MS = 1000;
 
-/** A mirror that is registered; NULL if memory is out or the mm is dead. The caller holds the mm_struct. Sleeps. */
+/**
+ * A mirror that is registered; NULL if memory is out, the mm is dead, or, for a protocol with a list notifier,
+ * another such protocol mirrors it. The caller holds the mm_struct. Sleeps.
+ */
 export function createMirror(
   cpu: Cpu,
   protocol: MirrorProtocol,

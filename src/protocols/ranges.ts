@@ -6,7 +6,8 @@
  *            and who makes it valid again, is the protocols'.
  * Ordering   The list and the marks are under the space's lock. A mark is also read without: a fault asks under the
  *            driver's lock, which the invalidation takes after it has marked.
- * Deviation  None: that a range next to the invalidated one counts as hit was a mistake of Linux's, and costs a retry.
+ * Deviation  None: that a range next to the invalidated one counts as hit was a mistake of Linux's, and costs a
+ *            retry.
  *
  * @module
  */
@@ -26,7 +27,7 @@ export function rangeSpace(cpu: Cpu, range: MirrorRange): MirrorSpace {
 }
 
 /** Makes a range that is on no list. */
-export function initRangeLink(cpu: Cpu, range: MirrorRange): void {
+export function openMarkedRange(cpu: Cpu, range: MirrorRange): void {
   initListHead(cpu, member(range, MirrorRange.link));
 }
 
@@ -57,6 +58,14 @@ export function dropRange(cpu: Cpu, range: MirrorRange): void {
   listDelInit(cpu, member(range, MirrorRange.link));
   spinUnlock(cpu, lock);
 }
+
+/** What the protocols have in common in which nobody waits for an invalidation's end (LT-5, LT-18). */
+export const MARKED_RANGE_MEMBERS = {
+  openRange: openMarkedRange,
+  begin: beginRange,
+  retry: isMarked,
+  closeRange: dropRange,
+} as const;
 
 /** Marks every range that the invalidation touches. The space's lock must be held. */
 export function markRangesLocked(cpu: Cpu, space: MirrorSpace, hit: MmuNotifierRange): void {

@@ -32,7 +32,7 @@ export const PROTOCOLS: readonly ProtocolEntry[] = [
   {
     name: 'sync-at-end',
     protocol: syncAtEnd,
-    title: 'hmm_mirror of Linux 4.14: the driver is told at the end',
+    title: 'hmm_mirror of Linux 4.14 to 4.19: the driver is told at the end',
     flaw: 'uses pages that are free (LT-18)',
   },
   {
@@ -44,13 +44,13 @@ export const PROTOCOLS: readonly ProtocolEntry[] = [
   {
     name: 'pop-loop',
     protocol: popLoop,
-    title: 'hmm_mirror of Linux 4.20: told at the start, released one by one',
+    title: 'hmm_mirror of Linux 4.20 to 5.1: told at the start, released one by one',
     flaw: 'a fault does not wait for an end (LT-5)',
   },
   {
     name: 'valid-flag',
     protocol: validFlag,
-    title: 'hmm_range of Linux 5.2: a flag, and a wait for invalidations under way',
+    title: 'hmm_range of Linux 5.2 to 5.4: a flag, and a wait for invalidations under way',
     flaw: 'misses an invalidation inside a fault (LT-6)',
   },
   { name: 'interval', protocol: interval, title: 'interval notifiers, since Linux 5.5' },

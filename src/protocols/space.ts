@@ -6,10 +6,11 @@
  *            unregister  takes it off, waits for whoever calls it; the last takes the notifier off the mm
  *            forget      the last mirror to be freed frees the space: faults under way may still look at it
  * Invariant  I1  After unregister no callback runs for the mirror, nor will.
- *            I2  The space outlives its mirrors; the notifier is on the mm while one is registered.
+ *            I2  The space outlives its mirrors; the notifier is on the mm while one is registered, or until exit
+ *                has taken it off.
  * Ordering   `registered` and the mm's pointer to the space change under the mmap lock, held for writing, so that
  *            no range operation is between its start and its end when the notifier comes; mirrorsSem has the list.
- * Deviation  Linux made the space under the page table lock, in a race with itself. Until 4.19 the first mirror to
+ * Deviation  Linux made the space under the page table lock, in a race with itself. In 4.18 the first mirror to
  *            unregister cleared the mm, and the last did not unregister the notifier: M-1, which the program
  *            `notifier-exit` shows.
  *
@@ -108,7 +109,10 @@ function newSpace(cpu: Cpu, mm: MmStruct): MirrorSpace {
   return space;
 }
 
-/** Takes the mirror off its space (I1); harmless after a release. No lock held. Sleeps. @kernel hmm_mirror_unregister */
+/**
+ * Takes the mirror off its space (I1); harmless after a release. No lock held. Sleeps.
+ * @kernel hmm_mirror_unregister
+ */
 export function leaveSpace(cpu: Cpu, mirror: Mirror): void {
   const space = read(cpu, mirror, Mirror.space);
   const mm = read(cpu, space, MirrorSpace.mm);
@@ -133,6 +137,9 @@ export function putSpace(cpu: Cpu, mirror: Mirror): void {
   const space = read(cpu, mirror, Mirror.space);
   if (refcountDecAndTest(cpu, member(space, MirrorSpace.refs))) kfree(cpu, MirrorSpace, space);
 }
+
+/** What the protocols with a list notifier have in common. */
+export const SPACE_MEMBERS = { unregister: leaveSpace, forget: putSpace } as const;
 
 /** The space of a notifier. */
 export function spaceOf(notifier: MmuNotifier): MirrorSpace {

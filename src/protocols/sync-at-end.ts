@@ -27,8 +27,8 @@ import type { MmuNotifierOps } from '../notifier/mmu-notifier-list.js';
 import type { MmuNotifier, MmuNotifierRange } from '../notifier/types.js';
 import { popMirrors } from './pop-loop.js';
 import type { MirrorProtocol } from './protocol.js';
-import { beginRange, dropRange, initRangeLink, isMarked, markRanges } from './ranges.js';
-import { joinSpace, leaveSpace, putSpace, spaceOf, syncMirrors } from './space.js';
+import { MARKED_RANGE_MEMBERS, markRanges } from './ranges.js';
+import { joinSpace, SPACE_MEMBERS, spaceOf, syncMirrors } from './space.js';
 import type { Mirror } from './types.js';
 
 const notifierOps: MmuNotifierOps = defineKernelOps({
@@ -46,10 +46,6 @@ const notifierOps: MmuNotifierOps = defineKernelOps({
 export const syncAtEnd: MirrorProtocol = defineKernelOps({
   opsName: 'sync-at-end',
   register: (cpu: Cpu, mirror: Mirror, mm: MmStruct) => joinSpace(cpu, mirror, mm, notifierOps),
-  unregister: leaveSpace,
-  forget: putSpace,
-  openRange: initRangeLink,
-  begin: beginRange,
-  retry: isMarked,
-  closeRange: dropRange,
+  ...SPACE_MEMBERS,
+  ...MARKED_RANGE_MEMBERS,
 });

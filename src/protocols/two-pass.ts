@@ -25,8 +25,8 @@ import { containerOf, member } from '../memory/layout.js';
 import type { MmStruct } from '../mm/types.js';
 import type { MmuIntervalNotifierOps } from '../notifier/mmu-interval-notifier.js';
 import {
-  MmuIntervalFinish,
   type MmuIntervalNotifier,
+  MmuIntervalNotifierFinish,
   type MmuNotifierRange,
 } from '../notifier/types.js';
 import {
@@ -50,7 +50,7 @@ const intervalOps: MmuIntervalNotifierOps = defineKernelOps({
     ops.unlock(cpu, mirror);
     return isOurs ? member(mirror, Mirror.finish) : true;
   },
-  invalidateFinish(cpu: Cpu, finish: MmuIntervalFinish) {
+  invalidateFinish(cpu: Cpu, finish: MmuIntervalNotifierFinish) {
     const mirror: Mirror = containerOf(finish, Mirror.finish);
     mirrorOps(cpu, mirror).settle(cpu, mirror);
     storeRelease(cpu, mirror, Mirror.finishing, 0); // pairs with cmpxchg above
@@ -59,7 +59,7 @@ const intervalOps: MmuIntervalNotifierOps = defineKernelOps({
 
 function register(cpu: Cpu, mirror: Mirror, mm: MmStruct): number {
   const finish = member(mirror, Mirror.finish);
-  write(cpu, finish, MmuIntervalFinish.interval, member(mirror, Mirror.interval));
+  write(cpu, finish, MmuIntervalNotifierFinish.interval, member(mirror, Mirror.interval));
   return insertMirror(cpu, mirror, mm, intervalOps);
 }
 

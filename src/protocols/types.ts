@@ -7,7 +7,7 @@ import { Spinlock } from '../machine/types.js';
 import { address, cacheline, pointer, type Ptr, struct, word } from '../memory/layout.js';
 import { ListHead } from '../memory/list.js';
 import { IntervalTreeNode, IntervalTreeRoot } from '../notifier/interval-tree.js';
-import { MmuIntervalFinish, MmuIntervalNotifier, MmuNotifier } from '../notifier/types.js';
+import { MmuIntervalNotifier, MmuIntervalNotifierFinish, MmuNotifier } from '../notifier/types.js';
 import { Refcount } from '../sync/refcount.js';
 import { Rwsem } from '../sync/rwsem.js';
 import { WaitQueue } from '../sync/wait-queue.js';
@@ -43,8 +43,8 @@ export const Mirror = struct('hmm_mirror', {
   driverData: word, // the driver's own: its context
   space: pointer<'mirror_space'>(), // NULL if the protocol needs none
   link: ListHead, // on MirrorSpace.mirrors; empty once it is unregistered or released
-  finish: MmuIntervalFinish, // of two-pass
-  finishing: word, // … is in use; under the driver's lock
+  finish: MmuIntervalNotifierFinish, // of two-pass
+  finishing: word, // … is in use; taken under the driver's lock by cmpxchg, given back without it
 });
 export type Mirror = Ptr<'hmm_mirror'>;
 

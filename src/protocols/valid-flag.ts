@@ -18,8 +18,8 @@
  * Known bug  LT-6: an invalidation that begins and ends between the fault's wait and its look leaves no trace. M-2: a
  *            start that refuses has counted, and nobody counts it out; ranges never become valid again. Intervals
  *            have replaced it in 5.5.
- * Deviation  hmm_range_fault looked at the flag too, from page to page; here the fault finds out when it has read all.
- *            A refusal asks for the list's form of its time (LIST_UNPAIRED): see notifier/boot.ts.
+ * Deviation  hmm_range_fault looked at the flag too, from page to page; here the fault finds out when it has read
+ *            all. A refusal asks for the list's form of its time (LIST_UNPAIRED): see notifier/boot.ts.
  *
  * @module
  */
@@ -40,7 +40,7 @@ import { finishWait, initWait, prepareToWait, wakeUpAll } from '../sync/wait-que
 import { popMirrors } from './pop-loop.js';
 import { type MirrorProtocol, RANGE_TIMEOUT_MS } from './protocol.js';
 import { dropRange, isMarked, markRangesLocked, rangeSpace } from './ranges.js';
-import { joinSpace, leaveSpace, putSpace, spaceOf, syncMirrors } from './space.js';
+import { joinSpace, SPACE_MEMBERS, spaceOf, syncMirrors } from './space.js';
 import { type Mirror, MirrorRange, MirrorSpace } from './types.js';
 
 /** @kernel hmm_invalidate_range_start */
@@ -119,8 +119,7 @@ const notifierOps: MmuNotifierOps = defineKernelOps({
 export const validFlag: MirrorProtocol = defineKernelOps({
   opsName: 'valid-flag',
   register: (cpu: Cpu, mirror: Mirror, mm: MmStruct) => joinSpace(cpu, mirror, mm, notifierOps),
-  unregister: leaveSpace,
-  forget: putSpace,
+  ...SPACE_MEMBERS,
   openRange,
   begin,
   retry: isMarked,

@@ -26,7 +26,12 @@ import { pciAddBar, pcimRequestRegion } from '../device/pci.js';
 import { SECTION_BYTES } from '../device/region.js';
 import { Device, PciDev } from '../device/types.js';
 import { daxDriver, DevDax, initDevDax } from '../drivers/dax/dax.js';
-import { nfitTestAlloc, nfitTestMap, nfitTestStart } from '../drivers/nfit-test/nfit-test.js';
+import {
+  nfitTestAlloc,
+  nfitTestFree,
+  nfitTestMap,
+  nfitTestStart,
+} from '../drivers/nfit-test/nfit-test.js';
 import { p2pmemMunmap } from '../drivers/p2pdma/mappings.js';
 import { p2pmemMmap } from '../drivers/p2pdma/mmap.js';
 import {
@@ -96,7 +101,10 @@ interface Subject {
   /** 0, or an error: then `note` has been told of what would not have been undone. */
   readonly bind: (cpu: Cpu, note: Note) => number;
   readonly unbind: (cpu: Cpu, note: Note) => void;
-  /** Looks for what is not allocated, but left, and takes it away; what binding again returned as long as it was there. */
+  /**
+   * Takes away what is left without being allocated. Returns what binding again gave while it was still there; 0 if
+   * nothing was left.
+   */
   readonly mend?: (cpu: Cpu, note: Note) => number;
 }
 type Note = (what: string) => void;
@@ -162,7 +170,8 @@ function must(error: number): void {
 
 /** All subjects, one after the other. Another CPU runs the kworker. Sleeps. */
 export function bindFailures(cpu: Cpu, arena: BindArena): BindFailures[] {
-  const test = nfitTestStart(cpu, nfitTestAlloc(cpu, SECTION_BYTES));
+  const memory = nfitTestAlloc(cpu, SECTION_BYTES);
+  const test = nfitTestStart(cpu, memory);
   const subjects = [
     memremapSubject(arena, PGMAP_UNCHECKED, '4.18'),
     ...FORMS.map(([form, name]) => memremapSubject(arena, form, name)),
@@ -175,7 +184,9 @@ export function bindFailures(cpu: Cpu, arena: BindArena): BindFailures[] {
     mmapSubject(arena, '6.12', false),
     mmapSubject(arena, 'mended', true),
   ];
-  return subjects.map((subject) => walkSubject(cpu, subject));
+  const rows = subjects.map((subject) => walkSubject(cpu, subject));
+  nfitTestFree(cpu, memory);
+  return rows;
 }
 
 function walkSubject(cpu: Cpu, subject: Subject): BindFailures {

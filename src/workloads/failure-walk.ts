@@ -26,9 +26,9 @@ export interface InjectedFailure {
   readonly left: string;
 }
 
-/** What can be walked through. Both functions run on the calling thread; nobody else may be running. */
+/** What can be walked through. All of it runs on the calling thread; nobody else may be running. */
 export interface FallibleOperation {
-  /** Negative, if it failed: then it must have left nothing. */
+  /** Negative if it failed; what it has left then is reported in `left`. */
   readonly attempt: (cpu: Cpu) => number;
   /** Undoes an attempt that did not fail. */
   readonly undo?: (cpu: Cpu) => void;

@@ -2,7 +2,7 @@
  * Memory of a test that stands for persistent memory: what takes the place of the kernel's functions for it.
  *
  * Kernel     tools/testing/nvdimm/test/iomap.c
- * Protocol   An address is looked up: memory of the test has no struct pages, and everything else goes to the function
+ * Protocol   An address is looked up: memory of the test has no struct pages, all else goes to the function
  *            that was replaced. A page map of the test's memory still has its count, which is begun, killed and
  *            waited for as the real one's: what a driver relies on happens, or the test would test nothing.
  *
@@ -104,7 +104,7 @@ const killAction: DevmActionOps = defineKernelOps({
 });
 
 /** As devmMemremapPages, which it calls for all other memory. @kernel __wrap_devm_memremap_pages */
-export function nfitTestMemremapPages(cpu: Cpu, dev: Device, pgmap: DevPagemap): number {
+function nfitTestMemremapPages(cpu: Cpu, dev: Device, pgmap: DevPagemap): number {
   const start = rangeStart(cpu, pgmap, 0) * PAGE_SIZE;
   if (!isTestMemory(cpu, start)) return devmMemremapPages(cpu, dev, pgmap);
   const form = read(cpu, pgmap, DevPagemap.form);

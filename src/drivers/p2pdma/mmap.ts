@@ -5,7 +5,8 @@
  * Protocol   Memory is taken from the pool, with a reference; then each page is inserted, and takes a reference of
  *            its own along; then the first reference is put. When a page is unmapped it goes back by itself.
  * Invariant  I1  Each page that is mapped has a reference of its page map.
- *            I2  After a failure there is no page mapped, and no reference. 6.12 breaks that, if the function is not mended: the reference that was taken with the memory stays, and who unbinds waits for ever.
+ *            I2  After a failure there is no page mapped, and no reference. 6.12 breaks that, if the function is
+ *                not mended: the reference that was taken with the memory stays, and who unbinds waits for ever.
  * Ordering   PciDev.mapLock.
  *
  * @module

@@ -172,10 +172,10 @@ function isMended(cpu: Cpu, p2pdma: P2pdma): boolean {
 // --- set-up ---
 
 /**
- * Makes `size` bytes behind a base address register memory for others (0: from `offset` to its end), from `offset`
- * on; units: bytes. `form` is one of PGMAP_*; it and `mends` (what 6.12 does wrong) are the same for each resource of a function. 0; -EINVAL if there is no
- * such memory; -ENOMEM; or what memremapPages returns. The driver has requested the region. Under the device's
- * lock. Sleeps. @kernel pci_p2pdma_add_resource
+ * Makes memory behind a base address register usable by other devices: `size` bytes from `offset` on, or all from
+ * there with size 0. Unit: bytes. `form` (PGMAP_*) and `mends` (without what 6.12 does wrong) are the same for
+ * every resource of a function. 0; -EINVAL if there is no such memory; -ENOMEM; or what memremapPages returns. The
+ * driver has requested the region. Under the device's lock. Sleeps. @kernel pci_p2pdma_add_resource
  */
 export function pciP2pdmaAddResource(
   cpu: Cpu,

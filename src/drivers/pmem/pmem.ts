@@ -1,11 +1,12 @@
 /**
- * Persistent memory as a block device: whose requests use its pages.
+ * Persistent memory as a block device; its requests use its struct pages.
  *
  * Kernel     drivers/nvdimm/pmem.c
- * Protocol   probe:  request the range; the queue; struct pages; the disk. Undone in the other order.
+ * Protocol   probe:  request the range; the queue; struct pages; the disk. Undone in the other order, but that since
+ *                    5.2 nobody is in the queue any more when the struct pages go.
  *            submit: enter the queue, use the pages, leave
  *
- *            From 4.18 to 5.18 the queue's usage counter is the page map's reference, and what stands for each other is:
+ *            From 4.18 to 5.18 the queue's usage counter is the page map's reference; who kills and who waits:
  *                                  kill                                  wait
  *              PGMAP_CALLER_KILLS  an action: freeze                     an action, after the pages are gone (LT-7)
  *              PGMAP_KILL          ops.kill: freeze                      … the same
@@ -13,8 +14,8 @@
  *              PGMAP_INTERNAL      the page map's own; the disk has been taken down, with its queue, before
  * Invariant  I1  A request that is in the queue has its pages (INV-30).
  * Ordering   The queue's.
- * Deviation  There is no data, and a request is one page: to use it is to look at its struct page. The queue is part of
- *            the device, as who has it open would keep it. No badblocks, no namespaces.
+ * Deviation  There is no data, and a request is one page: to use it is to look at its struct page. The queue is
+ *            part of the device, as who has it open would keep it. No badblocks, no namespaces.
  *
  * @module
  */

@@ -36,6 +36,7 @@ import {
 } from '../../notifier/mmu-interval-notifier.js';
 import { mmuNotifierRangeBlockable } from '../../notifier/mmu-notifier-range.js';
 import { type MmuIntervalNotifier, MmuNotifierRange } from '../../notifier/types.js';
+import { RANGE_TIMEOUT_MS } from '../../protocols/protocol.js';
 import { mutexLock, mutexTrylock, mutexUnlock } from '../../sync/mutex.js';
 import { deviceClearRange, deviceMapRange } from './page-table.js';
 import { svmStats } from './stats.js';
@@ -47,7 +48,7 @@ type RequestArray = Ptr<'svm_requests'>;
 export interface SvmDriver extends MmuIntervalNotifierOps {
   /**
    * Maps what is requested into the device: 0, -EFAULT, -EPERM, -ENOMEM, or -EBUSY if invalidations kept
-   * it from it for FAULT_TIMEOUT_MS. The caller holds mm_users. Sleeps.
+   * it from it for RANGE_TIMEOUT_MS. The caller holds mm_users. Sleeps.
    */
   readonly fault: (cpu: Cpu, context: SvmContext, request: SvmRequest) => number;
   /**
@@ -58,9 +59,6 @@ export interface SvmDriver extends MmuIntervalNotifierOps {
   /** Unties it: no callback runs afterwards. Goes with `attach`. No lock held. Sleeps. */
   readonly detach?: (cpu: Cpu, context: SvmContext) => void;
 }
-
-/** How long a fault is tried again. @kernel HMM_RANGE_DEFAULT_TIMEOUT */
-export const FAULT_TIMEOUT_MS = 1000;
 
 /** Ends the device's use of a range. @kernel dmirror_interval_invalidate */
 export function svmInvalidate(
@@ -121,7 +119,7 @@ export function svmFault(cpu: Cpu, context: SvmContext, request: SvmRequest): nu
     const stats = svmStats(cpu);
     write(cpu, stats, SvmStats.retries, read(cpu, stats, SvmStats.retries) + 1);
     const now = clockMs(cpu);
-    if (deadline === 0) deadline = now + FAULT_TIMEOUT_MS;
+    if (deadline === 0) deadline = now + RANGE_TIMEOUT_MS;
     else if (now > deadline) return -EBUSY;
   }
 }

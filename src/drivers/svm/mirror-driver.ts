@@ -27,6 +27,7 @@ import {
   type MirrorOps,
   type MirrorProtocol,
   protocolOf,
+  RANGE_TIMEOUT_MS,
 } from '../../protocols/protocol.js';
 import { PROTOCOLS } from '../../protocols/registry.js';
 import { Mirror, MirrorRange } from '../../protocols/types.js';
@@ -34,7 +35,6 @@ import { mutexLock, mutexTrylock, mutexUnlock } from '../../sync/mutex.js';
 import { killContext } from './device.js';
 import {
   askForPages,
-  FAULT_TIMEOUT_MS,
   mapIntoDevice,
   svmCountInvalidation,
   type SvmDriver,
@@ -123,7 +123,7 @@ function faultRange(
     }
     countUp(cpu, SvmStats.retries);
     const now = clockMs(cpu);
-    if (deadline === 0) deadline = now + FAULT_TIMEOUT_MS;
+    if (deadline === 0) deadline = now + RANGE_TIMEOUT_MS;
     else if (now > deadline) return -EBUSY;
   }
 }
