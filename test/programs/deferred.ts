@@ -515,7 +515,7 @@ export const drainedWork = defineOps({
 
 function awaitDrain(cpu: Cpu, arena: DeferredArena): void {
   const queue = read(cpu, arena, DeferredArena.queue);
-  for (let i = 0; readOnce(cpu, queue, WorkqueueStruct.flags) === 0; i++) cpuRelax(cpu, i);
+  for (let i = 0; readOnce(cpu, queue, WorkqueueStruct.drainers) === 0; i++) cpuRelax(cpu, i);
 }
 
 /** A queue to be drained, and who belongs there and who does not. */
