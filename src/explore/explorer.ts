@@ -176,7 +176,10 @@ class Exploration {
     if (control[C_END] === END_SEEN) this.#seenBefore++;
     this.#byPreemptions[preemptions] = (this.#byPreemptions[preemptions] ?? 0) + 1;
     const { failure, outcome } = this.#judge.judge();
-    if (outcome !== undefined) this.#outcomes.set(outcome, (this.#outcomes.get(outcome) ?? 0) + 1);
+    const isOutcome = failure === undefined || failure.kind === 'forbidden'; // each schedule counts once
+    if (outcome !== undefined && isOutcome) {
+      this.#outcomes.set(outcome, (this.#outcomes.get(outcome) ?? 0) + 1);
+    }
     if (failure !== undefined) this.#note(failure, steps, preemptions);
     this.#strategy.observe(control, failure !== undefined);
     this.#engine.restore();

@@ -38,6 +38,7 @@ export const LIFETIME_TESTS: readonly LitmusTest[] = [
         program: program('lt-23'),
         mutant: 'M-put-at-once',
         window: PUT_INSIDE_WALK,
+        onlyExplored: true,
       },
       {
         name: 'last-unregisters',

@@ -65,6 +65,7 @@ export const DESIGN_TESTS: readonly LitmusTest[] = [
         program: program('lt-12-job'),
         window: { order: ['job is queued', 'mirror is freed', 'job is queued'] },
         build: 'checked',
+        onlyExplored: true,
       },
       {
         name: 'job-unregisters',
