@@ -15,10 +15,10 @@ import {
   runLitmus,
 } from 'faultline';
 
-import { AFTER_VIOLATION_ITERATIONS, AFTER_VIOLATION_MS } from '../litmus/litmus.js';
 import { describeEnvironment, environmentLine } from '../report/environment.js';
 import { LITMUS_SCHEMA, type LitmusResultFile } from '../report/litmus-result.js';
 import {
+  AFTER_VIOLATION,
   isAsExpected,
   litmusList,
   type LitmusLook,
@@ -73,7 +73,7 @@ rule, a deadlock, or a report of lockdep. Where it should be unsafe, nothing was
 undecided; some variants only exploration can show (--list marks them). Exit code 1 if a verdict is not the
 expected one; undecided is none.
 
-Fewer iterations than --iterations are run after a violation (${AFTER_VIOLATION_ITERATIONS} more, or ${AFTER_VIOLATION_MS} ms), after a deadlock, and when --seconds
+Fewer iterations than --iterations are run after a violation (${AFTER_VIOLATION}), after a deadlock, and when --seconds
 are over. Variants with a planted mistake run in the checked build, which is slower than the parallel one: compare
 rates within one build.
 

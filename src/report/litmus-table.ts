@@ -15,6 +15,9 @@ import { failureText } from './explore-table.js';
 import { countOf, formatCount, formatShare } from './format.js';
 import { textTable } from './table.js';
 
+/** How long a run goes on after a violation, at most. */
+export const AFTER_VIOLATION = `${AFTER_VIOLATION_ITERATIONS} more, or ${AFTER_VIOLATION_MS} ms`;
+
 /** How it is drawn. */
 export interface LitmusLook {
   readonly color: boolean;

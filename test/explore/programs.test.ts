@@ -68,7 +68,10 @@ describe('programs that are wrong themselves fail', () => {
     ['lt-22-conclusion', /^outcome 'refused, only readers hold it'/],
     ['lt-25', /^cpu 0: waits for the end of its own read section of explored srcu/],
     ['lt-25-notifier', /^cpu 0: waits for the end of its own read section of mmu_notifier srcu/],
-    ['srcu-abba', /^possible circular locking dependency: explored srcu -> srcu program -> explored/],
+    [
+      'srcu-abba',
+      /^possible circular locking dependency: explored srcu -> srcu program -> explored/,
+    ],
     ['work-locked-flush', /^flush waits for work item explored work, run by cpu 1/],
     ['work-self-flush', /^cpu 1: recursive locking of explored work/],
     ['work-unserved', /^flush waits for work item explored work, which nobody runs/],
