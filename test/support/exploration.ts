@@ -18,7 +18,7 @@ export type { Answer, Request } from '../programs/exploration.js';
 const RANDOM = 2000;
 const PCT = 1000;
 /** About as many steps of it, if that is less. */
-const STEPS = 500_000;
+const STEPS = 250_000;
 
 const SCRIPT = fileURLToPath(new URL('../programs/exploration.js', import.meta.url));
 
