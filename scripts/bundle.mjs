@@ -25,20 +25,23 @@ const KERNEL_LAYERS =
   /dist\/src\/(?:base|memory|machine|debug|sync|deferred|notifier|mm|hmm|device|memremap|process|protocols|drivers)\//;
 const EXPLORE_LAYERS = /dist\/src\/(?:explore|litmus)\//;
 
-/** The file that a module goes to with all it imports; none: where it is needed. */
-function chunkOf(id, { getModuleInfo }) {
-  if (KERNEL_LAYERS.test(id) || isImportedBy(compiled('kernel'), id, getModuleInfo))
-    return 'kernel';
-  return EXPLORE_LAYERS.test(id) ? 'explore' : undefined;
+/** Says to which file a module goes with all it imports; none: where it is needed. */
+function chunks() {
+  let ofKernel;
+  return (id, { getModuleInfo }) => {
+    ofKernel ??= withImports(compiled('kernel'), getModuleInfo);
+    if (KERNEL_LAYERS.test(id) || ofKernel.has(id)) return 'kernel';
+    return EXPLORE_LAYERS.test(id) ? 'explore' : undefined;
+  };
 }
 
-/** Whether a module is, or imports at once and over however many others, the module `id`. */
-function isImportedBy(importer, id, getModuleInfo) {
-  const reached = new Set([importer]);
+/** The module, and those that it imports at once, over however many others. */
+function withImports(module, getModuleInfo) {
+  const reached = new Set([module]);
   for (const at of reached) {
     for (const imported of getModuleInfo(at)?.importedIds ?? []) reached.add(imported);
   }
-  return reached.has(id);
+  return reached;
 }
 
 /** The compiled file of that name. */
@@ -154,7 +157,7 @@ function twoEntries(suffix) {
     dir: fileURLToPath(new URL('dist', root)),
     entryFileNames: `[name]${suffix}.js`,
     chunkFileNames: `[name]${suffix}.js`,
-    manualChunks: chunkOf,
+    manualChunks: chunks(),
   };
 }
 
