@@ -4,13 +4,12 @@
  * @module
  */
 import assert from 'node:assert/strict';
-import { after, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 
 import { exploreWithCrew } from '../../src/explore/explore-crew.js';
 import type { ExploreResult, FoundFailure } from '../../src/explore/explorer.js';
 import { PLANTED_BUGS } from '../../src/explore/programs/planted.js';
 import { STRATEGIES } from '../../src/explore/report.js';
-import { WorkerPool } from '../../src/host/pool.js';
 import {
   compareOnToys,
   exploreAll,
@@ -19,17 +18,12 @@ import {
   type ToyComparison,
 } from '../programs/strategy-explorers.js';
 import { programUrl } from '../support/crew.js';
-
-/** One worker, for one exploration after the other. */
-let pool: WorkerPool | undefined;
-
-after(() => pool?.end());
+import { idlePool } from '../support/pools.js';
 
 /** Runs an explorer of test/programs/strategy-explorers.ts on a worker of the turnstile build. */
 function onWorker(entry: { readonly name: string }, args: object): Promise<unknown> {
-  if (pool?.hasEnded !== false) pool = new WorkerPool(1, 'turnstile');
   return exploreWithCrew({
-    pool,
+    pool: idlePool(1, 'turnstile', { exactly: true }),
     program: { name: 'sound-counter' },
     engine: 'virtual',
     explorer: { module: programUrl('strategy-explorers'), entry: entry.name, args },

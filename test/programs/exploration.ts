@@ -26,8 +26,8 @@ export interface Request {
   /** Schedules of a random walk, and of PCT. */
   readonly random: number;
   readonly pct: number;
-  /** About as many steps are taken at most, over fewer schedules of both kinds; but FEWEST of them. */
-  readonly steps?: number;
+  /** About as many steps are taken at most, over fewer schedules of both kinds; but over so many at least. */
+  readonly budget?: { readonly steps: number; readonly schedules: number };
   /** Run each schedule twice, and compare. */
   readonly twice?: boolean;
 }
@@ -54,8 +54,6 @@ export interface Answer {
 
 const STEP_LIMIT = 10_000;
 const CHANGE_POINTS_MAX = 4;
-/** Schedules that are run whatever they cost. */
-const FEWEST = 600;
 /** After so many it is known how long a schedule is. */
 const SAMPLE = 50;
 
@@ -147,8 +145,9 @@ async function sample(request: Request): Promise<Answer> {
       engine.restore();
     }
     longest = Math.max(longest, taken);
-    if (schedules === SAMPLE && request.steps !== undefined) {
-      const affordable = Math.max(FEWEST, (request.steps * SAMPLE) / steps);
+    if (schedules === SAMPLE && request.budget !== undefined) {
+      const { budget } = request;
+      const affordable = Math.max(budget.schedules, (budget.steps * SAMPLE) / steps);
       const part = Math.min(1, affordable / (random + pct));
       random = Math.ceil(random * part);
       pct = Math.ceil(pct * part);

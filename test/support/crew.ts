@@ -1,17 +1,12 @@
 /**
  * Runs a program on every CPU of a small machine, for tests of what lies below the command line.
  *
- * The crews of a test file, one after the other, share their workers: a worker takes longer to load the kernel
- * layers than most tests take.
- *
  * @module
  */
-import { after } from 'node:test';
-
 import { Crew, type CrewMember, type CrewOptions, type MemberResult } from '../../src/host/crew.js';
-import { type Build, WorkerPool } from '../../src/host/pool.js';
 import { type BootedMachine, bootMachine, type MachineConfig } from '../../src/machine/boot.js';
 import type { Cpu } from '../../src/machine/cpu.js';
+import { idlePool } from './pools.js';
 
 /** URL of the worker file of crews that run programs under test/programs. */
 export const TEST_WORKER = new URL('./crew-worker.js', import.meta.url).href;
@@ -33,21 +28,6 @@ export interface ProgramResult {
   readonly results: readonly MemberResult[];
 }
 
-const pools: { readonly build: Build; readonly pool: WorkerPool }[] = [];
-
-after(() => Promise.all(pools.map(({ pool }) => pool.end())));
-
-/** Workers that nobody uses. */
-function idlePool(size: number, build: Build): WorkerPool {
-  const idle = pools.find(
-    ({ pool, ...of }) => of.build === build && pool.size >= size && !pool.isBusy && !pool.hasEnded,
-  );
-  if (idle !== undefined) return idle.pool;
-  const pool = new WorkerPool(size, build, TEST_WORKER);
-  pools.push({ build, pool });
-  return pool;
-}
-
 /** A crew of programs under test/programs, on workers that crews before it may have had, unless it names its own. */
 export function makeCrew(
   machine: BootedMachine,
@@ -55,7 +35,7 @@ export function makeCrew(
   options: CrewOptions,
 ): Crew {
   if (options.worker !== undefined) return new Crew(machine, members, options);
-  const pool = idlePool(members.length, options.build ?? 'parallel');
+  const pool = idlePool(members.length, options.build ?? 'parallel', { worker: TEST_WORKER });
   return new Crew(machine, members, { ...options, pool });
 }
 
