@@ -20,6 +20,7 @@
  * Invariant  I1  A read section that began before synchronizeSrcu did has ended when it returns (INV-10).
  *            I2  A callback is called after a grace period that began after it was queued; callbacks of one
  *                domain are called in the order of their queueing.
+ *            I3  A reader that has counted its unlock touches nothing of the domain: that may be freed.
  * Ordering   Every count is stored fully ordered, and so is the flip: who sums either sees a reader, or that
  *            reader sees what was stored before. Readers load what is published with readOnce. Who leaves
  *            stores its unlock before it looks for grace periods that sleep; these say so before they sum.
@@ -149,7 +150,7 @@ export function srcuReadLock(cpu: Cpu, domain: SrcuStruct): SrcuIndex {
 export function srcuReadUnlock(cpu: Cpu, domain: SrcuStruct, bank: SrcuIndex): void {
   lockRelease(cpu, bankOf(domain, bank));
   count(cpu, domain, bank === 0 ? SrcuCounters.unlocks0 : SrcuCounters.unlocks1); // pairs with isEmpty
-  const sleepers = sleepersOf(cpu); // the domain may be gone by now
+  const sleepers = sleepersOf(cpu); // I3
   if (readOnce(cpu, sleepers, SrcuSleepers.waiting) !== 0) {
     wakeUpAll(cpu, member(sleepers, SrcuSleepers.wait));
   }
