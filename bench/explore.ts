@@ -9,10 +9,10 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
-import Table from 'cli-table3';
 import { exploreProgram, type ExploreReport } from 'faultline';
 
 import { formatCount } from '../src/report/format.js';
+import { textTable } from '../src/report/table.js';
 import { showProgress } from './progress.js';
 
 const run = promisify(execFile);
@@ -38,11 +38,7 @@ export async function exploreTable({ seconds }: { readonly seconds: number }): P
 }
 
 async function rateTable(seconds: number): Promise<string> {
-  const table = new Table({
-    head: ['lt-5, random walk', 'schedules/s', 'target', ''],
-    colAligns: ['left', 'right', 'right', 'left'],
-    style: { head: [], border: [], compact: true },
-  });
+  const rows: (readonly (string | number)[])[] = [];
   for (const [engine, target] of [
     ['virtual', VIRTUAL_TARGET],
     ['workers', WORKERS_TARGET],
@@ -54,11 +50,15 @@ async function rateTable(seconds: number): Promise<string> {
       seconds,
     });
     const verdict = schedulesPerSecond >= target ? 'met' : 'missed';
-    table.push([`${engine} engine`, formatCount(schedulesPerSecond), formatCount(target), verdict]);
+    rows.push([`${engine} engine`, formatCount(schedulesPerSecond), formatCount(target), verdict]);
   }
   const relacy = await relacyRate();
-  table.push(['Relacy, C++, of a model of it', relacy, '', '']);
-  return table.toString();
+  rows.push(['Relacy, C++, of a model of it', relacy, '', '']);
+  return textTable({
+    head: ['lt-5, random walk', 'schedules/s', 'target', ''],
+    colAligns: ['left', 'right', 'right', 'left'],
+    rows,
+  });
 }
 
 /** Schedules per second, or why there is no such figure. */
@@ -79,18 +79,19 @@ async function searchTable(): Promise<string> {
     await search('dpor', FULL_SEARCH_SECONDS),
     await search('dfs', FULL_SEARCH_SECONDS),
   ];
-  const table = new Table({
-    head: ['lt-5, every schedule', 'schedules', 'seconds', ''],
-    colAligns: ['left', 'right', 'right', 'left'],
-    style: { head: [], border: [], compact: true },
-  });
+  const rows: (readonly (string | number)[])[] = [];
   for (const { strategy, schedules, seconds, exhausted } of [dpor, full]) {
     const end = exhausted ? 'exhausted' : 'given up: there are more';
-    table.push([strategy, String(schedules), seconds.toFixed(2), end]);
+    rows.push([strategy, String(schedules), seconds.toFixed(2), end]);
   }
   const share = dpor.schedules / full.schedules;
   const verdict = dpor.exhausted && share <= DPOR_SHARE ? 'met' : 'missed';
-  return `${table.toString()}\nDPOR needs ${(100 * share).toPrecision(2)} % of them at most (target: ${100 * DPOR_SHARE} %, ${verdict})`;
+  const table = textTable({
+    head: ['lt-5, every schedule', 'schedules', 'seconds', ''],
+    colAligns: ['left', 'right', 'right', 'left'],
+    rows,
+  });
+  return `${table}\nDPOR needs ${(100 * share).toPrecision(2)} % of them at most (target: ${100 * DPOR_SHARE} %, ${verdict})`;
 }
 
 function search(strategy: 'dpor' | 'dfs', seconds: number): Promise<ExploreReport> {

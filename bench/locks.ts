@@ -8,7 +8,6 @@
  */
 import { availableParallelism } from 'node:os';
 
-import Table from 'cli-table3';
 import {
   bootMachine,
   type Cpu,
@@ -31,6 +30,7 @@ import {
 } from 'faultline';
 import { Bench } from 'tinybench';
 
+import { textTable } from '../src/report/table.js';
 import { showProgress } from './progress.js';
 
 const OPERATIONS = 20_000;
@@ -188,16 +188,17 @@ export async function lockTable(): Promise<string> {
     bench.add(name, run, { beforeAll });
   }
   await bench.run();
-  const table = new Table({
-    head: ['lock and unlock, uncontended', 'median', 'p99', '±'],
-    colAligns: ['left', 'right', 'right', 'right'],
-    style: { head: [], border: [], compact: true },
-  });
+  const rows: (readonly (string | number)[])[] = [];
   const each = (ms: number): string => `${((ms * NS_PER_MS) / OPERATIONS).toFixed(1)} ns`;
   for (const { name, result } of bench.tasks) {
     if (result.state !== 'completed') throw new Error(`${name} was not measured`);
     const { latency } = result;
-    table.push([name, each(latency.p50), each(latency.p99), `${latency.rme.toFixed(1)} %`]);
+    rows.push([name, each(latency.p50), each(latency.p99), `${latency.rme.toFixed(1)} %`]);
   }
-  return [table.toString(), LEGEND, ...(missing === undefined ? [] : [missing])].join('\n');
+  const table = textTable({
+    head: ['lock and unlock, uncontended', 'median', 'p99', '±'],
+    colAligns: ['left', 'right', 'right', 'right'],
+    rows,
+  });
+  return [table, LEGEND, ...(missing === undefined ? [] : [missing])].join('\n');
 }

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import Table from 'cli-table3';
 import {
   exploreProgram,
   type ExploreReport,
@@ -13,6 +12,7 @@ import {
   type StrategyName,
 } from 'faultline';
 
+import { textTable } from '../src/report/table.js';
 import { showProgress } from './progress.js';
 
 /** Full search is no way to find something. */
@@ -23,13 +23,7 @@ const WHY_WIDTH = 72;
 
 /** One row for each mistake and strategy. */
 export async function mutantTable(): Promise<string> {
-  const table = new Table({
-    head: ['program', 'mutant', 'strategy', 'found after', 'seconds', 'preemptions', 'why'],
-    colAligns: ['left', 'left', 'left', 'right', 'right', 'right', 'left'],
-    colWidths: [null, null, null, null, null, null, WHY_WIDTH],
-    wordWrap: true,
-    style: { head: [], border: [], compact: true },
-  });
+  const rows: (readonly (string | number)[])[] = [];
   let missed = 0;
   for (const [index, mutant] of MUTANTS_TABLE.entries()) {
     for (const strategy of TRIED) {
@@ -37,12 +31,18 @@ export async function mutantTable(): Promise<string> {
       const report = await look(mutant, strategy);
       if (report.failures.length === 0) missed++;
       const row = rowOf(report, mutant, strategy);
-      table.push(row);
+      rows.push(row);
       process.stderr.write(`${row.join('  ')}\n`); // a quarter of an hour is long to wait for the first
     }
   }
-  const rows = MUTANTS_TABLE.length * TRIED.length;
-  return `${table.toString()}\nfound: ${rows - missed} of ${rows}; a strategy may look for ${SECONDS} s`;
+  const wanted = MUTANTS_TABLE.length * TRIED.length;
+  const table = textTable({
+    head: ['program', 'mutant', 'strategy', 'found after', 'seconds', 'preemptions', 'why'],
+    colAligns: ['left', 'left', 'left', 'right', 'right', 'right', 'left'],
+    rows,
+    lastWidth: WHY_WIDTH,
+  });
+  return `${table}\nfound: ${wanted - missed} of ${wanted}; a strategy may look for ${SECONDS} s`;
 }
 
 function look(mutant: Mutant, strategy: StrategyName): Promise<ExploreReport> {

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import Table from 'cli-table3';
 import {
   bootDeferred,
   bootMachine,
@@ -24,6 +23,7 @@ import {
   registerOps,
 } from 'faultline';
 
+import { textTable } from '../src/report/table.js';
 import { showProgress } from './progress.js';
 import { median } from './statistics.js';
 
@@ -155,11 +155,7 @@ async function measure(workers: number, entry: string, name: string): Promise<Co
 
 /** A line for each kind of count and number of workers. */
 export async function percpuRefTable(): Promise<string> {
-  const table = new Table({
-    head: ['get and put', 'workers', 'each', 'together'],
-    colAligns: ['left', 'right', 'right', 'right'],
-    style: { head: [], border: [], compact: true },
-  });
+  const rows: (readonly (string | number)[])[] = [];
   const costs = new Map<string, Cost>();
   const kinds = [
     ['percpu_ref', measurePercpu.name],
@@ -169,15 +165,20 @@ export async function percpuRefTable(): Promise<string> {
     for (const [name, entry] of kinds) {
       const cost = await measure(workers, entry, name);
       costs.set(`${name} ${workers}`, cost);
-      table.push([name, workers, `${cost.ns.toFixed(1)} ns`, `${cost.perSecond.toFixed(1)} M/s`]);
+      rows.push([name, workers, `${cost.ns.toFixed(1)} ns`, `${cost.perSecond.toFixed(1)} M/s`]);
     }
   }
   const ns = costs.get('percpu_ref 1')?.ns ?? NaN;
   const ratio =
     (costs.get('percpu_ref 2')?.perSecond ?? NaN) / (costs.get('refcount_t 2')?.perSecond ?? NaN);
   const met = (isMet: boolean): string => (isMet ? 'met' : 'missed');
+  const table = textTable({
+    head: ['get and put', 'workers', 'each', 'together'],
+    colAligns: ['left', 'right', 'right', 'right'],
+    rows,
+  });
   return [
-    table.toString(),
+    table,
     `one worker: ${ns.toFixed(1)} ns (target ${met(ns <= TARGET_NS)}); ` +
       `two workers: ${ratio.toFixed(1)} times the refcount_t's rate (target ${met(ratio >= TARGET_RATIO)})`,
     LEGEND,

@@ -3,6 +3,7 @@
  *
  *   npm run bench                          all of it, about five minutes
  *   npm run bench -- locks boot            these parts only
+ *   npm run bench -- failures              what a driver's failed bind leaves, in each historical form
  *   npm run bench -- mutants               which strategy finds which planted mistake
  *   npm run bench -- yardstick --rounds 3  with other numbers
  *
@@ -15,6 +16,7 @@ import { describeEnvironment, environmentLine } from '../src/report/environment.
 import { allocationReport } from './allocation.js';
 import { bootReport } from './boot.js';
 import { exploreTable } from './explore.js';
+import { failureTable } from './failures.js';
 import { lockTable } from './locks.js';
 import { mutantTable } from './mutants.js';
 import { buildYardstick } from './native.js';
@@ -28,6 +30,7 @@ const PARTS: Readonly<Record<string, (options: YardstickOptions) => Promise<stri
   boot: bootReport,
   allocation: allocationReport,
   explore: exploreTable,
+  failures: failureTable,
   mutants: mutantTable,
   yardstick: async (options) => (buildYardstick() ? yardstickTable(options) : ''),
 };

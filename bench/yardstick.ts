@@ -3,8 +3,7 @@
  *
  * @module
  */
-import Table from 'cli-table3';
-
+import { textTable } from '../src/report/table.js';
 import { runBench } from './faultline.js';
 import { type Rates, runYardstick } from './native.js';
 import { showProgress } from './progress.js';
@@ -41,11 +40,7 @@ async function runFaultline(shape: Shape, seconds: number): Promise<Rates> {
 
 /** A line for each shape; says how far it is on stderr. */
 export async function yardstickTable({ rounds, seconds }: YardstickOptions): Promise<string> {
-  const table = new Table({
-    head: ['fault-invalidate', 'C', 'faultline', 'ratio', 'target', ''],
-    colAligns: ['left', 'right', 'right', 'right', 'right', 'left'],
-    style: { head: [], border: [], compact: true },
-  });
+  const rows: (readonly (string | number)[])[] = [];
   for (const [index, shape] of SHAPES.entries()) {
     const native: number[] = [];
     const emulated: number[] = [];
@@ -55,7 +50,7 @@ export async function yardstickTable({ rounds, seconds }: YardstickOptions): Pro
       emulated.push(operations(await runFaultline(shape, seconds)));
     }
     const ratio = median(emulated) / median(native);
-    table.push([
+    rows.push([
       describeShape(shape),
       `${(median(native) / MILLION).toFixed(2)} M/s`,
       `${(median(emulated) / MILLION).toFixed(2)} M/s`,
@@ -64,5 +59,10 @@ export async function yardstickTable({ rounds, seconds }: YardstickOptions): Pro
       ratio >= shape.target ? 'met' : 'missed',
     ]);
   }
-  return `${table.toString()}\n${LEGEND}`;
+  const table = textTable({
+    head: ['fault-invalidate', 'C', 'faultline', 'ratio', 'target', ''],
+    colAligns: ['left', 'right', 'right', 'right', 'right', 'left'],
+    rows,
+  });
+  return `${table}\n${LEGEND}`;
 }

@@ -1,28 +1,51 @@
-// Bundles the kernel layers, the worker and the public API into one file for each build.
+// Bundles the kernel layers, and the rest of the public API, for each build.
 //
 // V8 folds a constant, or inlines a call of a known function, only where the binding is a constant of the
 // module it is used in: an import, an export and a function declaration (which may be assigned to) are read
-// anew at every use. So everything is in one module, functions become constants, and what is exported is a
-// second name. Struct offsets and the accessors of #memory are then part of the code, and the kernel paths
-// take half the time.
+// anew at every use. So the kernel layers are in one module, functions become constants, and what is exported is
+// a second name. Struct offsets and the accessors of #memory are then part of the code, and the kernel paths
+// take half the time. What only explorations and litmus tests need is in files beside it, which workers of crews
+// do not load; the turnstile build, which is for explorations, is one file.
 //
 // Each bundle resolves #memory, #debug and #mutants as package.json says for its condition, so that it is what
 // `node --conditions=…` would have loaded module by module.
 import { readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
 import MagicString from 'magic-string';
+import { Piscina } from 'piscina';
 import { rollup } from '@rollup/wasm-node';
 
 const root = new URL('../', import.meta.url);
 const { imports } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8'));
 
-/** File name of a bundle: its condition, or none. */
-const BUNDLES = {
-  default: 'kernel.js',
-  'faultline-checked': 'kernel.checked.js',
-  'faultline-turnstile': 'kernel.turnstile.js',
-};
+/** Layers whose modules are in one file with what they are called by, whether a crew's worker needs them or not. */
+const KERNEL_LAYERS =
+  /dist\/src\/(?:base|memory|machine|debug|sync|deferred|notifier|mm|hmm|device|memremap|process|protocols|drivers)\//;
+const EXPLORE_LAYERS = /dist\/src\/(?:explore|litmus)\//;
+
+/** Says to which file a module goes with all it imports; none: where it is needed. */
+function chunks() {
+  let ofKernel;
+  return (id, { getModuleInfo }) => {
+    ofKernel ??= withImports(compiled('kernel'), getModuleInfo);
+    if (KERNEL_LAYERS.test(id) || ofKernel.has(id)) return 'kernel';
+    return EXPLORE_LAYERS.test(id) ? 'explore' : undefined;
+  };
+}
+
+/** The module, and those that it imports at once, over however many others. */
+function withImports(module, getModuleInfo) {
+  const reached = new Set([module]);
+  for (const at of reached) {
+    for (const imported of getModuleInfo(at)?.importedIds ?? []) reached.add(imported);
+  }
+  return reached;
+}
+
+/** The compiled file of that name. */
+const compiled = (name) => fileURLToPath(new URL(`dist/src/${name}.js`, root));
 
 /** Resolves `#memory`, `#debug` and `#mutants`. */
 export function resolveImports(condition) {
@@ -77,21 +100,23 @@ function exportSecondNames(text, node) {
   text.overwrite(node.start, node.end, `${constants.join('\n')}\nexport { ${list.join(', ')} };`);
 }
 
-/** Bundles `input` as a build has it. */
-export async function bundle(input, condition, file, plugins = []) {
+/** Bundles `input`, a file or several by their names, as a build has it; into one file if there is one. */
+export async function bundle(input, condition, output, plugins = []) {
   const built = await rollup({
     input,
     external: (id) => !id.startsWith('.') && !id.startsWith('/') && !(id in imports),
     plugins: [resolveImports(condition), ...plugins, constantBindings()],
     treeshake: { moduleSideEffects: true },
+    preserveEntrySignatures: 'allow-extension',
     onwarn: (warning) => {
-      throw new Error(`bundling ${file}: ${warning.message}`);
+      throw new Error(`bundling for ${condition}: ${warning.message}`);
     },
   });
   await built.write({
-    file,
+    ...output,
     format: 'es',
     sourcemap: true,
+    minifyInternalExports: false,
     generatedCode: { constBindings: true },
   });
   await built.close();
@@ -122,13 +147,42 @@ function sameLines(lines) {
   };
 }
 
-/** Writes the bundles of the compiled kernel layers into dist. */
+function oneFile(name) {
+  return { file: fileURLToPath(new URL(`dist/${name}`, root)), inlineDynamicImports: true };
+}
+
+/** The kernel layers in a file of their own. */
+function twoEntries(suffix) {
+  return {
+    dir: fileURLToPath(new URL('dist', root)),
+    entryFileNames: `[name]${suffix}.js`,
+    chunkFileNames: `[name]${suffix}.js`,
+    manualChunks: chunks(),
+  };
+}
+
+const ENTRIES = { kernel: compiled('kernel'), faultline: compiled('faultline') };
+const TURNSTILE = 'faultline-turnstile';
+
+/** What makes the files of each build, and those for the virtual engine. */
+const BUNDLES = {
+  parallel: () => bundle(ENTRIES, 'default', twoEntries('')),
+  checked: () => bundle(ENTRIES, 'faultline-checked', twoEntries('.checked')),
+  turnstile: () => bundle(ENTRIES.faultline, TURNSTILE, oneFile('faultline.turnstile.js')),
+  virtual: async () => {
+    const plugins = [await virtualTasks()];
+    await bundle(compiled('virtual'), TURNSTILE, oneFile('faultline.virtual.js'), plugins);
+  },
+};
+
+/** Writes one of them; what a worker of the pool runs. */
+export default function writeBundle(name) {
+  return BUNDLES[name]();
+}
+
+/** Writes the bundles of the compiled kernel layers into dist, on all cores. */
 export async function bundleKernels() {
-  for (const [condition, file] of Object.entries(BUNDLES)) {
-    const input = fileURLToPath(new URL('dist/src/kernel.js', root));
-    await bundle(input, condition, fileURLToPath(new URL(`dist/${file}`, root)));
-  }
-  const file = fileURLToPath(new URL('dist/kernel.virtual.js', root));
-  const input = fileURLToPath(new URL('dist/src/virtual.js', root));
-  await bundle(input, 'faultline-turnstile', file, [await virtualTasks()]);
+  const pool = new Piscina({ filename: import.meta.url, maxThreads: availableParallelism() });
+  await Promise.all(Object.keys(BUNDLES).map((name) => pool.run(name)));
+  await pool.destroy();
 }

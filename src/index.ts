@@ -105,6 +105,13 @@ export * as pci from './device/pci.js';
 export { releaseMemRegion, requestFreeMemRegion, requestMemRegion } from './device/region.js';
 export * as resource from './device/resource.js';
 export { Bus, Device, DeviceDriver, KernelModule, PciDev, Resource } from './device/types.js';
+export * as dax from './drivers/dax/dax.js';
+export * as nfitTest from './drivers/nfit-test/nfit-test.js';
+export { p2pmemMunmap } from './drivers/p2pdma/mappings.js';
+export { p2pmemMmap } from './drivers/p2pdma/mmap.js';
+export { pciAllocP2pmem, pciFreeP2pmem, pciP2pdmaAddResource } from './drivers/p2pdma/p2pdma.js';
+export { P2pmemMapping } from './drivers/p2pdma/types.js';
+export * as pmem from './drivers/pmem/pmem.js';
 export {
   closeContext,
   createSvmDevice,
@@ -122,6 +129,7 @@ export {
   svmFault,
   svmInvalidate,
 } from './drivers/svm/driver.js';
+export { PROTOCOLS, type ProtocolEntry } from './protocols/registry.js';
 export * as svmEngine from './drivers/svm/engine.js';
 export { deviceClearRange, deviceFence, deviceMapRange } from './drivers/svm/page-table.js';
 export { type SvmTotals, svmTotals } from './drivers/svm/stats.js';
@@ -275,6 +283,12 @@ export * from './sync/seqcount.js';
 export * from './sync/seqlock.js';
 export * from './sync/spinlock.js';
 export * from './sync/wait-queue.js';
+export {
+  BindArena,
+  bindFailures,
+  type BindFailures,
+  bootBindFailures,
+} from './workloads/bind-failures.js';
 export {
   type FallibleOperation,
   type InjectedFailure,

@@ -9,6 +9,11 @@ export function lowestBit(mask: number): number {
   return 31 - Math.clz32(mask & -mask);
 }
 
+/** True if the set has one number, or none. */
+export function hasOneBit(mask: number): boolean {
+  return (mask & (mask - 1)) === 0;
+}
+
 /** How many there are. */
 export function bitCount(mask: number): number {
   let count = 0;

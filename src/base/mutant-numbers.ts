@@ -85,3 +85,9 @@ export const M_13 = 13;
 export const M_14 = 14;
 export const BUSTED_DEVM_MEMREMAP = 341;
 export const BUSTED_PGMAP_LOOKUP = 342;
+
+// who uses memremap
+export const BUSTED_P2PDMA_ALLOC = 351;
+export const BUSTED_P2PDMA_RELEASE = 352;
+export const BUSTED_DAX_KILL = 353;
+export const BUSTED_PMEM_EXIT = 354;

@@ -15,6 +15,7 @@ import {
   type Pattern,
   PATTERNS,
   type PointConfig,
+  PROTOCOLS,
   type Workload,
   WORKLOADS,
 } from 'faultline';
@@ -55,6 +56,7 @@ export interface BenchCommandOptions extends GivenValues {
   readonly sampleEvery: number;
   readonly watchdog: number;
   readonly driver?: string;
+  readonly protocol?: string;
   readonly strace?: string;
   readonly pattern: Pattern;
   readonly speed: number;
@@ -63,6 +65,8 @@ export interface BenchCommandOptions extends GivenValues {
 
 const SEED_MAX = 0x7fffffff;
 const DEFAULT_WORKLOAD = 'fault-invalidate';
+const PROTOCOL_NAMES = PROTOCOLS.map(({ name }) => name);
+const ALL_PROTOCOLS = 'all';
 
 /** The command, for the program to add. */
 export function benchCommand(): Command {
@@ -105,6 +109,11 @@ function addMachineOptions(command: Command): void {
     )
     // the fourth argument is not given: an empty list would be shown as a default
     .option('--sweep <key=a,b,c>', 'measure each value of an option above; repeatable', readSweep)
+    .option(
+      '--protocol <name>',
+      `how the driver mirrors the address space: ${PROTOCOL_NAMES.join(', ')}; or ${ALL_PROTOCOLS}, side by side`,
+      oneOf(...PROTOCOL_NAMES, ALL_PROTOCOLS),
+    )
     .option('--driver <module>', "a module with a driver of one's own", fileName);
 }
 
@@ -150,6 +159,7 @@ Examples:
   faultline bench --fault-threads 1 --invalidators 1 --range-pages 16 --overlap 1 --json -
   faultline bench --sweep fault-threads=1,2,4 --range-pages 16 --overlap 1
   faultline bench svm --duration 5
+  faultline bench --protocol all --range-pages 16 --overlap 1
   faultline bench svm --driver my-driver.mjs
   faultline bench --strace program.strace --pattern zipf`;
 
@@ -170,8 +180,14 @@ const NOT_OF_REPLAYS = [
 function checkTogether(
   command: Command,
   workloads: readonly string[],
-  { strace }: BenchCommandOptions,
+  { strace, driver, protocol }: BenchCommandOptions,
 ): void {
+  if (protocol !== undefined && driver !== undefined) {
+    throw badOptions("--protocol does not go with --driver: a driver of one's own is the protocol");
+  }
+  if (protocol !== undefined && strace !== undefined) {
+    throw badOptions('--protocol does not go with --strace');
+  }
   const isGiven = (name: string): boolean => command.getOptionValueSource(name) === 'cli';
   const flagOf = (name: string): string =>
     command.options.find((option) => option.attributeName() === name)?.long ?? name;
@@ -192,10 +208,9 @@ async function runBench(names: readonly string[], options: BenchCommandOptions):
   const { seed, sampleEvery, json } = options;
   const workloads = names.map(findWorkload);
   const plan = workloads.flatMap((workload) =>
-    pointsFor(workload.name, options, options.sweep ?? [], { seed, sampleEvery }).map((config) => ({
-      workload,
-      config,
-    })),
+    pointsFor(workload.name, options, options.sweep ?? [], { seed, sampleEvery }).flatMap(
+      (config) => chosenProtocols(options).map((protocol) => ({ workload, config, ...protocol })),
+    ),
   );
   checkJsonTarget(json, { '--driver': options.driver });
   const stallMs = options.watchdog * 1000;
@@ -233,6 +248,13 @@ async function runBench(names: readonly string[], options: BenchCommandOptions):
   return exitCodeFor(points, interrupted);
 }
 
+/** Those that each configuration is measured over, one right after the other; none if nothing is said of it. */
+function chosenProtocols({ protocol }: BenchCommandOptions): { readonly protocol?: string }[] {
+  if (protocol === undefined) return [{}];
+  const names = protocol === ALL_PROTOCOLS ? PROTOCOL_NAMES : [protocol];
+  return names.map((name) => ({ protocol: name }));
+}
+
 function planLine(points: number, options: BenchCommandOptions): string {
   const { seed, duration, warmup, driver } = options;
   const suffix = driver === undefined ? '' : `, driver ${driver}`;
@@ -252,6 +274,7 @@ function exitCodeFor(points: readonly BenchPoint[], interrupted: boolean): numbe
 interface PlannedPoint {
   readonly workload: Workload;
   readonly config: PointConfig;
+  readonly protocol?: string;
 }
 
 /** Measures point after point, until the user has had enough. */
@@ -263,16 +286,21 @@ async function measureAll(
   const progress = startProgress();
   const points: BenchPoint[] = [];
   try {
-    for (const [index, { workload, config }] of plan.entries()) {
+    for (const [index, point] of plan.entries()) {
+      const { workload, config, protocol } = point;
       if (signal.aborted) break;
       const result = await measurePoint(workload, config, {
         ...measure,
+        ...(protocol !== undefined && { protocol }),
         signal,
         onProgress: (done) => {
-          showProgress(progress, (index + done) / plan.length, workload, config);
+          showProgress(progress, (index + done) / plan.length, point);
         },
       });
-      if (result.rounds > 0) points.push(benchPoint(workload.name, result));
+      if (result.rounds > 0) {
+        const entry = PROTOCOLS.find(({ name }) => name === protocol);
+        points.push(benchPoint(workload.name, result, entry));
+      }
     }
   } finally {
     progress.stop();
@@ -283,9 +311,9 @@ async function measureAll(
 function showProgress(
   progress: Progress,
   done: number,
-  workload: Workload,
-  config: PointConfig,
+  { workload, config, protocol }: PlannedPoint,
 ): void {
   const pages = countOf(config.rangePages, 'page');
-  progress.update(done, `${workload.name}, ${pages}, overlap ${config.overlap}`);
+  const over = protocol === undefined ? '' : `${protocol}, `;
+  progress.update(done, `${workload.name}, ${over}${pages}, overlap ${config.overlap}`);
 }

@@ -17,7 +17,14 @@ import {
 
 import { describeEnvironment, environmentLine } from '../report/environment.js';
 import { LITMUS_SCHEMA, type LitmusResultFile } from '../report/litmus-result.js';
-import { isAsExpected, litmusList, litmusSummary, litmusText } from '../report/litmus-table.js';
+import {
+  AFTER_VIOLATION,
+  isAsExpected,
+  litmusList,
+  type LitmusLook,
+  litmusSummary,
+  litmusText,
+} from '../report/litmus-table.js';
 import { startProgress } from '../report/progress.js';
 import { untilInterrupted } from './interrupt.js';
 import { badOptions, fileName, integer, real } from './options.js';
@@ -44,9 +51,9 @@ export function litmusCommand(): Command {
     .argument('[tests...]', 'LT-n, …; by default all; --list shows them')
     .optionsGroup('What is run:')
     .option('--list', 'show the tests, their variants, and what to expect')
-    .option('--variant <name>', `this variant only, or ${ALL}`, ALL)
+    .option('--variant <name>', `this variant only, or ${ALL}; with --list, too`, ALL)
     .optionsGroup('How it is run:')
-    .option('--iterations <n>', 'of each variant, on real workers', integer(1, 1e9), 10_000)
+    .option('--iterations <n>', 'of each variant at most; see below', integer(1, 1e9), 10_000)
     .option('--seconds <s>', "end a variant's iterations after so long", real(0.01, 1e6), 10)
     .option('--explore <s>', 'explore each variant for so long; 0 = not at all', real(0, 1e6), 1)
     .option('--seed <n>', 'seed of all random choices', integer(1, SEED_MAX), 1)
@@ -62,7 +69,13 @@ export function litmusCommand(): Command {
 const HELP = `
 Each variant is run many times on real workers, most of them pushed into the order in which it gets interesting,
 and then explored, schedule by schedule. It is unsafe if either shows an outcome that is forbidden, a broken
-rule, or a deadlock. Exit code 1 if a verdict is not the expected one.
+rule, a deadlock, or a report of lockdep. Where it should be unsafe, nothing was found and nothing explored, it is
+undecided; some variants only exploration can show (--list marks them). Exit code 1 if a verdict is not the
+expected one; undecided is none.
+
+Fewer iterations than --iterations are run after a violation (${AFTER_VIOLATION}), after a deadlock, and when --seconds
+are over. Variants with a planted mistake run in the checked build, which is slower than the parallel one: compare
+rates within one build.
 
 Examples:
   faultline litmus --list
@@ -84,7 +97,7 @@ async function runLitmusCommand(
   const environment = describeEnvironment('wasm', 1);
   say(`${environmentLine(environment)}\n`, json);
   const report = await withProgress(choices, options);
-  say(litmusSummary(report, wantsColor(json)), json);
+  say(litmusSummary(report, lookOf(json)), json);
   const file: LitmusResultFile = {
     schema: LITMUS_SCHEMA,
     environment,
@@ -92,7 +105,11 @@ async function runLitmusCommand(
     ...report,
   };
   if (json !== undefined) writeJson(json, file);
-  return exitCodeFor(report);
+  return litmusExitCode(report);
+}
+
+function lookOf(json: string | undefined): LitmusLook {
+  return { color: wantsColor(json), width: outputWidth(json) };
 }
 
 /** The variants that are asked for. @throws FaultlineError if there is no such test or variant */
@@ -104,24 +121,28 @@ function choose(ids: readonly string[], name: string): LitmusChoice[] {
   const tests = LITMUS_TESTS.filter(
     ({ id }) => ids.length === 0 || ids.some((asked) => isId(id, asked)),
   );
+  const asked = name.toLowerCase();
   const choices = tests.flatMap((test) =>
     test.variants
-      .filter((variant) => name === ALL || variant.name === name)
+      .filter((variant) => asked === ALL || variant.name === asked)
       .map((variant) => ({ test, variant })),
   );
   if (choices.length > 0) return choices;
   const where =
     ids.length === 0
       ? 'no litmus test has a variant'
-      : `${tests.map(({ id }) => id).join(', ')} has no variant`;
+      : `${tests.map(({ id }) => id).join(', ')} ${tests.length === 1 ? 'has' : 'have'} no variant`;
   throw badOptions(`${where} ${name}; --list shows those there are`);
 }
 
 const isId = (id: string, asked: string): boolean => id === asked.toUpperCase();
 
 function list(choices: readonly LitmusChoice[], json: string | undefined): void {
-  const tests = [...new Set(choices.map(({ test }) => test))];
-  say(litmusList(tests, wantsColor(json)), json);
+  const tests = [...new Set(choices.map(({ test }) => test))].map((test) => ({
+    ...test,
+    variants: choices.filter((choice) => choice.test === test).map(({ variant }) => variant),
+  }));
+  say(litmusList(tests, lookOf(json)), json);
   if (json === undefined) return;
   const shown = tests.map(({ id, title, source, variants }) => ({
     id,
@@ -131,6 +152,7 @@ function list(choices: readonly LitmusChoice[], json: string | undefined): void 
       name: variant.name,
       title: variant.title,
       expected: variant.expected,
+      onlyExplored: variant.onlyExplored === true,
       program: variant.program.name,
       mutant: variant.mutant ?? null,
     })),
@@ -159,7 +181,7 @@ async function withProgress(
       },
       onResult: (result) => {
         progress.stop(); // it would be drawn over what is said now
-        say(`${litmusText(result, wantsColor(json))}\n`, json);
+        say(`${litmusText(result, lookOf(json))}\n`, json);
         progress = startProgress();
       },
     });
@@ -168,7 +190,9 @@ async function withProgress(
   }
 }
 
-function exitCodeFor({ results, interrupted }: LitmusReport): number {
-  if (!results.every((result) => isAsExpected(result) || result.interrupted)) return EXIT_VIOLATION;
+/** A verdict that is not the expected one is a finding; one that could not be reached is none. */
+export function litmusExitCode({ results, interrupted }: LitmusReport): number {
+  const agrees = results.every((result) => isAsExpected(result) || result.verdict === 'undecided');
+  if (!agrees) return EXIT_VIOLATION;
   return interrupted ? EXIT_INTERRUPTED : EXIT_GOOD;
 }

@@ -71,11 +71,7 @@ export async function runController(
 }
 
 function badController(what: string): FaultlineError {
-  return new FaultlineError(
-    'FAULTLINE_BAD_CONTROLLER',
-    `--controller stdio: ${what}`,
-    EXIT_USAGE,
-  );
+  return new FaultlineError('FAULTLINE_BAD_CONTROLLER', `--controller stdio: ${what}`, EXIT_USAGE);
 }
 
 /** What a line asks for, or what is wrong with it. */

@@ -28,7 +28,6 @@ export function endAfterOutput(code: number): void {
 
 /** Control characters, which a name may have, as `\\x1b`; those between lines and columns stay. */
 function printable(text: string): string {
-   
   return text.replace(/[\0-\x08\x0b-\x1f\x7f-\x9f]/g, (control) => {
     return `\\x${control.charCodeAt(0).toString(16).padStart(2, '0')}`;
   });

@@ -24,6 +24,7 @@ import { reasonOf } from '../base/reason.js';
 import { describeEnvironment } from '../report/environment.js';
 import { EXPLORE_SCHEMA } from '../report/explore-result.js';
 import { countOf } from '../report/format.js';
+import { LITMUS_SCHEMA } from '../report/litmus-result.js';
 import { untilInterrupted } from './interrupt.js';
 import { badOptions, fileName, integer, oneOf, real } from './options.js';
 import { checkTarget, isSameTarget, outputWidth, say, writeJson, writeTarget } from './output.js';
@@ -64,10 +65,10 @@ export function replayCommand(): Command {
 const HELP = `
 Exit code 1 if the schedule fails, 0 if it does not.
 
-Examples:
-  faultline replay 'lt-5+M-4@20>1~4e97a0'
-  faultline replay result.json --engine workers --times 100
-  faultline replay 'lt-5+M-4@20>1~4e97a0' --all --perfetto trace.json`;
+Examples, with a schedule that explore or litmus printed, or their result:
+  faultline replay 'lt-5+M-4@20>1~4e97a0' --all --perfetto trace.json
+  faultline replay result.json --failure 2
+  faultline replay result.json --engine workers --times 100`;
 
 async function runReplay(given: string, options: ReplayCommandOptions): Promise<number> {
   const { json, perfetto } = options;
@@ -158,8 +159,11 @@ function scheduleOf(given: string, nth: number): GivenSchedule {
   } catch (error) {
     throw badFile(file, `is no JSON: ${reasonOf(error)}`);
   }
-  const { schema, failures, module } = result as Readonly<Record<string, unknown>>;
-  if (schema !== EXPLORE_SCHEMA) throw badFile(file, `schema is not ${EXPLORE_SCHEMA}`);
+  const { schema, module, ...rest } = result as Readonly<Record<string, unknown>>;
+  if (schema !== EXPLORE_SCHEMA && schema !== LITMUS_SCHEMA) {
+    throw badFile(file, `schema is neither ${EXPLORE_SCHEMA} nor ${LITMUS_SCHEMA}`);
+  }
+  const failures = schema === EXPLORE_SCHEMA ? rest['failures'] : failuresOf(rest['results']);
   if (!Array.isArray(failures) || failures.length === 0) throw badFile(file, 'failures is empty');
   if (failures.length < nth) throw badFile(file, `it has ${countOf(failures.length, 'failure')}`);
   const { schedule } = (failures[nth - 1] ?? {}) as { schedule?: unknown };
@@ -167,6 +171,12 @@ function scheduleOf(given: string, nth: number): GivenSchedule {
     throw badFile(file, `failures[${nth - 1}].schedule is not a text`);
   }
   return { text: schedule, ...(typeof module === 'string' && { module }) };
+}
+
+/** What exploring the variants of litmus tests has found. */
+function failuresOf(results: unknown): unknown {
+  if (!Array.isArray(results)) return undefined;
+  return (results as readonly { failure?: unknown }[]).flatMap(({ failure }) => failure ?? []);
 }
 
 function badFile(file: string, what: string): FaultlineError {

@@ -14,6 +14,7 @@ import { initSpinlock } from '../sync/spinlock.js';
 import { initWaitQueue } from '../sync/wait-queue.js';
 import { bootKthreads } from './kthread.js';
 import { bootRcu } from './rcu.js';
+import { bootSrcu } from './srcu.js';
 import { Deferred } from './types.js';
 import { bootWorkqueues } from './workqueue.js';
 
@@ -26,6 +27,7 @@ export function bootDeferred(cpu: Cpu): void {
   bootRcu(cpu, member(deferred, Deferred.rcu));
   initSpinlock(cpu, member(deferred, Deferred.percpuRefLock), SWITCH_LOCK);
   initWaitQueue(cpu, member(deferred, Deferred.percpuRefWait), SWITCH_LOCK);
+  bootSrcu(cpu);
   bootKthreads(cpu, member(deferred, Deferred.kthreads));
   write(cpu, MACHINE, Machine.deferred, deferred);
 }

@@ -7,8 +7,8 @@
  *            wakes one kworker.
  * Invariant  I1  No item is left behind: a kworker says that it sleeps before it looks for work, and who
  *                has finished an item, which may have been queued again meanwhile, looks once more.
- *            I2  No item waits while a kworker sleeps: who takes one wakes another if there is more, for
- *                the wake-up that was meant for that may have met a kworker that was about to look.
+ *            I2  No item waits while a kworker sleeps: who takes one in runKworker wakes another if there is
+ *                more, for the wake-up that was meant for that may have met a kworker that was about to look.
  * Deviation  A kworker is a CPU: its program calls runKworker. The host decides how many there are; with
  *            too few, items that wait for one another wait for ever, as in a Linux that cannot make any
  *            more threads.

@@ -29,8 +29,9 @@
  * Deviation  A word is 32 bits and so are counts. An interrupt cannot come, so percpuRefLock disables none.
  * Cost       A get or a put in per-CPU mode: one call: an ordered store, a load, two stores to own lines.
  *
- * `release` and `confirm` are called in RCU read sections, with sleeping forbidden, and release perhaps under
- * percpuRefLock: they may not kill or revive a reference count.
+ * `release` is called in an RCU read section, perhaps under percpuRefLock; `confirm` in a read section, or, if
+ * the count is atomic already, under percpuRefLock and in none. Neither may sleep, nor kill or revive a
+ * reference count.
  *
  * @module
  */
@@ -75,7 +76,10 @@ export interface PercpuRefConfirm extends OpsTable {
 
 /** It begins in atomic mode, and may be switched to the other. @kernel PERCPU_REF_INIT_ATOMIC */
 export const PERCPU_REF_INIT_ATOMIC = 1;
-/** It begins dead, in atomic mode, with no reference; percpuRefReinit brings it to life. @kernel PERCPU_REF_INIT_DEAD */
+/**
+ * It begins dead, in atomic mode, with no reference; percpuRefReinit brings it to life.
+ * @kernel PERCPU_REF_INIT_DEAD
+ */
 export const PERCPU_REF_INIT_DEAD = 2;
 /** It may come back to per-CPU mode, and to life. @kernel PERCPU_REF_ALLOW_REINIT */
 export const PERCPU_REF_ALLOW_REINIT = 4;
@@ -267,7 +271,23 @@ export function percpuRefIsZero(cpu: Cpu, ref: PercpuRef): boolean {
   return count === 0;
 }
 
-/** Brings it back to life and to its mode, with the initial reference; it must be dead. @kernel percpu_ref_resurrect */
+/** How many references there are, in either mode. Exact while nobody else uses it and no switch is under way. */
+export function percpuRefTotal(cpu: Cpu, ref: PercpuRef): number {
+  const counters = readOnce(cpu, ref, PercpuRef.counters);
+  const shared = readOnce(cpu, dataOf(cpu, ref), PercpuRefData.count);
+  if ((counters & ATOMIC) !== 0) return shared;
+  let sum = (shared - bias(cpu)) | 0;
+  for (let id = cpusOf(cpu) - 1; id >= 0; id--) {
+    const theirs = perCpuPtr<'percpu_ref_counter'>(cpu, counters >>> FLAG_BITS, id);
+    sum = (sum + read(cpu, theirs, Counter.value)) | 0;
+  }
+  return sum;
+}
+
+/**
+ * Brings it back to life and to its mode, with the initial reference; it must be dead. Sleeps only while another
+ * switch is under way. @kernel percpu_ref_resurrect
+ */
 export function percpuRefResurrect(cpu: Cpu, ref: PercpuRef): void {
   const lock = member(deferredOf(cpu), Deferred.percpuRefLock);
   spinLock(cpu, lock);
@@ -280,7 +300,7 @@ export function percpuRefResurrect(cpu: Cpu, ref: PercpuRef): void {
   spinUnlock(cpu, lock);
 }
 
-/** As resurrect, when it has come to 0. @kernel percpu_ref_reinit */
+/** As resurrect, when it has come to 0. Sleeps only while another switch is under way. @kernel percpu_ref_reinit */
 export function percpuRefReinit(cpu: Cpu, ref: PercpuRef): void {
   if (!percpuRefIsZero(cpu, ref)) warn(cpu, `percpu_ref ${ref}: reinitialised, but not zero`);
   percpuRefResurrect(cpu, ref);
@@ -288,7 +308,10 @@ export function percpuRefReinit(cpu: Cpu, ref: PercpuRef): void {
 
 // --- switches ---
 
-/** Goes to atomic mode and stays there; calls `ops.confirm` when all CPUs have. @kernel percpu_ref_switch_to_atomic */
+/**
+ * Goes to atomic mode and stays there; calls `ops.confirm` when all CPUs have. Sleeps only while another switch is
+ * under way. @kernel percpu_ref_switch_to_atomic
+ */
 export function percpuRefSwitchToAtomic(
   cpu: Cpu,
   ref: PercpuRef,
@@ -304,7 +327,10 @@ export function percpuRefSwitchToAtomicSync(cpu: Cpu, ref: PercpuRef): void {
   waitForSwitch(cpu, ref);
 }
 
-/** Goes back to per-CPU mode, or does when it comes to life again. @kernel percpu_ref_switch_to_percpu */
+/**
+ * Goes back to per-CPU mode, or does when it comes to life again. Sleeps only while another switch is under way.
+ * @kernel percpu_ref_switch_to_percpu
+ */
 export function percpuRefSwitchToPercpu(cpu: Cpu, ref: PercpuRef): void {
   forceMode(cpu, ref, 0, noConfirm);
 }

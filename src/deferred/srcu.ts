@@ -20,12 +20,13 @@
  * Invariant  I1  A read section that began before synchronizeSrcu did has ended when it returns (INV-10).
  *            I2  A callback is called after a grace period that began after it was queued; callbacks of one
  *                domain are called in the order of their queueing.
+ *            I3  A reader that has counted its unlock touches nothing of the domain: that may be freed.
  * Ordering   Every count is stored fully ordered, and so is the flip: who sums either sees a reader, or that
  *            reader sees what was stored before. Readers load what is published with readOnce. Who leaves
  *            stores its unlock before it looks for grace periods that sleep; these say so before they sum.
  * Deviation  Without callbacks synchronizeSrcu does its grace period by itself, and needs no kworker. Nobody
  *            polls: the last reader wakes. A section ends on the CPU where it began.
- * Cost       A section: two ordered stores and two loads.
+ * Cost       A section: two ordered stores, and two loads of shared words.
  *
  * @module
  */
@@ -33,12 +34,14 @@ import { lockAcquire, lockAcquired, lockRelease, lockSync } from '#debug';
 import { fetchAdd, read, readOnce, readOwn, storeRelease, write } from '#memory';
 import { BUSTED_SRCU, isMutant } from '#mutants';
 
+import { bug } from '../base/bug.js';
 import { ENOMEM } from '../base/errno.js';
 import { LOCK_READ_RECURSIVE } from '../debug/lock-how.js';
 import type { Cpu } from '../machine/cpu.js';
 import { type LockClass, lockClass } from '../machine/lock-class.js';
 import { defineKernelOps } from '../machine/ops-table.js';
 import {
+  allocPercpu,
   allocPercpuPiece,
   cpusOf,
   freePercpuPiece,
@@ -46,9 +49,10 @@ import {
   thisCpuPtr,
 } from '../machine/percpu.js';
 import { mightSleep, schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
+import { MACHINE, Machine } from '../machine/types.js';
 import { WAIT_SRCU } from '../machine/wait-kind.js';
 import { warn } from '../machine/warn.js';
-import { containerOf, type Field, member } from '../memory/layout.js';
+import { containerOf, type Field, member, NULL } from '../memory/layout.js';
 import { initMutex, mutexLock, mutexUnlock } from '../sync/mutex.js';
 import {
   finishWait,
@@ -72,6 +76,7 @@ import {
   RcuQueue,
   SrcuBank,
   SrcuCounters,
+  SrcuSleepers,
   SrcuStruct,
   type WorkStruct,
 } from './types.js';
@@ -83,24 +88,38 @@ export type SrcuIndex = number;
 const SRCU_MUTEX = lockClass('srcu_struct->mutex');
 const SRCU_WAIT = lockClass('srcu_struct->wait');
 
+/** Before the first domain, on the boot CPU; needs no frames. */
+export function bootSrcu(cpu: Cpu): void {
+  if (readOwn(cpu, MACHINE, Machine.srcu) !== 0) return;
+  const sleepers = (cpu.percpu + allocPercpu(cpu, SrcuSleepers.words)) as SrcuSleepers;
+  initWaitQueue(cpu, member(sleepers, SrcuSleepers.wait), SRCU_WAIT);
+  write(cpu, MACHINE, Machine.srcu, sleepers);
+}
+
+/** Who sleeps until a reader leaves. */
+export function sleepersOf(cpu: Cpu): SrcuSleepers {
+  const sleepers = readOwn(cpu, MACHINE, Machine.srcu) as SrcuSleepers;
+  if (sleepers === NULL)
+    bug('there can be no SRCU on this machine: call bootDeferred or bootMm first');
+  return sleepers;
+}
+
 /** Makes a domain without readers; 0 or -ENOMEM. @kernel init_srcu_struct */
 export function initSrcuStruct(cpu: Cpu, domain: SrcuStruct, name: LockClass): number {
   const counters = allocPercpuPiece(cpu, SrcuCounters.words);
   if (counters === 0) return -ENOMEM;
   write(cpu, domain, SrcuStruct.counters, counters);
   write(cpu, domain, SrcuStruct.index, 0);
-  write(cpu, domain, SrcuStruct.waiting, 0);
   write(cpu, bankOf(domain, 0), SrcuBank.lockClass, name);
   write(cpu, bankOf(domain, 1), SrcuBank.lockClass, name);
   initMutex(cpu, member(domain, SrcuStruct.mutex), SRCU_MUTEX);
-  initWaitQueue(cpu, member(domain, SrcuStruct.wait), SRCU_WAIT);
   initRcuQueue(cpu, member(domain, SrcuStruct.callbacks), name, srcuWork);
   return 0;
 }
 
 /**
- * Gives the domain's memory back. There may be no reader, and no callback: srcuBarrier comes before. With either
- * it is left as it is, and warned of. Sleeps. @kernel cleanup_srcu_struct
+ * Waits for the callbacks that are queued, and gives the domain's memory back. With a reader inside, or a callback
+ * that was queued after that, it is left as it is, and warned of. Sleeps. @kernel cleanup_srcu_struct
  */
 export function cleanupSrcuStruct(cpu: Cpu, domain: SrcuStruct): void {
   const callbacks = member(domain, SrcuStruct.callbacks);
@@ -131,8 +150,9 @@ export function srcuReadLock(cpu: Cpu, domain: SrcuStruct): SrcuIndex {
 export function srcuReadUnlock(cpu: Cpu, domain: SrcuStruct, bank: SrcuIndex): void {
   lockRelease(cpu, bankOf(domain, bank));
   count(cpu, domain, bank === 0 ? SrcuCounters.unlocks0 : SrcuCounters.unlocks1); // pairs with isEmpty
-  if (readOnce(cpu, domain, SrcuStruct.waiting) !== 0) {
-    wakeUpAll(cpu, member(domain, SrcuStruct.wait));
+  const sleepers = sleepersOf(cpu); // I3
+  if (readOnce(cpu, sleepers, SrcuSleepers.waiting) !== 0) {
+    wakeUpAll(cpu, member(sleepers, SrcuSleepers.wait));
   }
 }
 
@@ -174,8 +194,9 @@ function gracePeriod(cpu: Cpu, domain: SrcuStruct): void {
 /** Sleeps until there was a moment in which nobody was in the bank. */
 function waitUntilEmpty(cpu: Cpu, domain: SrcuStruct, bank: number): void {
   if (isEmpty(cpu, domain, bank)) return;
-  const queue = member(domain, SrcuStruct.wait);
-  fetchAdd(cpu, domain, SrcuStruct.waiting, 1); // pairs with srcuReadUnlock
+  const sleepers = sleepersOf(cpu);
+  const queue = member(sleepers, SrcuSleepers.wait);
+  fetchAdd(cpu, sleepers, SrcuSleepers.waiting, 1); // pairs with srcuReadUnlock
   const wait = initWait(cpu, WAIT_SRCU, bankOf(domain, bank));
   const early = isMutant(cpu, BUSTED_SRCU) ? locksOf(cpu, domain, bank) : 0;
   for (;;) {
@@ -186,7 +207,7 @@ function waitUntilEmpty(cpu: Cpu, domain: SrcuStruct, bank: number): void {
     schedule(cpu);
   }
   finishWait(cpu, queue, wait);
-  fetchAdd(cpu, domain, SrcuStruct.waiting, -1);
+  fetchAdd(cpu, sleepers, SrcuSleepers.waiting, -1);
 }
 
 function isEmpty(cpu: Cpu, domain: SrcuStruct, bank: number): boolean {

@@ -23,7 +23,7 @@ export type WorkStruct = Ptr<'work_struct'>;
 
 /** Work items that are limited in number, waited for and ended together. All under kworker_pool.lock. */
 export const WorkqueueStruct = struct('workqueue_struct', {
-  flags: word, // WQ_*
+  drainers: word, // who waits for it to be empty: until then only its own items may queue on it. @kernel nr_drainers
   lockClass: word, // its name. Written once
   maxActive: word, // items that may be in the pool, or run, at a time. Written once
   active: word, // that are
@@ -90,17 +90,22 @@ export type SrcuCounters = Ptr<'srcu_counters'>;
 
 /** A domain of readers that may sleep, and of grace periods that wait for them. */
 export const SrcuStruct = struct('srcu_struct', {
-  index: word, // its low bit is the bank of new readers; under mutex
+  index: word, // its low bit is the bank of new readers; written under mutex, read by readers without
   counters: word, // per-CPU offset of each CPU's SrcuCounters. Written once
   bank0: SrcuBank,
   bank1: SrcuBank,
-  waiting: word, // grace periods that sleep until a reader leaves; atomic
   line1: cacheline,
   mutex: Mutex, // one grace period at a time
-  wait: WaitQueue, // who sleeps until a reader leaves
   callbacks: RcuQueue,
 });
 export type SrcuStruct = Ptr<'srcu_struct'>;
+
+/** Who sleeps until a reader leaves. One for all domains: a reader that has left may not touch its own any more. */
+export const SrcuSleepers = struct('srcu_sleepers', {
+  waiting: word, // grace periods that do; atomic
+  wait: WaitQueue,
+});
+export type SrcuSleepers = Ptr<'srcu_sleepers'>;
 
 /** A count of references that is one word per CPU until somebody wants to know whether it is 0. */
 export const PercpuRef = struct('percpu_ref', {

@@ -11,13 +11,15 @@
  *            A queue bounds how many of its items are in the pool or run; the others wait in its own list.
  * Invariant  I1  An item is in at most one list, once.
  *            I2  No two CPUs run one item at a time.
- *            I3  After a queueWork, whether it answered true or false, the function begins once more, and
- *                sees what was written before: pending goes before the function is called.
+ *            I3  After a queueWork that answered true, or false because the item was pending, the function
+ *                begins once more, unless the item is cancelled, and sees what was written before: pending
+ *                goes before the function is called.
  * Ordering   Everything is under the pool's lock.
  * Deviation  One pool for all CPUs. There is no thread of the machine's own: a CPU serves the pool while it
  *            is in runKworker, any number may; if none does, items stay queued, and a report says of who
  *            waits for one that nobody runs it. A queueing is known by its serial number, where Linux puts
- *            a barrier into the list. An item must be cancelled with nobody else cancelling or freeing it.
+ *            a barrier into the list. Several may cancel an item at a time; it may be freed when all of them
+ *            have returned.
  *
  * @module
  */
@@ -62,8 +64,6 @@ export interface WorkOps extends OpsTable {
   readonly work: (cpu: Cpu, work: WorkStruct) => void;
 }
 
-/** The queue takes items from its own items only. */
-const WQ_DRAINING = 1;
 const POOL_LOCK = lockClass('kworker_pool->lock');
 const POOL_WAIT = lockClass('kworker_pool->wait');
 const SYSTEM_WQ = lockClass('events');
@@ -81,7 +81,10 @@ export function initWork(cpu: Cpu, work: WorkStruct, ops: WorkOps, name: LockCla
   write(cpu, work, WorkStruct.canceling, 0);
 }
 
-/** Queues the item; false if it is queued already, and has not begun. Never sleeps. @kernel queue_work */
+/**
+ * Queues the item; false if it is queued and has not begun, if it is being cancelled, or, with a warning, if the
+ * queue is being drained and the caller is none of its items. Never sleeps. @kernel queue_work
+ */
 export function queueWork(cpu: Cpu, queue: WorkqueueStruct, work: WorkStruct): boolean {
   const pool = member(deferredOf(cpu), Deferred.pool);
   const lock = member(pool, KworkerPool.lock);
@@ -126,7 +129,8 @@ export function flushWork(cpu: Cpu, work: WorkStruct): boolean {
   const isPending = read(cpu, work, WorkStruct.pending) !== 0;
   const runner = runnerOf(cpu, pool, work);
   const serial = isPending ? read(cpu, work, WorkStruct.serial) : serialOf(cpu, runner);
-  const queue = read(cpu, work, WorkStruct.queue);
+  const isQueued = isPending || runner === NULL; // else it may have been queued elsewhere since, and cancelled
+  const queue = isQueued ? read(cpu, work, WorkStruct.queue) : read(cpu, runner, Kworker.queue);
   spinUnlock(cpu, lock);
   if (serial === 0) return false;
   waitUntilDone(cpu, pool, WAIT_WORK, work, queue, serial, serial);
@@ -134,8 +138,8 @@ export function flushWork(cpu: Cpu, work: WorkStruct): boolean {
 }
 
 /**
- * Takes the item off its queue and waits until nobody runs it; true if it was queued. Afterwards it may be freed.
- * Not from within the item. Sleeps. @kernel cancel_work_sync
+ * Takes the item off its queue and waits until nobody runs it; true if it was queued. Afterwards it may be freed,
+ * if nobody else is cancelling it. Not from within the item. Sleeps. @kernel cancel_work_sync
  */
 export function cancelWorkSync(cpu: Cpu, work: WorkStruct): boolean {
   mightSleep(cpu);
@@ -174,7 +178,7 @@ export function allocWorkqueue(cpu: Cpu, name: LockClass, maxActive = ACTIVE_MAX
 }
 
 function initWorkqueue(cpu: Cpu, queue: WorkqueueStruct, name: LockClass, maxActive: number): void {
-  write(cpu, queue, WorkqueueStruct.flags, 0);
+  write(cpu, queue, WorkqueueStruct.drainers, 0);
   write(cpu, queue, WorkqueueStruct.lockClass, name);
   write(cpu, queue, WorkqueueStruct.maxActive, maxActive);
   write(cpu, queue, WorkqueueStruct.active, 0);
@@ -198,9 +202,9 @@ export function drainWorkqueue(cpu: Cpu, queue: WorkqueueStruct): void {
   mightSleep(cpu);
   willWaitFor(cpu, queue, readOwn(cpu, queue, WorkqueueStruct.lockClass));
   const pool = member(deferredOf(cpu), Deferred.pool);
-  setFlags(cpu, pool, queue, WQ_DRAINING);
+  addDrainer(cpu, pool, queue, 1);
   waitUntilDone(cpu, pool, WAIT_WORKQUEUE, queue, queue, 0, SERIAL_MAX);
-  setFlags(cpu, pool, queue, 0);
+  addDrainer(cpu, pool, queue, -1);
 }
 
 /** Drains the queue and frees it; nobody may use it any more. Sleeps. @kernel destroy_workqueue */
@@ -209,10 +213,11 @@ export function destroyWorkqueue(cpu: Cpu, queue: WorkqueueStruct): void {
   kfree(cpu, WorkqueueStruct, queue);
 }
 
-function setFlags(cpu: Cpu, pool: KworkerPool, queue: WorkqueueStruct, flags: number): void {
+function addDrainer(cpu: Cpu, pool: KworkerPool, queue: WorkqueueStruct, delta: number): void {
   const lock = member(pool, KworkerPool.lock);
   spinLock(cpu, lock);
-  write(cpu, queue, WorkqueueStruct.flags, flags);
+  const drainers = read(cpu, queue, WorkqueueStruct.drainers) + delta;
+  write(cpu, queue, WorkqueueStruct.drainers, drainers);
   spinUnlock(cpu, lock);
 }
 
@@ -224,7 +229,7 @@ const SERIAL_MAX = 0x7fffffff;
 function mayQueue(cpu: Cpu, pool: KworkerPool, queue: WorkqueueStruct, work: WorkStruct): boolean {
   if (read(cpu, work, WorkStruct.pending) !== 0) return false;
   if (read(cpu, work, WorkStruct.canceling) !== 0) return false;
-  if ((read(cpu, queue, WorkqueueStruct.flags) & WQ_DRAINING) === 0) return true;
+  if (read(cpu, queue, WorkqueueStruct.drainers) === 0) return true;
   if (isRunOn(cpu, pool, queue)) return true;
   warn(cpu, 'work is queued on a queue that is being drained');
   return false;

@@ -28,9 +28,11 @@ import { listAddTail, listDelInit, listPrev } from '../memory/list.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import {
   busAddDriver,
+  busHasDriver,
   busRemoveDriver,
   driverMatchDevice,
   type DriverOps,
+  getDriver,
   initDriver,
   nextDevice,
   nextDriver,
@@ -55,6 +57,7 @@ import { type Bus, Device, DeviceDriver } from './types.js';
  * -ENOMEM. `drv` is the caller's until driverUnregister. No lock held. Sleeps. @kernel driver_register
  */
 export function driverRegister(cpu: Cpu, drv: DeviceDriver, bus: Bus, ops: DriverOps): number {
+  if (busHasDriver(cpu, bus, ops)) return -EBUSY; // perhaps this one: it stays as it is
   initDriver(cpu, bus, drv, ops);
   if (isMutant(cpu, BUSTED_ATTACH)) driverAttach(cpu, drv, bus); // before it can be found
   const error = busAddDriver(cpu, drv);
@@ -123,14 +126,19 @@ export function deviceReleaseDriver(cpu: Cpu, dev: Device): void {
 
 /**
  * Binds a device to a driver, as a write to the driver's `bind` file does: 0, -ENODEV if they do not fit or
- * the device is going, -EBUSY if it is bound, or what probe returned. No lock held. Sleeps.
+ * one of them is going, -EBUSY if it is bound, or what probe returned. No lock held. Sleeps.
  * @kernel bind_store, device_driver_attach
  */
 export function deviceDriverAttach(cpu: Cpu, drv: DeviceDriver, dev: Device): number {
-  if (!driverMatchDevice(cpu, drv, dev)) return -ENODEV;
-  deviceLock(cpu, dev);
-  const error = driverProbeDevice(cpu, drv, dev);
-  deviceUnlock(cpu, dev);
+  const bus = read(cpu, dev, Device.bus);
+  if (!getDriver(cpu, bus, drv)) return -ENODEV; // I3: who unregisters it waits for us
+  let error = -ENODEV;
+  if (driverMatchDevice(cpu, drv, dev)) {
+    deviceLock(cpu, dev);
+    error = driverProbeDevice(cpu, drv, dev);
+    deviceUnlock(cpu, dev);
+  }
+  putDriver(cpu, bus, drv);
   return error;
 }
 

@@ -6,7 +6,7 @@
  *            may itself add to the bus. A device is kept by a reference while a walk is at it, a driver by
  *            its count of tries; entries have serial numbers, and a walk goes on at the next higher one.
  * Invariant  I1  A walk comes to every entry that was there when it began and is not taken off.
- *            I2  A driver that has left the bus is tried no more once busRemoveDriver has returned.
+ *            I2  A driver that has left the bus is tried no more once busRemoveDriver has returned, nor by hand.
  * Ordering   Bus.lock protects the lists, the serial numbers and the counts of tries.
  *
  * @module
@@ -22,7 +22,7 @@ import { printk } from '../machine/printk.js';
 import { schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
 import { WAIT_QUEUE } from '../machine/wait-kind.js';
 import { containerOf, member, NULL } from '../memory/layout.js';
-import { initListHead, listAddTail, listDelInit, listNext } from '../memory/list.js';
+import { initListHead, listAddTail, listDelInit, listEmpty, listNext } from '../memory/list.js';
 import { initSpinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
 import {
   finishWait,
@@ -71,7 +71,7 @@ export function driverMatchDevice(cpu: Cpu, drv: DeviceDriver, dev: Device): boo
 
 // --- devices ---
 
-/** Puts a device on the bus, last. The bus does not hold a reference: the caller of deviceAdd does. */
+/** Puts a device on the bus, last. deviceAdd has taken the reference that deviceDel gives back. */
 export function busAddDevice(cpu: Cpu, bus: Bus, dev: Device): void {
   spinLock(cpu, member(bus, Bus.lock));
   write(cpu, dev, Device.bus, bus);
@@ -112,8 +112,22 @@ export function initDriver(cpu: Cpu, bus: Bus, drv: DeviceDriver, ops: DriverOps
   write(cpu, drv, DeviceDriver.ops, opsIndex(cpu, ops));
   write(cpu, drv, DeviceDriver.bus, bus);
   write(cpu, drv, DeviceDriver.tries, 0);
+  initListHead(cpu, member(drv, DeviceDriver.onBus));
   initSpinlock(cpu, member(drv, DeviceDriver.lock), DRIVER_LOCK);
   initListHead(cpu, member(drv, DeviceDriver.devices));
+}
+
+/** True if the bus has a driver with these ops; says so. @kernel driver_find */
+export function busHasDriver(cpu: Cpu, bus: Bus, ops: DriverOps): boolean {
+  spinLock(cpu, member(bus, Bus.lock));
+  const isThere = hasDriver(cpu, bus, opsIndex(cpu, ops));
+  spinUnlock(cpu, member(bus, Bus.lock));
+  if (isThere) sayRegistered(cpu, ops);
+  return isThere;
+}
+
+function sayRegistered(cpu: Cpu, { opsName }: DriverOps): void {
+  printk(cpu, `Error: Driver '${opsName}' is already registered, aborting...`);
 }
 
 /** Puts it on the bus: 0, -EBUSY if there is one with these ops, -ENOMEM. @kernel bus_add_driver */
@@ -129,8 +143,7 @@ export function busAddDriver(cpu: Cpu, drv: DeviceDriver): number {
   }
   spinUnlock(cpu, member(bus, Bus.lock));
   if (!isThere) return 0;
-  const { opsName } = opsAt(cpu, index) as DriverOps;
-  printk(cpu, `Error: Driver '${opsName}' is already registered, aborting...`);
+  sayRegistered(cpu, opsAt(cpu, index) as DriverOps);
   return -EBUSY;
 }
 
@@ -173,7 +186,7 @@ export function nextDriver(cpu: Cpu, bus: Bus, previous: DeviceDriver): DeviceDr
   for (let link = listNext(cpu, head); link !== head; link = listNext(cpu, link)) {
     const drv: DeviceDriver = containerOf(link, DeviceDriver.onBus);
     if (read(cpu, drv, DeviceDriver.serial) <= serial) continue;
-    write(cpu, drv, DeviceDriver.tries, read(cpu, drv, DeviceDriver.tries) + 1);
+    beginTry(cpu, drv);
     found = drv;
     break;
   }
@@ -183,12 +196,26 @@ export function nextDriver(cpu: Cpu, bus: Bus, previous: DeviceDriver): DeviceDr
   return found;
 }
 
-/** A driver that nextDriver has returned is no longer tried. */
+/** True if the driver is on the bus: then it is tried, and stays what it is until putDriver. */
+export function getDriver(cpu: Cpu, bus: Bus, drv: DeviceDriver): boolean {
+  spinLock(cpu, member(bus, Bus.lock));
+  const isThere = !listEmpty(cpu, member(drv, DeviceDriver.onBus));
+  if (isThere) beginTry(cpu, drv);
+  spinUnlock(cpu, member(bus, Bus.lock));
+  return isThere;
+}
+
+/** A driver that nextDriver or getDriver has returned is no longer tried. */
 export function putDriver(cpu: Cpu, bus: Bus, drv: DeviceDriver): void {
   spinLock(cpu, member(bus, Bus.lock));
   const isIdle = endTry(cpu, drv);
   spinUnlock(cpu, member(bus, Bus.lock));
   if (isIdle) wakeUpAll(cpu, member(bus, Bus.idle));
+}
+
+/** Bus.lock must be held. */
+function beginTry(cpu: Cpu, drv: DeviceDriver): void {
+  write(cpu, drv, DeviceDriver.tries, read(cpu, drv, DeviceDriver.tries) + 1);
 }
 
 /** True if nobody tries it any more. Bus.lock must be held. */

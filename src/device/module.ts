@@ -7,7 +7,7 @@
  *                     resolved; init runs; it is live.
  *            unload:  it is live; nobody uses it, and from now on nobody can (its count goes to 0); exit
  *                     runs; it is gone.
- *              UNFORMED/COMING -> LIVE -> GOING -> gone        COMING -> GOING -> gone  if init fails
+ *              COMING -> LIVE -> GOING -> gone        COMING -> GOING -> gone  if init fails
  * Invariant  I1  init and exit take turns, and exit runs once for each init that succeeded.
  *            I2  Nobody gets a reference to a module that is going.
  *            I3  A module that is not GPL-compatible never runs if it needs a symbol for GPL modules only.
@@ -130,6 +130,8 @@ export function loadModule(cpu: Cpu, ops: ModuleOps): number {
   if (error === 0 && ops.init !== undefined) error = ops.init(cpu, module);
   if (error < 0) {
     setState(cpu, module, MODULE_STATE_GOING);
+    if (moduleRefcount(cpu, module) !== 1)
+      warn(cpu, `${ops.opsName}: its init has failed, and it is in use`);
     forgetModule(cpu, module);
     return error;
   }
@@ -187,6 +189,11 @@ function isLive(cpu: Cpu, module: KernelModule): boolean {
   return read(cpu, module, KernelModule.state) === MODULE_STATE_LIVE;
 }
 
+/** Its exit has been asked for, or its init has failed. */
+function isGoing(cpu: Cpu, module: KernelModule): boolean {
+  return readOnce(cpu, module, KernelModule.state) === MODULE_STATE_GOING;
+}
+
 /** What init has left for the module's own use: most often a struct with its variables. */
 export function moduleData(cpu: Cpu, module: KernelModule): number {
   return read(cpu, module, KernelModule.data);
@@ -199,6 +206,7 @@ export function setModuleData(cpu: Cpu, module: KernelModule, data: number): voi
 
 /** Starts to use a module: as long as that goes on it is not unloaded. False if it is going (I2). @kernel try_module_get */
 export function tryModuleGet(cpu: Cpu, module: KernelModule): boolean {
+  if (!isMutant(cpu, BUSTED_MODULE_GET) && isGoing(cpu, module)) return false;
   let seen = readOnce(cpu, module, KernelModule.refs);
   while (isMutant(cpu, BUSTED_MODULE_GET) || seen !== 0) {
     const before = cmpxchg(cpu, module, KernelModule.refs, seen, seen + 1);
@@ -239,7 +247,7 @@ function addModule(cpu: Cpu, module: KernelModule): number {
     const other = findModuleLocked(cpu, index);
     const isFree = other === NULL;
     if (isFree) {
-      write(cpu, module, KernelModule.state, MODULE_STATE_COMING);
+      writeOnce(cpu, module, KernelModule.state, MODULE_STATE_COMING);
       listAddTail(cpu, member(module, KernelModule.link), member(core, DeviceCore.modules));
     } else if (isLive(cpu, other)) {
       error = -EEXIST;
@@ -293,7 +301,7 @@ function stopModule(cpu: Cpu, module: KernelModule, ops: ModuleOps): number {
   if (cmpxchg(cpu, module, KernelModule.refs, MODULE_REF_BASE, 0) !== MODULE_REF_BASE) {
     return -EWOULDBLOCK;
   }
-  write(cpu, module, KernelModule.state, MODULE_STATE_GOING);
+  writeOnce(cpu, module, KernelModule.state, MODULE_STATE_GOING);
   return 0;
 }
 
@@ -311,7 +319,7 @@ function findModuleLocked(cpu: Cpu, ops: number): KernelModule {
 function setState(cpu: Cpu, module: KernelModule, state: number): void {
   const core = deviceCore(cpu);
   mutexLock(cpu, member(core, DeviceCore.moduleLock));
-  write(cpu, module, KernelModule.state, state);
+  writeOnce(cpu, module, KernelModule.state, state);
   mutexUnlock(cpu, member(core, DeviceCore.moduleLock));
   wakeUpAll(cpu, member(core, DeviceCore.moduleWait));
 }

@@ -56,7 +56,7 @@ export function pciFreeBars(cpu: Cpu, pdev: PciDev): void {
 }
 
 /** The range of a base address register; NULL if it has none. @kernel pci_resource_n */
-export function pciResource(cpu: Cpu, pdev: PciDev, bar: number): Resource {
+function pciResource(cpu: Cpu, pdev: PciDev, bar: number): Resource {
   return read(cpu, pdev, element(PciDev.bars, bar)) as Resource;
 }
 
@@ -72,7 +72,10 @@ export function pciResourceLen(cpu: Cpu, pdev: PciDev, bar: number): number {
   return resource === NULL ? 0 : resourceSize(cpu, resource);
 }
 
-/** Its driver uses that range from now on, until it lets go of the device: 0, -EINVAL, -EBUSY. @kernel pcim_request_region */
+/**
+ * Its driver uses that range from now on, until it lets go of the device: 0, -EINVAL, -EBUSY.
+ * @kernel pcim_request_region
+ */
 export function pcimRequestRegion(cpu: Cpu, pdev: PciDev, bar: number): number {
   const start = pciResourceStart(cpu, pdev, bar);
   const length = pciResourceLen(cpu, pdev, bar);

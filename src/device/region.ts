@@ -83,8 +83,8 @@ export function requestFreeMemRegion(cpu: Cpu, size: number): Resource {
   return error as Resource;
 }
 
-/** As requestFreeMemRegion, into a range that the caller has: 0 or -ERANGE. */
-export function claimFreeRegion(cpu: Cpu, region: Resource, size: number): number {
+/** Into a range that the caller has: 0 or -ERANGE. */
+function claimFreeRegion(cpu: Cpu, region: Resource, size: number): number {
   const step = Math.ceil(size / SECTION_BYTES) * SECTION_BYTES;
   const iomem = iomemResource(cpu);
   const first = readAddress(cpu, iomem, Resource.start);

@@ -22,8 +22,6 @@ import { DeviceCore, Resource } from './types.js';
 
 /** Resource.flags: a range of memory addresses. */
 export const IORESOURCE_MEM = 1 << 0;
-/** … reading it has no side effects. */
-export const IORESOURCE_PREFETCH = 1 << 1;
 /** … it is the machine's memory. */
 export const IORESOURCE_SYSRAM = 1 << 2;
 /** … a driver uses it. */
@@ -288,7 +286,7 @@ function adoptChildren(cpu: Cpu, parent: Resource, resource: Resource): boolean 
 }
 
 /** True if all of `inner` lies inside `outer`. @kernel resource_contains */
-export function containsResource(cpu: Cpu, outer: Resource, inner: Resource): boolean {
+function containsResource(cpu: Cpu, outer: Resource, inner: Resource): boolean {
   return (
     readAddress(cpu, outer, Resource.start) <= readAddress(cpu, inner, Resource.start) &&
     readAddress(cpu, outer, Resource.end) >= readAddress(cpu, inner, Resource.end)

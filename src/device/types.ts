@@ -112,6 +112,10 @@ export type DevmMemory = Ptr<'devm_memory'>;
 export const PciDev = struct('pci_dev', {
   dev: Device,
   bars: words(PCI_BARS), // a resource, or 0
+  p2pdma: word, // its memory for other devices, 0 = none; read under RCU, written with the device's lock held
+  mapLock: Mutex, // user mappings of that memory; made with the first such memory
+  mapOpen: word, // there may be more of these; under mapLock
+  mappings: ListHead, // under mapLock
 });
 export type PciDev = Ptr<'pci_dev'>;
 

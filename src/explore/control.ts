@@ -62,6 +62,8 @@ export const C_SLEEP_FROM = 17;
 export const C_ASKING = 18;
 /** Hash of all steps so far: two runs of one schedule must agree. */
 export const C_HASH = 19;
+/** 1: the program's setup has begun. */
+export const C_SETTING_UP = 20;
 export const HEAD_WORDS = 32;
 
 // --- one task ---

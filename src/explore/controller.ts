@@ -29,7 +29,7 @@
  *
  * @module
  */
-import { bitCount, lowestBit } from '../base/bits.js';
+import { bitCount, hasOneBit, lowestBit } from '../base/bits.js';
 import {
   isWriteOp,
   OP_ACQUIRE,
@@ -303,7 +303,7 @@ export class Controller {
       case RULE_SLEEP_SETS:
         return this.#awakeOf(mask, step);
       case RULE_ASK:
-        return (mask & (mask - 1)) === 0 ? lowestBit(mask) : this.ask(mask);
+        return hasOneBit(mask) ? lowestBit(mask) : this.ask(mask);
       default:
         return firstOf(c[C_LAST]!, mask);
     }
@@ -331,7 +331,7 @@ export class Controller {
   }
 
   #anyOf(mask: number): number {
-    if ((mask & (mask - 1)) === 0) return lowestBit(mask);
+    if (hasOneBit(mask)) return lowestBit(mask);
     let rest = mask;
     let skip = Math.floor(((this.#random() >>> 0) * bitCount(mask)) / 2 ** 32);
     while (skip-- > 0) rest &= rest - 1;

@@ -12,6 +12,7 @@
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 
 import { EXIT_INTERNAL, EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
+import { reasonOf } from '../base/reason.js';
 import { MachineFailure } from '../host/failure.js';
 import { WorkerPool } from '../host/pool.js';
 import { sharedIntegers } from '../memory/shared-tables.js';
@@ -21,6 +22,7 @@ import {
   C_END,
   C_JUDGED,
   C_LAST,
+  C_SETTING_UP,
   C_STEP,
   C_TASKS,
   CONTROL_WORDS,
@@ -57,8 +59,9 @@ export interface CrewExploration {
 
 const DEFAULT_STALL_MS = 4000;
 const POLL_MS = 200;
-/** Setup, and loading before it, may take so long at least. */
+/** Setup, and loading before it on a busy host, may take so long at least. Unit: milliseconds. */
 const SETUP_MS = 5000;
+const LOADING_MS = 30_000;
 
 /**
  * Explores on one worker for each task; returns what the explorer returned.
@@ -142,7 +145,7 @@ async function outcomeOf(running: Promise<ExploreOutcome>, who: string): Promise
   try {
     outcome = await running;
   } catch (error) {
-    const reason = error instanceof Error ? error.message : 'what it returned cannot be sent';
+    const reason = reasonOf(error);
     throw lost(`${who} lost its worker thread: ${reason}`);
   }
   if (outcome.status === 'returned') return outcome.value;
@@ -167,7 +170,8 @@ class CrewWatch {
   readonly #program: ExploreProgram;
   readonly #blocks: CrewBlocks;
   readonly #stallMs: number;
-  readonly #startedAt = performance.now();
+  #phaseStartedAt = performance.now();
+  #isSettingUp = false;
   readonly #isVirtual: boolean;
   readonly #timer: NodeJS.Timeout;
   readonly #stopListening: () => void;
@@ -203,9 +207,15 @@ class CrewWatch {
 
   /** Before the first schedule. */
   #checkSetup(): void {
-    const limitMs = Math.max(this.#stallMs, SETUP_MS);
-    if (performance.now() - this.#startedAt < limitMs) return;
-    const summary = `${this.#program.name} is not set up after ${(limitMs / 1000).toFixed(1)} s`;
+    const now = performance.now();
+    if (!this.#isSettingUp && glance(this.#blocks.control, C_SETTING_UP) !== 0) {
+      this.#isSettingUp = true;
+      this.#phaseStartedAt = now;
+    }
+    const limitMs = Math.max(this.#stallMs, this.#isSettingUp ? SETUP_MS : LOADING_MS);
+    if (now - this.#phaseStartedAt < limitMs) return;
+    const what = this.#isSettingUp ? 'set up' : 'loaded';
+    const summary = `${this.#program.name} is not ${what} after ${(limitMs / 1000).toFixed(1)} s`;
     this.fail(new MachineFailure('stalled', summary, [], EXIT_VIOLATION));
   }
 

@@ -25,7 +25,13 @@ import {
   type JobResult,
 } from './job.js';
 import type { ProgramRef } from './program-ref.js';
-import type { EngineName, ExploreReport, OutcomeCount, StrategyName } from './report.js';
+import type {
+  EngineName,
+  ExploreReport,
+  FailedSchedules,
+  OutcomeCount,
+  StrategyName,
+} from './report.js';
 
 /** How to explore. */
 export interface ExploreOptions {
@@ -196,6 +202,7 @@ function summarize(
     strategies: reports,
     outcomes: mergeOutcomes(results.flatMap(({ outcomes }) => outcomes)),
     failures: distinct(results),
+    failed: mergeFailed(results),
     interrupted: options.signal?.aborted === true,
   };
 }
@@ -205,6 +212,20 @@ function mergeOutcomes(outcomes: readonly OutcomeCount[]): OutcomeCount[] {
   for (const outcome of outcomes) {
     const before = merged.get(outcome.name)?.count ?? 0;
     merged.set(outcome.name, { ...outcome, count: before + outcome.count });
+  }
+  return [...merged.values()];
+}
+
+/** Each way of failing once, in the words of who has explained it. */
+function mergeFailed(results: readonly JobResult[]): FailedSchedules[] {
+  const merged = new Map<string, FailedSchedules>();
+  const explainedFirst = [
+    ...results.filter(({ failure }) => failure !== null),
+    ...results.filter(({ failure }) => failure === null),
+  ];
+  for (const one of explainedFirst.flatMap(({ failed }) => failed)) {
+    const known = merged.get(one.signature);
+    merged.set(one.signature, { ...(known ?? one), count: (known?.count ?? 0) + one.count });
   }
   return [...merged.values()];
 }

@@ -11,6 +11,8 @@ import type { MessagePort } from 'node:worker_threads';
 import { FaultlineError } from '../base/bug.js';
 import { textOf } from '../base/reason.js';
 import { type BuiltIns, loadModule } from '../host/modules.js';
+import { leaveWord } from '../memory/turn-token.js';
+import { C_SETTING_UP } from './control.js';
 import type { Engine } from './engine.js';
 import { type Operations, programWith } from './explain/subject.js';
 import type { ExploreProgram } from './program.js';
@@ -87,10 +89,13 @@ async function explore(task: ExploreWorkerTask, builtIns: BuiltIns): Promise<unk
   if (explorer === undefined) throw new Error(`${module} exports no ${entry}`);
   if (task.engine === 'virtual') {
     const programs = await VirtualPrograms.load(task.program);
+    leaveWord(task.blocks.control, C_SETTING_UP, 1);
     const { engine } = programs.part(task.operations, task.mutant, task.blocks.control);
     return explorer(engine, args);
   }
-  const engine = new WorkersEngine(await findPart(task), task.blocks, task.mutant);
+  const program = await findPart(task);
+  leaveWord(task.blocks.control, C_SETTING_UP, 1);
+  const engine = new WorkersEngine(program, task.blocks, task.mutant);
   for (const port of task.ports) port.postMessage(engine.start);
   engine.awaitOthers();
   try {

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { hasOneBit } from '../base/bits.js';
 import { FaultlineError } from '../base/bug.js';
 import { C_END, C_HASH, C_STEP, END_SEEN } from './control.js';
 import type { Engine } from './engine.js';
@@ -75,10 +76,6 @@ const FAILURES_MAX = 32;
 const LOOK_EVERY = 16;
 const PROGRESS_SECONDS = 0.2;
 
-function isPowerOfTwo(n: number): boolean {
-  return (n & (n - 1)) === 0;
-}
-
 /** Explores. @throws FaultlineError if the program is not deterministic */
 export function explore(
   engine: Engine,
@@ -128,7 +125,7 @@ class Exploration {
       this.#engine.run();
       const hash = control[C_HASH]!;
       const failed = this.#takeIn();
-      if (!failed && isPowerOfTwo(this.#schedules)) this.#checkAgain(plan, hash);
+      if (!failed && hasOneBit(this.#schedules)) this.#checkAgain(plan, hash);
       if (failed && this.#options.stopAtFirst !== false) break;
     }
     return this.#result();
@@ -179,7 +176,10 @@ class Exploration {
     if (control[C_END] === END_SEEN) this.#seenBefore++;
     this.#byPreemptions[preemptions] = (this.#byPreemptions[preemptions] ?? 0) + 1;
     const { failure, outcome } = this.#judge.judge();
-    if (outcome !== undefined) this.#outcomes.set(outcome, (this.#outcomes.get(outcome) ?? 0) + 1);
+    const isOutcome = failure === undefined || failure.kind === 'forbidden'; // each schedule counts once
+    if (outcome !== undefined && isOutcome) {
+      this.#outcomes.set(outcome, (this.#outcomes.get(outcome) ?? 0) + 1);
+    }
     if (failure !== undefined) this.#note(failure, steps, preemptions);
     this.#strategy.observe(control, failure !== undefined);
     this.#engine.restore();

@@ -6,6 +6,7 @@
 import type { ProgramRef } from './program-ref.js';
 import type {
   EngineName,
+  FailedSchedules,
   FailureReport,
   OutcomeCount,
   StrategyName,
@@ -56,5 +57,7 @@ export interface JobResult {
   readonly report: StrategyReport;
   readonly outcomes: readonly OutcomeCount[];
   readonly failure: FailureReport | null;
+  /** All that failed, the failure among them. */
+  readonly failed: readonly FailedSchedules[];
   readonly program: string;
 }

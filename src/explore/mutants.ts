@@ -201,7 +201,7 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     numbers.M_14,
     'M-14',
     'explore/programs/memremap.ts',
-    ['lt-9'],
+    ['lt-9', 'p2pdma-bars'],
     'two page maps share a count of users',
   ),
   mutant(
@@ -217,6 +217,34 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'memremap/memremap.ts',
     ['pgmap-lookup'],
     'a page map is freed while somebody who has just looked it up may still try for a reference',
+  ),
+  mutant(
+    numbers.BUSTED_P2PDMA_ALLOC,
+    'busted-p2pdma-alloc',
+    'drivers/p2pdma/p2pdma.ts',
+    ['p2pdma'],
+    'memory of a function is handed out although its page map is dying',
+  ),
+  mutant(
+    numbers.BUSTED_P2PDMA_RELEASE,
+    'busted-p2pdma-release',
+    'drivers/p2pdma/p2pdma.ts',
+    ['p2pdma'],
+    'the pool of a function is destroyed while somebody who has just found it looks into it',
+  ),
+  mutant(
+    numbers.BUSTED_DAX_KILL,
+    'busted-dax-kill',
+    'drivers/dax/dax.ts',
+    ['dax'],
+    'a dax device goes without waiting for the faults that have seen it alive',
+  ),
+  mutant(
+    numbers.BUSTED_PMEM_EXIT,
+    'busted-pmem-exit',
+    'drivers/pmem/pmem.ts',
+    ['pmem', 'pmem-internal'],
+    'a request leaves its queue before it has used its pages',
   ),
   mutant(
     numbers.M_20,

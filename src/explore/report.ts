@@ -13,7 +13,7 @@ export type StrategyName = (typeof STRATEGIES)[number];
 export const ENGINES = ['virtual', 'workers'] as const;
 export type EngineName = (typeof ENGINES)[number];
 
-/** One way the program ended, and how often. */
+/** One way the program ended, and how often; a schedule that broke a rule has not ended in any. */
 export interface OutcomeCount {
   readonly name: string;
   readonly grade: Grade;
@@ -65,6 +65,16 @@ export interface FailureReport {
   readonly replay: string;
 }
 
+/** A way in which schedules failed; one failure at least is explained, the others are counted. */
+export interface FailedSchedules {
+  readonly kind: string;
+  /** Schedules that fail in the same way have the same. */
+  readonly signature: string;
+  /** In a line, of one of them. */
+  readonly message: string;
+  readonly count: number;
+}
+
 /** A whole exploration. */
 export interface ExploreReport {
   readonly program: string;
@@ -83,5 +93,7 @@ export interface ExploreReport {
   readonly strategies: readonly StrategyReport[];
   readonly outcomes: readonly OutcomeCount[];
   readonly failures: readonly FailureReport[];
+  /** All that failed: several threads may have found the same. */
+  readonly failed: readonly FailedSchedules[];
   readonly interrupted: boolean;
 }

@@ -51,13 +51,20 @@ export async function runJob(engine: Engine, job: ExploreJob): Promise<JobResult
   });
   const failure = claimed(job, result);
   if (failure !== undefined) leaveWord(job.progress, J_EXPLAINING, 1);
+  const explained = failure === undefined ? null : await failureReport(job, program, failure);
   return {
     program: program.name,
     title: program.title,
     tasks: program.tasks.map(({ name }) => name),
     report: reportOf(job, result),
     outcomes: result.outcomes,
-    failure: failure === undefined ? null : await failureReport(job, program, failure),
+    failure: explained,
+    failed: result.failures.map((found) => ({
+      kind: found.kind,
+      signature: found.signature,
+      message: found === failure && explained !== null ? explained.message : found.message,
+      count: found.count,
+    })),
   };
 }
 

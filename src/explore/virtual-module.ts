@@ -13,6 +13,7 @@ import { createRequire, isBuiltin } from 'node:module';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 import { FaultlineError } from '../base/bug.js';
+import { BUNDLES } from '../base/own-code.js';
 import { reasonOf } from '../base/reason.js';
 import { rewrite } from './rewrite.js';
 import { readImports, WHOLE } from './rewrite-syntax.js';
@@ -42,7 +43,7 @@ export class VirtualModules {
   constructor(kernel: Exports, kernelUrl = import.meta.resolve(VIRTUAL_KERNEL)) {
     this.#kernel = kernel;
     this.#kernelUrl = kernelUrl;
-    this.#ownFiles = ['./src/', './kernel'].map((own) => new URL(own, kernelUrl).href);
+    this.#ownFiles = ['src/', ...BUNDLES].map((own) => new URL(own, kernelUrl).href);
     this.#methods = new Set([kernel, ...Object.values(kernel)].flatMap(generatorNames));
   }
 

@@ -13,6 +13,8 @@
 import { parkAsync, read, readOnce, unpark, writeOnce } from '#memory';
 
 import { FaultlineError } from '../base/bug.js';
+import { BUNDLES } from '../base/own-code.js';
+import { reasonOf } from '../base/reason.js';
 import type { BootedMachine } from '../machine/boot.js';
 import type { Cpu } from '../machine/cpu.js';
 import { EVERYBODY } from '../machine/limits.js';
@@ -67,7 +69,7 @@ export interface MemberResult {
 }
 
 /** Where our own code is, as stack traces show it: by way of its source maps, compiled, or bundled. */
-const OWN_CODE = ['../../src/', './', '../kernel'].map((part) => new URL(part, WORKER).href);
+const OWN_CODE = ['../src/', 'src/', ...BUNDLES].map((part) => new URL(`../${part}`, WORKER).href);
 /** How long a halted CPU may take to notice, before its thread is terminated. */
 const HALT_GRACE_MS = 1000;
 /** How long members may take to return of themselves when they have been asked to. */
@@ -221,7 +223,7 @@ export class Crew {
       this.#endsPool = true;
       // the thread ended under its program; after a halt, because `results` destroyed the pool
       if (!this.#stopped && this.#failure === undefined) {
-        const reason = error instanceof Error ? error.message : 'what it returned cannot be sent';
+        const reason = reasonOf(error);
         this.#fail(lostWorkerFailure(this.#boot, task.cpu, reason, this.#nameOf), HALT_PANIC);
       }
       return undefined;

@@ -9,12 +9,13 @@
 
 /** What a module exports. */
 export type ModuleExports = Readonly<Record<string, unknown>>;
-/** Modules that are part of faultline, by name. */
-export type BuiltIns = Readonly<Record<string, ModuleExports>>;
+/** Modules that are part of faultline, by name; some are loaded when they are asked for. */
+export type BuiltIns = Readonly<Record<string, () => ModuleExports | Promise<ModuleExports>>>;
 
 /** The module of that name, or at that URL. */
 export async function loadModule(builtIns: BuiltIns, name: string): Promise<ModuleExports> {
-  return builtIns[name] ?? ((await import(name)) as ModuleExports);
+  const builtIn = builtIns[name];
+  return builtIn ? builtIn() : ((await import(name)) as ModuleExports);
 }
 
 /** The modules of those names, in order. */

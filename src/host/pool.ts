@@ -34,6 +34,8 @@ export class WorkerPool {
   readonly #threads: readonly Worker[];
   #ended: Promise<void> | undefined;
   #hasFailed = false;
+  /** Tasks that have not come back. */
+  #running = 0;
 
   constructor(size: number, build: Build, worker: string = WORKER) {
     // loaded with the first crew: every worker loads this module too, and makes none
@@ -59,10 +61,27 @@ export class WorkerPool {
     return this.#hasFailed || this.#ended !== undefined;
   }
 
-  run(task: unknown, { name = 'default', transferList = [] }: TaskOptions = {}): Promise<unknown> {
-    const named = { module: this.#module, entry: name, task };
+  /** True while it runs a task. */
+  get isBusy(): boolean {
+    return this.#running > 0;
+  }
+
+  /** Runs a task; what it returns. @throws Error that says why there is nothing */
+  async run(
+    task: unknown,
+    { name = 'default', transferList = [] }: TaskOptions = {},
+  ): Promise<unknown> {
     const transferred = { transferList: [...transferList] };
-    return this.#piscina.run(named, transferred) as Promise<unknown>;
+    const named = { module: this.#module, entry: name, task };
+    this.#running++;
+    try {
+      return await (this.#piscina.run(named, transferred) as Promise<unknown>);
+    } catch (error) {
+      if (error instanceof Error && error.message !== '') throw error;
+      throw new Error('what it returned cannot be sent', { cause: error });
+    } finally {
+      this.#running--;
+    }
   }
 
   /** Calls the listener when a worker fails outside of its task; returns what ends that. */

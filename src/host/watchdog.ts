@@ -2,11 +2,12 @@
  * Looks at a running machine from outside, and ends it when it cannot go on.
  *
  * Protocol   Every POLL_MS it takes a snapshot of all CPUs. A cycle of waits that two snapshots in a row
- *            agree on is a deadlock; so is, on a machine that nobody outside wakes, that all who have work
- *            have slept for STANDSTILL_MS. A CPU whose wait (or, if the crew counts progress, whose count) has
- *            not moved for stallMs is stalled; waiting for work is not a stall. Workers that still load
- *            their modules are stalled when none of them has got ready for stallMs. Time in which the
- *            watchdog itself did not run (the process was stopped, the host asleep) counts for nobody.
+ *            agree on is a deadlock; so is, on a machine that nobody outside wakes, that all who are not done
+ *            have slept for STANDSTILL_MS, be it for want of work. A CPU whose wait (or, if the crew counts
+ *            progress, whose count) has not moved for stallMs is stalled; waiting for work is not a stall.
+ *            Workers that still load their modules are stalled when none of them has got ready for stallMs.
+ *            Time in which the watchdog itself did not run (the process was stopped, the host asleep) counts
+ *            for nobody.
  *
  * @module
  */
@@ -36,8 +37,12 @@ export interface WatchdogOptions {
 const POLL_MS = 250;
 /** Nobody can go on if all have slept for so long: sleeps are cut into shorter slices. */
 const STANDSTILL_MS = 500;
-/** Loading modules takes a busy host a while: no less patience than this until the next CPU is ready. */
+/**
+ * Loading modules takes a busy host a while, and all load side by side: no less patience than this until the next CPU is
+ * ready, and for each of those that load.
+ */
 const LOADING_MIN_MS = 5000;
+const LOADING_EACH_MS = 1000;
 
 export class Watchdog {
   readonly #boot: Cpu;
@@ -107,7 +112,8 @@ export class Watchdog {
     if (asleep === undefined || !sameWaits(asleep, this.#asleep)) this.#asleepSince = now;
     this.#asleep = asleep;
     if (asleep === undefined || now - this.#asleepSince < STANDSTILL_MS) return undefined;
-    return standstillFailure(this.#boot, asleep, all, this.#nameOf);
+    const stuck = asleep.filter(({ waitKind }) => !IDLE_WAITS.has(waitKind));
+    return standstillFailure(this.#boot, stuck.length > 0 ? stuck : asleep, all, this.#nameOf);
   }
 
   #checkStall(all: readonly CpuSnapshot[]): MachineFailure | undefined {
@@ -125,7 +131,8 @@ export class Watchdog {
         continue;
       }
       const stalledMs = now - last.at;
-      const patienceMs = Math.max(this.#options.stallMs, isLoading(snapshot) ? LOADING_MIN_MS : 0);
+      const loadingMs = Math.max(LOADING_MIN_MS, loading * LOADING_EACH_MS);
+      const patienceMs = Math.max(this.#options.stallMs, isLoading(snapshot) ? loadingMs : 0);
       if (stalledMs < patienceMs) continue;
       return stallFailure(this.#boot, snapshot, all, stalledMs, this.#nameOf);
     }
@@ -150,7 +157,7 @@ function isLoading(snapshot: CpuSnapshot): boolean {
 }
 
 function isAsleep({ waitKind, blocked }: CpuSnapshot): boolean {
-  return blocked && waitKind !== WAIT_NONE && !IDLE_WAITS.has(waitKind);
+  return blocked && waitKind !== WAIT_NONE;
 }
 
 function sameWaits(

@@ -40,6 +40,12 @@ export const B_STARTED_MS = HEAD + 9;
 export const B_VIOLATED_MS = HEAD + 10;
 /** When the last one ended. */
 export const B_ENDED_MS = HEAD + 11;
+/** Reports of lockdep that were seen. */
+export const B_LOCK_REPORTS = HEAD + 12;
+/** Iterations that could not end: the machine was halted from outside. */
+export const B_HALTED = HEAD + 13;
+/** END_*: why there is no next iteration. */
+export const B_END = HEAD + 14;
 
 /** How often each outcome that the program declares has come. */
 export const OUTCOMES_MAX = 32;
@@ -57,8 +63,8 @@ export const MESSAGE_MAX = TASK_WORDS - LT_MESSAGE - 1;
 export const TEXTS_MAX = 16;
 export const B_TEXT_TABLE = B_TASKS + TASKS_MAX * TASK_WORDS;
 export const TX_COUNT = 0;
-/** 1: an outcome that the program does not declare. */
-export const TX_IS_OUTCOME = 1;
+/** TEXT_*: what it is. */
+export const TX_KIND = 1;
 export const TX_TEXT = 2;
 export const TEXT_ENTRY_WORDS = TX_TEXT + MESSAGE_MAX + 1;
 
@@ -66,6 +72,23 @@ export const TEXT_ENTRY_WORDS = TX_TEXT + MESSAGE_MAX + 1;
 export const B_SETUP = B_TEXT_TABLE + TEXTS_MAX * TEXT_ENTRY_WORDS;
 export const SETUP_MAX = 8191;
 export const BLOCK_WORDS = B_SETUP + SETUP_MAX + 1;
+
+/** A rule that was broken. */
+export const TEXT_RULE = 0;
+/** An outcome that the program does not declare. */
+export const TEXT_OUTCOME = 1;
+/** What lockdep reported: it does so once, however often it happens. */
+export const TEXT_LOCK_REPORT = 2;
+
+/** Something outside ended it, or it goes on. */
+export const END_OUTSIDE = 0;
+/** All iterations that were wanted have ended. */
+export const END_ALL = 1;
+/** AFTER_VIOLATION_ITERATIONS, or _MS, have gone by. */
+export const END_VIOLATION_COUNT = 2;
+export const END_VIOLATION_TIME = 3;
+/** It has taken as long as it may. */
+export const END_SECONDS = 4;
 
 /** Nothing is forced: tasks start together, and run as they can. */
 export const FORCE_NONE = 0;

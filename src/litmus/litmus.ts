@@ -11,6 +11,10 @@
 import type { ExploreProgram, Window } from '../explore/program.js';
 import type { Build } from '../host/pool.js';
 
+/** After a violation the verdict is sure: the run goes on for a little, to see how often there is one. */
+export const AFTER_VIOLATION_ITERATIONS = 1000;
+export const AFTER_VIOLATION_MS = 300;
+
 /** What a variant should turn out to be. */
 export type Safety = 'safe' | 'unsafe';
 
@@ -31,6 +35,8 @@ export interface LitmusVariant {
    * `checked` with a mutant: the other build has none.
    */
   readonly build?: Build;
+  /** Real workers cannot see it: what is used is free, but still as it was. */
+  readonly onlyExplored?: true;
 }
 
 /** A litmus test. */

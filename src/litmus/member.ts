@@ -27,12 +27,14 @@ import { clockMs, readOnce, relax, unpark, writeOnce } from '#memory';
 
 import { reasonOf, textOf } from '../base/reason.js';
 import { pick, scramble, seedFor, xorshift } from '../base/xorshift.js';
+import { bootDeferred } from '../deferred/boot.js';
 import { countAllocations, describeLeak } from '../explore/allocations.js';
 import { resetCpu } from '../explore/engine.js';
 import type { ExploreProgram, Window } from '../explore/program.js';
 import { programNamed } from '../explore/programs/registry.js';
 import { Cpu, cpuArea, type PointWatcher } from '../machine/cpu.js';
 import { EVERYBODY } from '../machine/limits.js';
+import { lockReportCount, lockReportTexts } from '../machine/lock-report.js';
 import { registerOps } from '../machine/ops-table.js';
 import { HALT_PANIC, haltMachine, MachineHalted, noteProgress } from '../machine/sched.js';
 import { CpuArea, MACHINE, Machine, Spinlock } from '../machine/types.js';
@@ -52,11 +54,14 @@ import { memoryWords } from '../memory/snapshot.js';
 import { glance, leaveText, leaveWord, textLeftAt } from '../memory/turn-token.js';
 import { bootMm } from '../mm/boot.js';
 import {
+  B_END,
   B_ENDED_MS,
   B_FIRST_VIOLATION,
   B_FORCE,
   B_GATE,
+  B_HALTED,
   B_ITERATIONS,
+  B_LOCK_REPORTS,
   B_OUTCOMES,
   B_OVER,
   B_REACHED,
@@ -69,6 +74,11 @@ import {
   B_VIOLATED_MS,
   B_VIOLATIONS,
   B_WORLD,
+  END_ALL,
+  END_OUTSIDE,
+  END_SECONDS,
+  END_VIOLATION_COUNT,
+  END_VIOLATION_TIME,
   FORCE_BOTH,
   FORCE_DELAYS,
   FORCE_NONE,
@@ -80,13 +90,18 @@ import {
   OUTCOMES_MAX,
   SETUP_MAX,
   taskAt,
+  TEXT_LOCK_REPORT,
+  TEXT_OUTCOME,
+  TEXT_RULE,
   textAt,
   TEXTS_MAX,
   TX_COUNT,
-  TX_IS_OUTCOME,
+  TX_KIND,
   TX_TEXT,
 } from './block.js';
+import { AFTER_VIOLATION_ITERATIONS, AFTER_VIOLATION_MS } from './litmus.js';
 import { Restorer } from './restore.js';
+import { withoutPlaces } from './rule.js';
 
 /** What each member is given; structured-cloned. */
 export interface LitmusMemberArgs {
@@ -98,16 +113,12 @@ export interface LitmusMemberArgs {
   /** As long as the memory. */
   readonly snapshot: Int32Array;
   readonly seed: number;
-  /** Iterations that are wanted, and how many of them are to pass through the window. */
+  /** Iterations that are wanted. */
   readonly iterations: number;
-  readonly reached: number;
   /** The run ends after so long, whatever has been seen. Unit: seconds. */
   readonly seconds: number;
 }
 
-/** After a violation the verdict is sure: the run goes on for a little, to see how often there is one. */
-const AFTER_VIOLATION_ITERATIONS = 1000;
-const AFTER_VIOLATION_MS = 300;
 /** Iterations between two looks at the clock. */
 const CLOCK_EVERY = 16;
 /** Shares, of 8, of the ways an iteration is forced; with some of each no order is hidden. */
@@ -126,6 +137,8 @@ const DELAY_POWERS = 14;
 /** How long a point of the order is waited for; the less the more often it was in vain. Unit: milliseconds. */
 const PATIENCE_MS = 5;
 const PATIENCE_MIN_MS = 0.1;
+/** … in the first iteration, which may be the last. */
+const PATIENCE_FIRST_MS = 100;
 /** How long a point is waited for that should never come in order. */
 const CHANCE_MS = 0.02;
 /** How often a task that has died wakes the others, so that they see it. */
@@ -204,6 +217,7 @@ class LitmusMember implements PointWatcher {
     const boot = this.#boot;
     try {
       bootMm(boot);
+      bootDeferred(boot);
       this.#block[B_WORLD] = this.#program.setup(boot);
       leaveText(this.#block, B_SETUP, SETUP_MAX, JSON.stringify([...boot.slabs]));
     } catch (error) {
@@ -219,6 +233,7 @@ class LitmusMember implements PointWatcher {
     this.#block[B_STARTED_MS] = this.#now();
     this.#block[B_ENDED_MS] = this.#now();
     this.#prepareNext();
+    this.#block[B_FORCE] = FORCE_ORDER; // a deadlock ends the run, at once maybe
   }
 
   #learnWorld(): void {
@@ -282,13 +297,9 @@ class LitmusMember implements PointWatcher {
   /** Waits for those before; for a point that should not come in order, when the window is there. */
   #awaitPoint(at: number): void {
     const block = this.#block;
-    const isInOrder = awaitStage(
-      block,
-      B_STAGES,
-      Math.min(at, this.#ordered),
-      this.#spins,
-      this.#patienceMs,
-    );
+    const patienceMs = block[B_ITERATIONS] === 0 ? PATIENCE_FIRST_MS : this.#patienceMs;
+    const stage = Math.min(at, this.#ordered);
+    const isInOrder = awaitStage(block, B_STAGES, stage, this.#spins, patienceMs);
     this.#patienceMs = isInOrder ? PATIENCE_MS : Math.max(PATIENCE_MIN_MS, this.#patienceMs / 2);
     if (isInOrder && at > this.#ordered) {
       awaitStage(block, B_STAGES, at, this.#spins, CHANCE_MS);
@@ -330,13 +341,17 @@ class LitmusMember implements PointWatcher {
     if (wasJudged || glance(block, B_STOP) === 0) {
       if (stagesPassed(block, B_STAGES) >= this.#ordered) this.#count(B_REACHED);
       this.#count(B_ITERATIONS);
+      if (!wasJudged) this.#count(B_HALTED);
     }
     if (violations === 0 && block[B_VIOLATIONS] !== 0) {
       block[B_FIRST_VIOLATION] = block[B_ITERATIONS] ?? 0;
       block[B_VIOLATED_MS] = this.#now();
     }
-    if (!wasJudged || this.#isEnough()) {
+    const isStopped = !wasJudged || glance(block, B_STOP) !== 0;
+    const end = isStopped ? END_OUTSIDE : this.#endOf();
+    if (isStopped || end !== END_OUTSIDE) {
       block[B_OVER] = 1;
+      block[B_END] = end;
       block[B_ENDED_MS] = this.#now();
       return;
     }
@@ -344,19 +359,21 @@ class LitmusMember implements PointWatcher {
     this.#prepareNext();
   }
 
-  #isEnough(): boolean {
+  /** Why there is no next iteration; END_OUTSIDE if there is one. */
+  #endOf(): number {
     const block = this.#block;
     const iterations = block[B_ITERATIONS] ?? 0;
-    if (glance(block, B_STOP) !== 0) return true;
+    const { iterations: wanted, seconds } = this.#args;
+    if (iterations >= wanted) return END_ALL;
     if (block[B_VIOLATIONS] !== 0) {
       const since = iterations - (block[B_FIRST_VIOLATION] ?? 0);
-      if (since >= AFTER_VIOLATION_ITERATIONS) return true;
-      return this.#now() - (block[B_VIOLATED_MS] ?? 0) >= AFTER_VIOLATION_MS;
+      if (since >= AFTER_VIOLATION_ITERATIONS) return END_VIOLATION_COUNT;
+      const sinceMs = this.#now() - (block[B_VIOLATED_MS] ?? 0);
+      if (sinceMs >= AFTER_VIOLATION_MS) return END_VIOLATION_TIME;
     }
-    const { iterations: wanted, reached, seconds } = this.#args;
-    if (iterations >= wanted && (block[B_REACHED] ?? 0) >= reached) return true;
-    if (iterations % CLOCK_EVERY !== 0) return false;
-    return this.#now() - (block[B_STARTED_MS] ?? 0) >= seconds * 1000;
+    if (iterations % CLOCK_EVERY !== 0) return END_OUTSIDE;
+    const isLate = this.#now() - (block[B_STARTED_MS] ?? 0) >= seconds * 1000;
+    return isLate ? END_SECONDS : END_OUTSIDE;
   }
 
   #prepareNext(): void {
@@ -383,15 +400,15 @@ class LitmusMember implements PointWatcher {
   /** False if it did not end: the machine was halted from outside. */
   #judge(): boolean {
     const block = this.#block;
-    let died = false;
+    const said = new Set<string>(); // two tasks may have died of the same
     for (let task = 0; task < this.#tasks; task++) {
       const own = taskAt(task);
       if (block[own + LT_DIED] === 0) continue;
       block[own + LT_DIED] = 0;
-      this.#note(textLeftAt(block, own + LT_MESSAGE), 0);
-      died = true;
+      said.add(withoutPlaces(textLeftAt(block, own + LT_MESSAGE)));
     }
-    if (died) {
+    for (const text of said) this.#note(text, TEXT_RULE);
+    if (said.size > 0) {
       this.#count(B_VIOLATIONS);
       return true;
     }
@@ -403,18 +420,22 @@ class LitmusMember implements PointWatcher {
   #judgeEnd(): void {
     const boot = this.#boot;
     let violated: string | undefined;
+    let report: string | undefined;
     let outcome: string | undefined;
     try {
       violated = this.#program.check?.(boot, this.#world) ?? this.#leak();
+      if (violated === undefined) report = this.#lockReport();
+      const isFine = violated === undefined && report === undefined;
       const { outcomes, observe } = this.#program;
-      if (violated === undefined && outcomes !== undefined) outcome = observe?.(boot, this.#world);
+      if (isFine && outcomes !== undefined) outcome = observe?.(boot, this.#world);
     } catch (error) {
       violated = messageOf(error);
     }
     resetCpu(boot, this.#slabs);
-    if (violated !== undefined) this.#note(violated, 0);
-    const isBad = violated !== undefined || (outcome !== undefined && !this.#isAllowed(outcome));
-    if (isBad) this.#count(B_VIOLATIONS);
+    if (violated !== undefined) this.#note(withoutPlaces(violated), TEXT_RULE);
+    else if (report !== undefined) this.#note(report, TEXT_LOCK_REPORT);
+    else if (outcome === undefined || this.#isAllowed(outcome)) return;
+    this.#count(B_VIOLATIONS);
   }
 
   #leak(): string | undefined {
@@ -423,11 +444,22 @@ class LitmusMember implements PointWatcher {
     return lost === '' ? undefined : `not given back: ${lost}`;
   }
 
+  /**
+   * What lockdep has found in this iteration. What it has learned is not put back with the rest, and what it has
+   * reported it reports once.
+   */
+  #lockReport(): string | undefined {
+    if (this.#program.validatesLocks === false) return undefined;
+    const known = this.#block[B_LOCK_REPORTS] ?? 0;
+    this.#block[B_LOCK_REPORTS] = lockReportCount(this.#boot);
+    return lockReportTexts(this.#boot)[known]?.split('\n')[0];
+  }
+
   /** Counts the outcome; false if it is forbidden, or not declared. */
   #isAllowed(outcome: string): boolean {
     const at = this.#outcomes.get(outcome);
     if (at === undefined) {
-      this.#note(outcome, 1);
+      this.#note(outcome, TEXT_OUTCOME);
       return false;
     }
     this.#count(B_OUTCOMES + at);
@@ -435,7 +467,7 @@ class LitmusMember implements PointWatcher {
   }
 
   /** Counts a text. */
-  #note(text: string, isOutcome: number): void {
+  #note(text: string, kind: number): void {
     const block = this.#block;
     const used = block[B_TEXTS] ?? 0;
     let entry = 0;
@@ -443,7 +475,7 @@ class LitmusMember implements PointWatcher {
     if (entry === TEXTS_MAX) return;
     if (entry === used) {
       block[B_TEXTS] = used + 1;
-      block[textAt(entry) + TX_IS_OUTCOME] = isOutcome;
+      block[textAt(entry) + TX_KIND] = kind;
       leaveText(block, textAt(entry) + TX_TEXT, MESSAGE_MAX, text);
     }
     this.#count(textAt(entry) + TX_COUNT);

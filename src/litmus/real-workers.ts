@@ -22,8 +22,10 @@ import { sharedIntegers } from '../memory/shared-tables.js';
 import { memoryWords } from '../memory/snapshot.js';
 import { glance, leaveWord, textLeftAt } from '../memory/turn-token.js';
 import {
+  B_END,
   B_ENDED_MS,
   B_GATE,
+  B_HALTED,
   B_ITERATIONS,
   B_OUTCOMES,
   B_REACHED,
@@ -31,23 +33,29 @@ import {
   B_STARTED_MS,
   B_STOP,
   B_TEXTS,
+  B_VIOLATIONS,
   BLOCK_WORDS,
+  END_ALL,
+  END_SECONDS,
+  END_VIOLATION_COUNT,
+  END_VIOLATION_TIME,
   LT_CAME,
   taskAt,
+  TEXT_LOCK_REPORT,
+  TEXT_OUTCOME,
   textAt,
   TX_COUNT,
-  TX_IS_OUTCOME,
+  TX_KIND,
   TX_TEXT,
 } from './block.js';
 import { buildOf, type LitmusVariant, windowOf } from './litmus.js';
 import type { LitmusMemberArgs } from './member.js';
-import type { LitmusDeadlock, WorkersRun } from './result.js';
+import type { LitmusDeadlock, LitmusEnd, WorkersRun } from './result.js';
 
 /** How a variant is run on real workers. */
 export interface WorkersOptions {
-  /** Iterations that are wanted, and how many of them are to pass through the window. */
+  /** Iterations that are wanted. */
   readonly iterations: number;
-  readonly reached: number;
   /** The run ends after so long. Unit: seconds. */
   readonly seconds: number;
   readonly seed: number;
@@ -102,7 +110,6 @@ export async function runOnWorkers(
     snapshot: sharedIntegers(memoryWords(machine.cpu).length),
     seed: options.seed,
     iterations: options.iterations,
-    reached: options.reached,
     seconds: options.seconds,
   };
   const members = program.tasks.map(({ name }) => ({
@@ -178,24 +185,47 @@ function summarize(
   const texts = Array.from({ length: word(B_TEXTS) }, (_, entry) => ({
     message: textLeftAt(block, textAt(entry) + TX_TEXT),
     count: word(textAt(entry) + TX_COUNT),
-    isOutcome: word(textAt(entry) + TX_IS_OUTCOME) !== 0,
+    kind: word(textAt(entry) + TX_KIND),
   }));
   return {
     build: buildOf(variant),
     iterations,
+    ended: endOf(word(B_END), failure),
     reached: word(B_REACHED),
     seconds: Math.max(0, word(B_ENDED_MS) - word(B_STARTED_MS)) / 1000,
     outcomes: (variant.program.outcomes ?? []).map(({ name }, at) => ({
       name,
       count: word(B_OUTCOMES + at),
     })),
-    violations: texts.map(({ message, count, isOutcome }) => ({
-      message: isOutcome ? `outcome '${message}', which the program does not declare` : message,
+    broken: word(B_VIOLATIONS),
+    halted: word(B_HALTED),
+    violations: texts.map(({ message, count, kind }) => ({
+      message:
+        kind === TEXT_OUTCOME
+          ? `outcome '${message}', which the program does not declare`
+          : message,
       count,
+      once: kind === TEXT_LOCK_REPORT,
     })),
     deadlock: failure?.kind === 'deadlock' ? deadlockOf(failure) : null,
     stopped: failure === undefined || failure.kind === 'deadlock' ? null : failure.message,
   };
+}
+
+function endOf(end: number, failure: MachineFailure | undefined): LitmusEnd {
+  if (failure !== undefined) return failure.kind === 'deadlock' ? 'deadlock' : 'stopped';
+  switch (end) {
+    case END_ALL:
+      return 'iterations';
+    case END_VIOLATION_COUNT:
+      return 'violation-iterations';
+    case END_VIOLATION_TIME:
+      return 'violation-time';
+    case END_SECONDS:
+      return 'seconds';
+    default:
+      return 'interrupted';
+  }
 }
 
 /** The report of the wait-for graph: a summary, and a line for each task. */

@@ -5,22 +5,24 @@
  */
 import { type ExploreOptions, exploreProgram } from '../explore/explore-program.js';
 import type { ExploreReport, FailureReport } from '../explore/report.js';
-import type { LitmusTest, LitmusVariant, Safety } from './litmus.js';
+import type { LitmusTest, LitmusVariant } from './litmus.js';
 import { LitmusWorkers, runOnWorkers } from './real-workers.js';
 import type {
   LitmusDeadlock,
   LitmusExploration,
-  LitmusOutcome,
   LitmusReport,
   LitmusResult,
+  LitmusVerdict,
   WorkersRun,
 } from './result.js';
+import { outcomeRows } from './rows.js';
+import { DEADLOCK, isDeadlock } from './rule.js';
 
 /** How litmus tests are run. */
 export interface LitmusOptions {
-  /** Iterations of each variant on real workers; by default 10 000. */
+  /** Iterations of each variant on real workers, at most; by default 10 000. */
   readonly iterations?: number;
-  /** How many of them are to pass through the window; by default a tenth. The run goes on until then. */
+  /** How many of them are to pass through the window; by default a tenth. The result says if fewer did. */
   readonly reached?: number;
   /** A variant's iterations end after so long; by default 10. Unit: seconds. */
   readonly seconds?: number;
@@ -79,6 +81,7 @@ export async function runLitmus(
     await workers.end();
   }
   return {
+    planned: choices.length,
     results,
     seconds: (performance.now() - startedAt) / 1000,
     interrupted: isAborted(),
@@ -109,7 +112,11 @@ class VariantRun {
     const run = await this.#onWorkers();
     const explored = this.#isAborted ? undefined : await this.#exploreFor(run);
     if (this.#isAborted && run.iterations === 0) return undefined;
-    return resultOf(this.#choice, run, explored, this.#isAborted);
+    return resultOf(this.#choice, run, {
+      explored: explored?.schedules === 0 ? undefined : explored,
+      reachedWanted: this.#reachedWanted,
+      interrupted: this.#isAborted,
+    });
   }
 
   get #isAborted(): boolean {
@@ -120,11 +127,15 @@ class VariantRun {
     return `${this.#choice.test.id} ${this.#choice.variant.name}`;
   }
 
+  get #reachedWanted(): number {
+    const { iterations = DEFAULT_ITERATIONS, reached } = this.#options;
+    return reached ?? Math.ceil(iterations * REACHED_SHARE);
+  }
+
   #onWorkers(): Promise<WorkersRun> {
     const { iterations = DEFAULT_ITERATIONS, signal } = this.#options;
     return runOnWorkers(this.#choice.variant, this.#workers, {
       iterations,
-      reached: this.#options.reached ?? Math.ceil(iterations * REACHED_SHARE),
       seconds: this.#options.seconds ?? DEFAULT_SECONDS,
       seed: this.#options.seed ?? 1,
       stallMs: this.#options.stallMs ?? DEFAULT_STALL_MS,
@@ -168,18 +179,24 @@ class VariantRun {
 function resultOf(
   { test, variant }: LitmusChoice,
   run: WorkersRun,
-  explored: ExploreReport | undefined,
-  interrupted: boolean,
+  {
+    explored,
+    reachedWanted,
+    interrupted,
+  }: {
+    readonly explored: ExploreReport | undefined;
+    readonly reachedWanted: number;
+    readonly interrupted: boolean;
+  },
 ): LitmusResult {
-  const { iterations, reached, build, seconds, violations, stopped } = run;
+  const { iterations, reached, build, seconds, ended, broken, halted, violations, stopped } = run;
   const failure = explored?.failures[0] ?? null;
-  const rows = outcomeRows(variant, run, explored);
-  const deadlock = run.deadlock ?? deadlockOf(failure);
   const shownBy = [
     ...(isUnsafe(variant, run) ? (['workers'] as const) : []),
     ...(failure !== null ? (['exploration'] as const) : []),
   ];
-  const verdict: Safety = shownBy.length > 0 ? 'unsafe' : 'safe';
+  const isOpen = interrupted || (variant.expected === 'unsafe' && explored === undefined);
+  const unshown: LitmusVerdict = isOpen ? 'undecided' : 'safe';
   return {
     id: test.id,
     title: test.title,
@@ -189,13 +206,15 @@ function resultOf(
     program: variant.program.name,
     mutant: variant.mutant ?? null,
     expected: variant.expected,
-    verdict,
+    onlyExplored: variant.onlyExplored === true,
+    verdict: shownBy.length > 0 ? 'unsafe' : unshown,
     shownBy,
     iterations,
     reached,
-    outcomes: rows,
-    ...(deadlock !== null && { deadlock }),
-    workers: { build, seconds, violations, deadlock: run.deadlock, stopped },
+    reachedWanted,
+    outcomes: outcomeRows(variant, run, explored),
+    deadlock: run.deadlock ?? deadlockOf(failure),
+    workers: { build, seconds, ended, broken, halted, violations, deadlock: run.deadlock, stopped },
     explored: explored === undefined ? null : explorationOf(explored),
     failure,
     interrupted,
@@ -221,80 +240,12 @@ function explorationOf(report: ExploreReport): LitmusExploration {
   };
 }
 
-/** The name of the one outcome of a program that declares none. */
-const HELD: LitmusOutcome = {
-  outcome: 'no rule broken',
-  grade: 'ACCEPTABLE',
-  count: 0,
-  explored: 0,
-  description: 'it came to its end',
-};
-
-/** What the program declares, then what should not be. */
-function outcomeRows(
-  { program }: LitmusVariant,
-  run: WorkersRun,
-  explored: ExploreReport | undefined,
-): LitmusOutcome[] {
-  const inSchedules = new Map(explored?.outcomes.map(({ name, count }) => [name, count]));
-  const onWorkers = new Map(run.outcomes.map(({ name, count }) => [name, count]));
-  const declared = (program.outcomes ?? []).map(({ name, grade, description }) => ({
-    outcome: name,
-    grade,
-    count: onWorkers.get(name) ?? 0,
-    explored: inSchedules.get(name) ?? 0,
-    description,
-  }));
-  if (declared.length === 0) {
-    const failed = explored?.failures.length ?? 0;
-    const held = (explored?.schedules ?? 0) - failed;
-    declared.push({ ...HELD, count: Math.max(0, run.iterations - brokenBy(run)), explored: held });
-  }
-  return [...declared, ...brokenRows(run, explored, new Set(declared.map((row) => row.outcome)))];
-}
-
-/** Iterations that ended as none should, whatever the program declares. */
-function brokenBy({ violations, deadlock, stopped }: WorkersRun): number {
-  const ended = deadlock === null && stopped === null ? 0 : 1;
-  return violations.reduce((sum, { count }) => sum + count, ended);
-}
-
-function brokenRows(
-  run: WorkersRun,
-  explored: ExploreReport | undefined,
-  declared: ReadonlySet<string>,
-): LitmusOutcome[] {
-  const rows = new Map<string, LitmusOutcome>();
-  const add = (outcome: string, more: Partial<LitmusOutcome>): void => {
-    const before = rows.get(outcome) ?? { ...HELD, outcome, grade: 'FORBIDDEN', description: '' };
-    rows.set(outcome, { ...before, ...more });
-  };
-  for (const { message, count } of run.violations) add(message, { count });
-  if (run.deadlock !== null) {
-    add('deadlock', { count: 1, description: withoutHead(run.deadlock.summary) });
-  }
-  if (run.stopped !== null) {
-    add('does not end', { count: 1, description: run.stopped.split('\n')[0] ?? '' });
-  }
-  for (const { kind, message } of explored?.failures ?? []) {
-    const isRow = [...declared].some((name) => message === `outcome '${name}'`);
-    if (isRow) continue;
-    // the others say what was broken; what gets nowhere says who waits or spins
-    const isStuck = kind === 'deadlock' || kind === 'livelock' || kind === 'starvation';
-    if (isStuck) add(kind, { explored: 1, description: rows.get(kind)?.description ?? message });
-    else add(message, { explored: 1 });
-  }
-  return [...rows.values()];
-}
-
-function withoutHead(summary: string): string {
-  return summary.replace(/^deadlock: /, '');
-}
-
 function deadlockOf(failure: FailureReport | null): LitmusDeadlock | null {
-  if (failure?.kind !== 'deadlock') return null;
+  if (failure === null) return null;
+  if (isDeadlock(failure.message)) return { summary: DEADLOCK, waits: [failure.message] };
+  if (failure.kind !== DEADLOCK) return null;
   const [head = '', rest = ''] = failure.message.startsWith('partial deadlock: ')
     ? failure.message.split(/(?<=^partial deadlock): /)
-    : ['deadlock', failure.message];
+    : [DEADLOCK, failure.message];
   return { summary: head, waits: rest.split('; ').filter((line) => line !== '') };
 }

@@ -125,7 +125,17 @@ export function tlbFill(
  * caller must not be inside an access. `waitKind` is what a report calls the wait.
  */
 export function tlbShootdown(cpu: Cpu, context: TlbContext, waitKind: number): void {
+  tlbKick(cpu, context);
+  tlbAwait(cpu, context, waitKind);
+}
+
+/** The first half of a shootdown: translations read before this call are used by no new access. */
+export function tlbKick(cpu: Cpu, context: TlbContext): void {
   fetchAdd(cpu, context, TlbContext.generation, 1); // pairs with tlbEnter
+}
+
+/** The second half: waits for the accesses that were under way at the kick. Spins. */
+export function tlbAwait(cpu: Cpu, context: TlbContext, waitKind: number): void {
   const cpus = read(cpu, MACHINE, Machine.cpus);
   for (let group = 0; group * 32 <= cpus; group++) {
     let mask = readOnce(cpu, context, element(TlbContext.cpus, group));

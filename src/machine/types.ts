@@ -114,6 +114,7 @@ export const Machine = struct('machine', {
   svmStats: word, // per-CPU offset of each CPU's SvmStats
   stacks: word, // per-CPU offset of each CPU's kernel stack
   deferred: word, // what deferred/boot.ts keeps; 0 = it has not run
+  srcu: word, // an srcu_sleepers, of deferred/srcu.ts; 0 = there is no domain yet
   notifiers: word, // what notifier/boot.ts keeps; 0 = it has not run
   exitChain: word, // mm/exit-chain.ts
   oomReaper: word, // process/oom-reaper.ts; 0 = it has not run

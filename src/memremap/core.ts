@@ -12,10 +12,12 @@ import { kzalloc } from '../machine/slab.js';
 import { MACHINE, Machine } from '../machine/types.js';
 import { member, NULL } from '../memory/layout.js';
 import { initMutex } from '../sync/mutex.js';
+import { initWaitQueue } from '../sync/wait-queue.js';
 import { initPfnTable } from './pfn-table.js';
 import { MemremapCore, PfnTable } from './types.js';
 
 const HOTPLUG_LOCK = lockClass('mem_hotplug_lock');
+const IDLE = lockClass('dax_page->idle');
 
 /** Makes empty tables. Runs once, on the boot CPU of a machine with memory, after bootDevices and bootDeferred. */
 export function bootMemremap(cpu: Cpu): void {
@@ -24,6 +26,7 @@ export function bootMemremap(cpu: Cpu): void {
   const pgmaps = kzalloc(cpu, PfnTable);
   if (core === NULL || sections === NULL || pgmaps === NULL) bug('there is no memory for memremap');
   initMutex(cpu, member(core, MemremapCore.hotplugLock), HOTPLUG_LOCK);
+  initWaitQueue(cpu, member(core, MemremapCore.idle), IDLE);
   initPfnTable(cpu, sections);
   initPfnTable(cpu, pgmaps);
   write(cpu, core, MemremapCore.sections, sections);

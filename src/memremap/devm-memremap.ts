@@ -3,10 +3,11 @@
  *
  * Kernel     mm/memremap.c (devm_memremap_pages)
  * Invariant  I1  After a success an action is there that unmaps; after a failure nothing is mapped, and no
- *                action is there (INV-34).
+ *                action is there (INV-34). PGMAP_UNCHECKED breaks that, as Linux did.
  *
  * @module
  */
+import { read } from '#memory';
 import { BUSTED_DEVM_MEMREMAP, isMutant } from '#mutants';
 
 import {
@@ -19,7 +20,8 @@ import type { Device } from '../device/types.js';
 import type { Cpu } from '../machine/cpu.js';
 import { defineKernelOps } from '../machine/ops-table.js';
 import { memremapPages, memunmapPages } from './memremap.js';
-import type { DevPagemap } from './types.js';
+import { PGMAP_UNCHECKED } from './pagemap.js';
+import { DevPagemap } from './types.js';
 
 const unmapAction: DevmActionOps = defineKernelOps({
   opsName: 'devm_memremap_pages_release',
@@ -35,7 +37,8 @@ const unmapAction: DevmActionOps = defineKernelOps({
 export function devmMemremapPages(cpu: Cpu, dev: Device, pgmap: DevPagemap): number {
   const error = memremapPages(cpu, pgmap);
   if (error !== 0) return error;
-  if (isMutant(cpu, BUSTED_DEVM_MEMREMAP)) {
+  const isUnchecked = read(cpu, pgmap, DevPagemap.form) === PGMAP_UNCHECKED;
+  if (isMutant(cpu, BUSTED_DEVM_MEMREMAP) || isUnchecked) {
     devmAddAction(cpu, dev, unmapAction, pgmap); // and does not look whether it could (LT-10)
     return 0;
   }

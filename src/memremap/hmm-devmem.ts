@@ -8,7 +8,8 @@
  *              give the physical addresses back
  *              end the count
  *              free the struct
- * Invariant  I1  The count is dead, and nobody has a page, before struct pages go (INV-30).
+ * Invariant  I1  The count is dead, and nobody has a page, before struct pages go (INV-30). If the release cannot
+ *                be written down they go at once: the count is live then, but nobody has been given a page.
  * Deviation  The search for addresses and their request are two steps, as they were: somebody may come in
  *            between, and then it is -ENOMEM although there are addresses.
  *

@@ -108,7 +108,7 @@ export function pageToPfn(cpu: Cpu, page: Page): Pfn {
 }
 
 /** True for pages that came after boot: those of devices. @kernel is_zone_device_page */
-export function isDevicePage(cpu: Cpu, page: Page): boolean {
+function isDevicePage(cpu: Cpu, page: Page): boolean {
   return page >= cpu.frames;
 }
 

@@ -16,21 +16,28 @@
  *                                  kill                wait                       a map that fails
  *              PGMAP_CALLER_KILLS  the caller has      nobody here: too late      leaves the count live
  *              PGMAP_KILL          ops.kill            nobody here: too late      kills it, but for conflicts
+ *              PGMAP_KILL_LAST     ops.kill, after     in ops.kill                kills it, but for conflicts
+ *                                  the puts
  *              PGMAP_KILL_CLEANUP  ops.kill            ops.cleanup, after puts    kills it, waits
  *              PGMAP_INTERNAL      percpuRefKill       its completion, after puts unmaps what it had
  *              PGMAP_HMM_DEVMEM    as the first, for hmm_devmem_add; there are no puts
+ *              PGMAP_UNCHECKED     as the first; see devm-memremap.ts
  *
  *            The first two take the struct pages away under users that are still there (LT-7), unless their
- *            callers have waited. Waiting before the puts waits for ever (LT-8).
+ *            callers have waited. Waiting before the puts waits for ever (LT-8): so PGMAP_KILL_LAST, which was
+ *            proposed and did not come, puts them first.
  * Invariant  I1  No struct page is touched after the removal of its range has begun (INV-30).
- *            I2  After a map that failed, and after unmap, nothing is left that can be looked up (INV-32, INV-34).
+ *            I2  After a map that failed, and after unmap, nothing of it can be looked up (INV-32, INV-34). Whether
+ *                the count is live after a map that failed, the table says. A map that fails after it has stored
+ *                erases what it has overwritten as well, as Linux does since it has the xarray.
  *            I3  Each count is killed once (INV-33).
  * Ordering   The reference count's; hotplugLock around each range.
- * Deviation  A page of section granularity; no caching attributes to be tracked but the point where that can
+ * Deviation  Ranges are whole sections; there are no caching attributes, only the point where tracking them can
  *            fail; no linear map. The older forms have one range.
  *
  * @module
  */
+import { reachPoint } from '#debug';
 import { fetchAdd, read, write } from '#memory';
 import { BUSTED_PGMAP_LOOKUP, isMutant, M_12, M_13 } from '#mutants';
 
@@ -65,7 +72,6 @@ import { WAIT_PAGEMAP } from '../machine/wait-kind.js';
 import { warn } from '../machine/warn.js';
 import { containerOf, member, NULL } from '../memory/layout.js';
 import { completeAll, initCompletion, waitForCompletionOf } from '../sync/completion.js';
-import { initWaitQueue } from '../sync/wait-queue.js';
 import { memremapCore, pgmapTable } from './core.js';
 import { addPages, memHotplugBegin, memHotplugDone, pfnToPage, removePages } from './hotplug.js';
 import {
@@ -80,6 +86,7 @@ import {
   PGMAP_INTERNAL,
   PGMAP_KILL,
   PGMAP_KILL_CLEANUP,
+  PGMAP_KILL_LAST,
   pgmapOps,
   pgmapRef,
   putDevPagemap,
@@ -92,7 +99,6 @@ import { DevicePage, DevPagemap, MemremapCore, PGMAP_RANGES_MAX, SECTION_PAGES }
 import { putDevicePage } from './zone-device.js';
 
 const DONE = lockClass('dev_pagemap->done');
-const IDLE = lockClass('dev_pagemap->idle');
 const TRACK_PFN = failSite('track_pfn_remap');
 /** Struct pages that one page of an altmap has room for. */
 const PAGES_PER_ALTMAP_PAGE = PAGE_SIZE / (4 * Page.words);
@@ -111,7 +117,6 @@ export function memremapPages(cpu: Cpu, pgmap: DevPagemap): number {
   let error = checkPagemap(cpu, pgmap, nrRange);
   if (error === 0 && isInternal) error = initOwnRef(cpu, pgmap);
   if (error !== 0) return error;
-  initWaitQueue(cpu, member(pgmap, DevPagemap.idle), IDLE);
   if (isManaged(cpu, pgmap)) fetchAdd(cpu, memremapCore(cpu), MemremapCore.managed, 1);
   write(cpu, pgmap, DevPagemap.nrRange, 0);
   let isConflict = false;
@@ -160,7 +165,7 @@ function checkForm(cpu: Cpu, pgmap: DevPagemap): boolean {
   if (form === PGMAP_INTERNAL) return true;
   if (read(cpu, pgmap, DevPagemap.ref) === NULL) return false;
   if (callerKills(form)) return true;
-  if (form === PGMAP_KILL) return ops?.kill !== undefined;
+  if (form === PGMAP_KILL || form === PGMAP_KILL_LAST) return ops?.kill !== undefined;
   const isComplete = ops?.kill !== undefined && ops.cleanup !== undefined;
   if (!isComplete) warn(cpu, `page map ${pgmap}: missing reference count teardown definition`);
   return isComplete;
@@ -172,7 +177,8 @@ function isManaged(cpu: Cpu, pgmap: DevPagemap): boolean {
   return type <= MEMORY_DEVICE_FS_DAX;
 }
 
-function initOwnRef(cpu: Cpu, pgmap: DevPagemap): number {
+/** Begins the count of a page map that has its own: 0 or -ENOMEM. */
+export function initOwnRef(cpu: Cpu, pgmap: DevPagemap): number {
   const ref = member(pgmap, DevPagemap.ownRef);
   initCompletion(cpu, member(pgmap, DevPagemap.done), DONE);
   write(cpu, pgmap, DevPagemap.ref, ref);
@@ -276,7 +282,7 @@ function initPages(cpu: Cpu, pgmap: DevPagemap, index: number): void {
 /** An older form failed: what it did was undone, but the count is the caller's. */
 function abandonOld(cpu: Cpu, pgmap: DevPagemap, isConflict: boolean): void {
   const form = read(cpu, pgmap, DevPagemap.form);
-  const isKept = callerKills(form) || (form === PGMAP_KILL && isConflict);
+  const isKept = callerKills(form) || (form !== PGMAP_KILL_CLEANUP && isConflict);
   if (!isKept) killRef(cpu, pgmap, form);
   if (form === PGMAP_KILL_CLEANUP) awaitUsers(cpu, pgmap, form);
   putManaged(cpu, pgmap);
@@ -290,9 +296,10 @@ function abandonOld(cpu: Cpu, pgmap: DevPagemap, isConflict: boolean): void {
  */
 export function memunmapPages(cpu: Cpu, pgmap: DevPagemap): void {
   const form = read(cpu, pgmap, DevPagemap.form);
+  if (form === PGMAP_KILL_LAST) putPageRefs(cpu, pgmap);
   killRef(cpu, pgmap, form);
   if (isMutant(cpu, M_12)) awaitUsers(cpu, pgmap, form); // LT-8
-  putPageRefs(cpu, pgmap);
+  if (form !== PGMAP_KILL_LAST) putPageRefs(cpu, pgmap);
   if (callerKills(form)) warnIfLive(cpu, pgmap);
   if (isMutant(cpu, M_13)) removeRanges(cpu, pgmap); // LT-7
   if (!isMutant(cpu, M_12)) awaitUsers(cpu, pgmap, form);
@@ -305,7 +312,7 @@ export function memunmapPages(cpu: Cpu, pgmap: DevPagemap): void {
 
 function killRef(cpu: Cpu, pgmap: DevPagemap, form: number): void {
   if (form === PGMAP_INTERNAL) percpuRefKill(cpu, pgmapRef(cpu, pgmap));
-  if (form !== PGMAP_KILL && form !== PGMAP_KILL_CLEANUP) return;
+  if (form === PGMAP_INTERNAL || callerKills(form)) return;
   const ops = pgmapOps(cpu, pgmap);
   if (ops?.kill !== undefined) ops.kill(cpu, pgmap);
 }
@@ -313,6 +320,7 @@ function killRef(cpu: Cpu, pgmap: DevPagemap, form: number): void {
 /** Sleeps until nobody uses a page, if that is the form's business. */
 function awaitUsers(cpu: Cpu, pgmap: DevPagemap, form: number): void {
   if (form === PGMAP_INTERNAL) {
+    reachPoint(cpu, 'users are waited for');
     waitForCompletionOf(cpu, member(pgmap, DevPagemap.done), WAIT_PAGEMAP, pgmap);
   }
   if (form !== PGMAP_KILL_CLEANUP) return;

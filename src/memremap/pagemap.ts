@@ -5,7 +5,6 @@
  * Protocol   A lookup finds the page map of a frame without a lock and takes a reference unless it is dying;
  *            the RCU read section keeps the struct there in between.
  * Invariant  I1  Who has a reference may use the struct pages of the map (INV-30).
- *            I2  Exactly one kill for each reference count (INV-33).
  * Ordering   The table's, and the reference count's.
  *
  * @module
@@ -46,6 +45,11 @@ export const PGMAP_KILL_CLEANUP = 3;
 export const PGMAP_INTERNAL = 4;
 /** … hmm_devmem_add's own: as the first, but pages are handed out (4.18). */
 export const PGMAP_HMM_DEVMEM = 5;
+/** … as the first, and nobody looks whether its release could be written down (4.18 and before). */
+export const PGMAP_UNCHECKED = 6;
+
+/** … as PGMAP_KILL, but references are put before the kill, which may wait; it was proposed (2018). */
+export const PGMAP_KILL_LAST = 7;
 
 /** What the owner of a page map does. @kernel struct dev_pagemap_ops */
 export interface DevPagemapOps extends OpsTable {
@@ -53,7 +57,7 @@ export interface DevPagemapOps extends OpsTable {
   readonly pageFree?: (cpu: Cpu, page: Page) => void;
   /** A CPU has touched a page of private memory. Required of those; called by the migration layer. */
   readonly migrateToRam?: (cpu: Cpu, page: Page, fault: number) => number;
-  /** PGMAP_KILL and later: kills the caller's count. In the first of these it may not wait. */
+  /** PGMAP_KILL, PGMAP_KILL_CLEANUP: kills the caller's count, does not wait. PGMAP_KILL_LAST: kills and waits. */
   readonly kill?: (cpu: Cpu, pgmap: DevPagemap) => void;
   /** PGMAP_KILL_CLEANUP: waits until the caller's count is 0. Sleeps. */
   readonly cleanup?: (cpu: Cpu, pgmap: DevPagemap) => void;
@@ -72,7 +76,7 @@ export function pgmapRef(cpu: Cpu, pgmap: DevPagemap): PercpuRef {
 
 /** True if the caller's reference count is used, and killed by the caller too. */
 export function callerKills(form: number): boolean {
-  return form === PGMAP_CALLER_KILLS || form === PGMAP_HMM_DEVMEM;
+  return form === PGMAP_CALLER_KILLS || form === PGMAP_HMM_DEVMEM || form === PGMAP_UNCHECKED;
 }
 
 /** True for memory whose pages are handed out one by one, and idle with no reference. */

@@ -91,7 +91,7 @@ export function freePfnLeaves(cpu: Cpu, first: PfnLeaf): void {
 }
 
 /** The section that a frame is in. */
-export function sectionOf(pfn: Pfn): number {
+function sectionOf(pfn: Pfn): number {
   return Math.floor(pfn / SECTION_PAGES);
 }
 

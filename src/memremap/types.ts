@@ -31,7 +31,7 @@ export const DevicePage = {
 } as const;
 
 /** Slots of a table's root, and of each leaf. */
-export const PFN_ROOT_SLOTS = 256;
+const PFN_ROOT_SLOTS = 256;
 export const PFN_LEAF_SLOTS = 256;
 
 /** Slots for sections in a row. */
@@ -52,6 +52,7 @@ export type PfnTable = Ptr<'pfn_table'>;
 /** What this layer keeps for a machine. */
 export const MemremapCore = struct('memremap_core', {
   hotplugLock: Mutex, // struct pages come and go. @kernel mem_hotplug_lock
+  idle: WaitQueue, // who waits for a page of FS_DAX memory to be used by nobody
   managed: word, // page maps whose pages are told when they are free; atomic. @kernel devmap_managed_key
   sections: word, // a pfn_table: the page_section of each section that is there
   pgmaps: word, // a pfn_table: the dev_pagemap of each section that has one
@@ -75,7 +76,6 @@ export const DevPagemap = struct('dev_pagemap', {
   altmapReserve: word, // pages at the start that are not to be touched. Unit: pages
   altmapFree: word, // … and after these, for the struct pages themselves; 0: those are in memory
   altmapAlloc: word, // of these, in use; under hotplugLock
-  idle: WaitQueue, // who waits for a page of type FS_DAX to be used by nobody
   data: word, // the driver's own
 });
 export type DevPagemap = Ptr<'dev_pagemap'>;

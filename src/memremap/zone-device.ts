@@ -2,12 +2,14 @@
  * References to the pages of devices.
  *
  * Kernel     mm/memremap.c (free_zone_device_folio, zone_device_page_init)
- * Protocol   Private and coherent memory: a page idles at 0. zoneDevicePageInit hands it out with one reference,
- *            and takes one of its page map along; the last put tells the owner, and gives that back.
- *            All other memory idles at 1, and the page map has a reference for each of its pages from the
- *            beginning. FS_DAX: a put that leaves 1 wakes who waits for that.
- *            The older forms: all memory idles at 1; a put that leaves 1 tells the owner, and the put to 0,
- *            which comes with the end of the page map, gives the page's reference to that back.
+ * Protocol   idle at 0: private and coherent memory (PGMAP_INTERNAL), all of PGMAP_HMM_DEVMEM. zoneDevicePageInit
+ *            hands a page out with one reference, and takes one of its page map along; the put to 0 tells the
+ *            owner, and gives that back.
+ *            idle at 1: everything else; the page map's count has a reference for each page from the beginning.
+ *              PGMAP_INTERNAL  FS_DAX: a put that leaves 1 wakes who waits for that
+ *                              GENERIC, PCI_P2PDMA: the put to 0 tells the owner, and makes it 1 again
+ *              older forms     a put that leaves 1 tells the owner; the put to 0, which comes with the end of
+ *                              the page map, gives the page's reference back
  * Invariant  I1  A page is handed out only while nobody refers to it (INV-28).
  *            I2  Struct pages are there as long as somebody has a reference that came from here (INV-30).
  * Ordering   Page.refcount is atomic, and so fully ordered.
@@ -26,6 +28,7 @@ import { WAIT_QUEUE } from '../machine/wait-kind.js';
 import { warn } from '../machine/warn.js';
 import { member } from '../memory/layout.js';
 import { finishWait, initWait, prepareToWait, wakeUpAll } from '../sync/wait-queue.js';
+import { memremapCore } from './core.js';
 import { assertPresent } from './hotplug.js';
 import {
   isHandedOut,
@@ -35,7 +38,13 @@ import {
   pgmapRef,
   putDevPagemap,
 } from './pagemap.js';
-import { DevicePage, DevPagemap } from './types.js';
+import { DevicePage, DevPagemap, MemremapCore } from './types.js';
+
+// what a put does when it leaves few references
+const PUT_HANDED_OUT = 0;
+const PUT_OLD = 1;
+const PUT_DAX = 2;
+const PUT_IDLING = 3;
 
 /** The page map of a device's page. @kernel page_pgmap */
 export function pagePgmap(cpu: Cpu, page: Page): DevPagemap {
@@ -64,12 +73,19 @@ export function getDevicePage(cpu: Cpu, page: Page): void {
 /** Gives a reference back; the last one that a user has tells the owner. @kernel put_page */
 export function putDevicePage(cpu: Cpu, page: Page): void {
   const pgmap = pagePgmap(cpu, page);
+  const kind = putKind(cpu, pgmap); // before: without the reference the page map may go
   const left = fetchAdd(cpu, page, Page.refcount, -1) - 1;
   if (left < 0) bug(`device page ${page}: refcount underflow`);
-  if (isHandedOut(cpu, pgmap)) putHandedOut(cpu, pgmap, page, left);
-  else if (read(cpu, pgmap, DevPagemap.form) !== PGMAP_INTERNAL) putOld(cpu, pgmap, page, left);
-  else if (read(cpu, pgmap, DevPagemap.type) === MEMORY_DEVICE_FS_DAX) putDax(cpu, pgmap, left);
+  if (kind === PUT_HANDED_OUT) putHandedOut(cpu, pgmap, page, left);
+  else if (kind === PUT_OLD) putOld(cpu, pgmap, page, left);
+  else if (kind === PUT_DAX) putDax(cpu, left);
   else putIdling(cpu, pgmap, page, left);
+}
+
+function putKind(cpu: Cpu, pgmap: DevPagemap): number {
+  if (isHandedOut(cpu, pgmap)) return PUT_HANDED_OUT;
+  if (read(cpu, pgmap, DevPagemap.form) !== PGMAP_INTERNAL) return PUT_OLD;
+  return read(cpu, pgmap, DevPagemap.type) === MEMORY_DEVICE_FS_DAX ? PUT_DAX : PUT_IDLING;
 }
 
 /** Private and coherent memory. @kernel free_zone_device_folio */
@@ -98,13 +114,14 @@ function tellOwner(cpu: Cpu, pgmap: DevPagemap, page: Page): void {
   if (ops?.pageFree !== undefined) ops.pageFree(cpu, page);
 }
 
-function putDax(cpu: Cpu, pgmap: DevPagemap, left: number): void {
-  if (left === 1) wakeUpAll(cpu, member(pgmap, DevPagemap.idle));
+/** The queue is the machine's: the page map belongs to whoever waits. @kernel wake_up_var */
+function putDax(cpu: Cpu, left: number): void {
+  if (left === 1) wakeUpAll(cpu, member(memremapCore(cpu), MemremapCore.idle));
 }
 
 /** Waits until nobody uses a page of FS_DAX memory; the caller has seen to it that nobody begins to. Sleeps. */
 export function waitForIdleDaxPage(cpu: Cpu, page: Page): void {
-  const queue = member(pagePgmap(cpu, page), DevPagemap.idle);
+  const queue = member(memremapCore(cpu), MemremapCore.idle);
   const wait = initWait(cpu, WAIT_QUEUE, queue);
   for (;;) {
     prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);

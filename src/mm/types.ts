@@ -42,6 +42,7 @@ export const MmStruct = struct('mm_struct', {
   lockedVm: address, // of which mlocked
   defFlags: word, // VMA flags that new mappings get (mlockall)
   id: word, // of no other mm of this machine; for reports
+  mirrorSpace: pointer<'mirror_space'>(), // what src/protocols keeps of it; NULL = nobody mirrors it. @kernel mm->hmm
   line4: cacheline,
   rss: word, // frames mapped; atomic
   tlbFlushPending: word, // gathers that are open; atomic

@@ -7,7 +7,7 @@
 import { read, write } from '#memory';
 
 import { bug } from '../base/bug.js';
-import { initSrcuStruct } from '../deferred/srcu.js';
+import { bootSrcu, initSrcuStruct } from '../deferred/srcu.js';
 import type { SrcuStruct } from '../deferred/types.js';
 import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
@@ -32,6 +32,7 @@ const MMU_NOTIFIER_SRCU = lockClass('mmu_notifier srcu');
 /** Makes the domain. Runs once, on the boot CPU; needs no frames. */
 export function bootNotifiers(cpu: Cpu): void {
   const notifiers = (cpu.percpu + allocPercpu(cpu, Notifiers.words)) as Notifiers;
+  bootSrcu(cpu);
   const error = initSrcuStruct(cpu, member(notifiers, Notifiers.srcu), MMU_NOTIFIER_SRCU);
   if (error !== 0) bug('there is no per-CPU memory for the notifiers');
   write(cpu, notifiers, Notifiers.form, LIST_END_ALL);
@@ -48,7 +49,10 @@ export function listForm(cpu: Cpu): number {
   return read(cpu, notifiersOf(cpu), Notifiers.form);
 }
 
-/** Chooses one of the forms that Linux has had, before anything is registered. */
+/**
+ * Chooses a form that Linux has or had, one that was proposed, or the mending of LT-16; before anything is
+ * registered.
+ */
 export function setListForm(cpu: Cpu, form: ListForm): void {
   write(cpu, notifiersOf(cpu), Notifiers.form, form);
 }

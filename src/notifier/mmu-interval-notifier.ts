@@ -24,6 +24,9 @@
  *            what was just mapped, before the page table changes (LT-4). A task that begins while the
  *            invalidation is past its callback would see neither: it waits until S moves on (LT-5).
  *
+ *            A callback that would wait for its device may begin that and answer with a token: the core waits
+ *            (`invalidateFinish`) when every callback has begun, so that devices are waited for side by side.
+ *
  *            While S is odd the tree does not change, so start can walk it without the lock: inserts and
  *            removes are put on a list that the last end works off (LT-17).
  * Invariant  I1  S odd implies A > 0 (INV-16).          I2  Every s is odd (INV-17).
@@ -34,7 +37,8 @@
  *            by who waits for S to move, since a removal frees the interval right after. s is set under the
  *            driver's lock, by setSeq (and by insert, before anybody can be called); that lock orders it
  *            for readRetry. checkRetry reads it without: true is final, false is not.
- * Deviation  None in the protocol. Sequences are 32 bits and wrap; only parity and inequality are used.
+ * Deviation  None in the protocol; in Linux the first of two passes is a callback of its own. Sequences are 32 bits
+ *            and wrap; only parity and inequality are used.
  * Cost       begin: the spinlock's two read-modify-writes and two loads. start and end: twice that.
  *
  * @module
@@ -73,21 +77,32 @@ import {
 import { mmdrop, mmgrab } from './mm-count.js';
 import { mmuNotifierRangeBlockable } from './mmu-notifier-range.js';
 import { hasItree, mmSubscriptions, mmuNotifierRegisterItree } from './subscriptions.js';
-import { MmuIntervalNotifier, MmuNotifierRange, MmuNotifierSubscriptions } from './types.js';
+import {
+  MmuIntervalNotifier,
+  MmuIntervalNotifierFinish,
+  MmuNotifierRange,
+  MmuNotifierSubscriptions,
+} from './types.js';
 
 /** What a driver does when a range of its interval is invalidated. */
 export interface MmuIntervalNotifierOps extends OpsTable {
   /**
    * Ends the device's use of the range's pages before it returns. Under the driver's lock it must call
    * mmuIntervalSetSeq with `curSeq`. May sleep if the range is blockable; returns false if it would have
-   * to and it is not. May not insert or remove intervals, nor begin a read.
+   * to and it is not. May not insert or remove intervals, nor begin a read. With an `invalidateFinish` it may
+   * answer with a token instead: the use ends when that has returned. The token is its alone until then.
    */
   readonly invalidate: (
     cpu: Cpu,
     interval: MmuIntervalNotifier,
     range: MmuNotifierRange,
     curSeq: number,
-  ) => boolean;
+  ) => boolean | MmuIntervalNotifierFinish;
+  /**
+   * Waits for what `invalidate` has begun, when all intervals have been called. May sleep if the range was
+   * blockable. @kernel invalidate_finish
+   */
+  readonly invalidateFinish?: (cpu: Cpu, finish: MmuIntervalNotifierFinish) => void;
 }
 
 /** Largest address; the last byte of a whole-space interval. */
@@ -180,19 +195,38 @@ export function mnItreeInvalidate(
   const key = searchKey(range);
   let node = invStartRange(cpu, subscriptions, range);
   const curSeq = read(cpu, range, MmuNotifierRange.seq);
+  let begun: MmuIntervalNotifierFinish = NULL;
   while (node !== NULL) {
     const interval: MmuIntervalNotifier = containerOf(node, MmuIntervalNotifier.node);
     const index = read(cpu, interval, MmuIntervalNotifier.ops);
     const ops = opsAt(cpu, index) as MmuIntervalNotifierOps;
     const agreed: unknown = ops.invalidate(cpu, interval, range, curSeq);
     if (agreed !== true) {
-      checkRefusal(cpu, ops, range, agreed);
-      if (!isMutant(cpu, M_2)) mnItreeInvEnd(cpu, subscriptions); // the caller will not call end
-      return -EAGAIN;
+      if (typeof agreed !== 'number' || ops.invalidateFinish === undefined) {
+        checkRefusal(cpu, ops, range, agreed);
+        finishAll(cpu, begun);
+        if (!isMutant(cpu, M_2)) mnItreeInvEnd(cpu, subscriptions); // the caller will not call end
+        return -EAGAIN;
+      }
+      const finish = agreed as MmuIntervalNotifierFinish;
+      write(cpu, finish, MmuIntervalNotifierFinish.next, begun);
+      begun = finish;
     }
     node = intervalTreeIterNext(cpu, node, key);
   }
+  finishAll(cpu, begun);
   return 0;
+}
+
+/** The second pass: waits for what callbacks have begun. */
+function finishAll(cpu: Cpu, first: MmuIntervalNotifierFinish): void {
+  for (let finish = first; finish !== NULL;) {
+    const next = read(cpu, finish, MmuIntervalNotifierFinish.next); // it may be used again at once
+    const interval = read(cpu, finish, MmuIntervalNotifierFinish.interval);
+    const ops = opsAt(cpu, read(cpu, interval, MmuIntervalNotifier.ops)) as MmuIntervalNotifierOps;
+    ops.invalidateFinish?.(cpu, finish);
+    finish = next;
+  }
 }
 
 /** A callback may refuse, with false, what it may not block for; anything else is a bug of its driver. */
@@ -215,7 +249,10 @@ function searchKey(range: MmuNotifierRange): IntervalRange {
   return (range + MmuNotifierRange.start) as IntervalRange;
 }
 
-/** Counts the invalidation, and freezes the tree if it hits anything: the first node. @kernel mn_itree_inv_start_range */
+/**
+ * Counts the invalidation, and freezes the tree if it hits anything: the first node.
+ * @kernel mn_itree_inv_start_range
+ */
 function invStartRange(
   cpu: Cpu,
   subscriptions: MmuNotifierSubscriptions,

@@ -20,7 +20,8 @@
  *                another CPU, maybe twice (INV-15).
  * Ordering   Links are published by release and followed by marked loads (memory/hlist.ts).
  * Deviation  A start that may not refuse and does is a bug of its driver, where Linux warns. What happens after
- *            a refusal can be chosen: the forms in boot.ts are those that Linux has had.
+ *            a refusal can be chosen: boot.ts has a form that Linux has, one that it had, one that was proposed,
+ *            and the mending of LT-16.
  * Cost       A walk: an SRCU read section, and two loads for each notifier.
  *
  * @module

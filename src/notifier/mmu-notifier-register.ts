@@ -17,8 +17,8 @@
  * Invariant  I1  After unregister returned, and when `freeNotifier` runs, no method of it runs or will (INV-12).
  *            I2  The mm_struct outlives its notifiers (INV-13).
  *            I3  `freeNotifier` is called once for each `allocNotifier` (LT-23).
- * Ordering   The mmap lock is held for writing while one is registered: no range operation is between its start
- *            and its end. `users` and the list are under the subscriptions' lock.
+ * Ordering   The mmap lock is held for writing during a registration: no range operation is between its start and
+ *            its end. `users` and the list are under the subscriptions' lock.
  * Deviation  Linux also takes every reverse-map lock of the mm; here nobody invalidates under one of these
  *            alone. A registration is not interrupted by signals.
  *

@@ -9,8 +9,9 @@
  *            callback would have to sleep; then the caller must not touch the page tables, and must not
  *            call end.
  * Invariant  I1  Each successful start has exactly one end (INV-14).
- * Ordering   The caller holds the mmap lock or a reverse-map lock, so that no notifier is registered
- *            for the first time in between.
+ * Ordering   The caller holds the mmap lock, for reading or writing. Who registers a notifier has it for writing: so
+ *            none comes between a start and its end. A reverse-map lock alone does not see to that here
+ *            (mmu-notifier-register.ts).
  * Deviation  None: also what Linux does not do is not done. If the list refuses after the intervals' core has
  *            counted the invalidation, nobody counts it back, and whoever waits for its end waits for ever
  *            (LT-16). With LIST_END_BOTH (boot.ts) that is mended.
@@ -46,16 +47,13 @@ import { mmSubscriptions, subscribedKinds } from './subscriptions.js';
 import { HAS_ITREE, HAS_LIST, MmuNotifierRange, type MmuNotifierSubscriptions } from './types.js';
 
 /**
- * Stops all device use of the range's pages. Precondition: the mmap lock or a reverse-map lock; no
- * spinlock. Sleeps. @kernel mmu_notifier_invalidate_range_start
+ * Stops all device use of the range's pages. Precondition: the mmap lock; no spinlock. Sleeps. @kernel mmu_notifier_invalidate_range_start
  */
 export function mmuNotifierInvalidateRangeStart(cpu: Cpu, range: MmuNotifierRange): void {
   mightSleep(cpu);
   notifierMapAcquire(cpu);
   const subscriptions = subscriptionsOf(cpu, range);
-  if (subscriptions !== NULL && invalidateRangeStart(cpu, subscriptions, range) !== 0) {
-    bug('an invalidate callback refused a range that may block');
-  }
+  if (subscriptions !== NULL) startBlocking(cpu, subscriptions, range);
   notifierMapRelease(cpu);
 }
 
@@ -68,6 +66,18 @@ export function mmuNotifierInvalidateRangeStartNonblock(cpu: Cpu, range: MmuNoti
   const error = startNonblock(cpu, range);
   notifierMapRelease(cpu);
   return error;
+}
+
+function startBlocking(
+  cpu: Cpu,
+  subscriptions: MmuNotifierSubscriptions,
+  range: MmuNotifierRange,
+): void {
+  const flags = read(cpu, range, MmuNotifierRange.flags);
+  write(cpu, range, MmuNotifierRange.flags, flags | MMU_NOTIFIER_RANGE_BLOCKABLE); // it may have been tried before
+  if (invalidateRangeStart(cpu, subscriptions, range) !== 0) {
+    bug('an invalidate callback refused a range that may block');
+  }
 }
 
 function startNonblock(cpu: Cpu, range: MmuNotifierRange): number {

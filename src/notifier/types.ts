@@ -74,3 +74,10 @@ export const MmuIntervalNotifier = struct('mmu_interval_notifier', {
   invalidateSeq: word, // of the last invalidation that hit it; always odd (INV-17)
 });
 export type MmuIntervalNotifier = Ptr<'mmu_interval_notifier'>;
+
+/** What an interval's callback has begun and not waited for. */
+export const MmuIntervalNotifierFinish = struct('mmu_interval_notifier_finish', {
+  next: pointer<'mmu_interval_notifier_finish'>(), // of the same invalidation; the core's
+  interval: pointer<'mmu_interval_notifier'>(), // whose it is; the driver's
+});
+export type MmuIntervalNotifierFinish = Ptr<'mmu_interval_notifier_finish'>;

@@ -69,7 +69,10 @@ export function putFiles(cpu: Cpu, files: FilesStruct): void {
 
 // --- descriptors ---
 
-/** Gives the file a descriptor, which takes over the caller's reference: the lowest free one, or -EMFILE. @kernel fd_install */
+/**
+ * Gives the file a descriptor, which takes over the caller's reference: the lowest free one, or -EMFILE.
+ * @kernel fd_install
+ */
 export function installFd(cpu: Cpu, files: FilesStruct, file: File): number {
   const lock = member(files, FilesStruct.lock);
   spinLock(cpu, lock);

@@ -39,8 +39,8 @@ import { isMutant, M_REAP_WAITS, M_UNSTABLE_LATE } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import {
+  kthreadCreate,
   type KthreadOps,
-  kthreadRun,
   kthreadShouldStop,
   kthreadStop,
   wakeUpKthread,
@@ -232,12 +232,14 @@ export function setOomDelays(cpu: Cpu, delayMs: number, retryMs: number): void {
 /** Starts the thread; some CPU must be in runKthreads. False if memory is out. */
 export function startOomReaper(cpu: Cpu): boolean {
   const reaper = reaperOf(cpu);
-  const kthread = kthreadRun(cpu, oomReaper, reaper, OOM_KTHREAD);
+  const kthread = kthreadCreate(cpu, oomReaper, reaper, OOM_KTHREAD);
   const lock = member(reaper, OomReaper.lock);
   spinLock(cpu, lock);
   write(cpu, reaper, OomReaper.kthread, kthread);
   spinUnlock(cpu, lock);
-  return kthread !== NULL;
+  if (kthread === NULL) return false;
+  wakeUpKthread(cpu, kthread); // who kills from now on finds it: it cannot miss a victim
+  return true;
 }
 
 /** Ends the thread, when it is done with all victims there are. Nobody kills any more. Sleeps. */
@@ -248,7 +250,7 @@ export function stopOomReaper(cpu: Cpu): void {
   const kthread = read(cpu, reaper, OomReaper.kthread);
   write(cpu, reaper, OomReaper.kthread, NULL);
   spinUnlock(cpu, lock);
-  kthreadStop(cpu, kthread);
+  if (kthread !== NULL) kthreadStop(cpu, kthread);
 }
 
 /** Waits until that many victims have been done with, since the machine was made. Sleeps. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { ProtocolEntry } from '../protocols/registry.js';
 import type { Latencies } from '../workloads/histogram.js';
 import type { PointResult } from '../workloads/measure.js';
 import type { ReplayReport } from '../workloads/strace/replay.js';
@@ -17,6 +18,10 @@ export type JsonLatencies = Latencies;
 /** One configuration and what it gave. */
 export interface BenchPoint {
   readonly workload: string;
+  /** What the device's driver mirrors the address space by, if --protocol said. */
+  readonly protocol?: string;
+  /** What is wrong with the protocol; absent if it is safe. */
+  readonly flaw?: string;
   readonly parameters: PointConfig;
   readonly faultsPerSecond: number;
   readonly invalidationsPerSecond: number;
@@ -52,12 +57,18 @@ export interface BenchResult {
 }
 
 /** A point as the result file states it. */
-export function benchPoint(workload: string, result: PointResult): BenchPoint {
+export function benchPoint(
+  workload: string,
+  result: PointResult,
+  protocol?: ProtocolEntry,
+): BenchPoint {
   const { fault, invalidate, totals } = result;
   const { retries } = result;
   const tries = fault.operations + retries;
   return {
     workload,
+    ...(protocol !== undefined && { protocol: protocol.name }),
+    ...(protocol?.flaw !== undefined && { flaw: protocol.flaw }),
     parameters: result.config,
     faultsPerSecond: fault.perSecond,
     invalidationsPerSecond: invalidate.perSecond,

@@ -5,12 +5,12 @@
  */
 import { stripVTControlCharacters } from 'node:util';
 
-import Table from 'cli-table3';
 import plot from 'simple-ascii-chart';
 
 import type { Latencies } from '../workloads/histogram.js';
 import type { BenchPoint } from './bench-result.js';
 import { countOf, formatCount, formatMargin, formatNs, formatShare } from './format.js';
+import { textTable } from './table.js';
 
 /** How results are to look. */
 export interface Look {
@@ -52,28 +52,42 @@ export function benchTable(points: readonly BenchPoint[], look: Look): string {
     constants(points),
     ...tables.map((columns) => tableOf(points, columns, look)),
     LEGEND,
+    ...flawLines(points),
   ].join('\n');
 }
 
 const LEGEND = `/s       per second, all threads together (k = 1000, M = 1000 k)
 ±        half the 95 % confidence interval of the mean time of an operation,
-         fault or invalidation, over rounds of 0.1 s
+         fault or invalidation, over rounds of 0.1 s or shorter
 retries  share of all tries of a fault that an invalidation came across
+stale    accesses of devices through a mapping whose invalidation was over
 p50, …   percentiles of the time one operation took
 -        there was none`;
+
+/** A line for each protocol among the points that is not safe. */
+function flawLines(points: readonly BenchPoint[]): string[] {
+  const unsafe = new Map(
+    points.flatMap(({ protocol, flaw }): [string, string][] =>
+      protocol === undefined || flaw === undefined ? [] : [[protocol, flaw]],
+    ),
+  );
+  const width = Math.max(0, ...[...unsafe.keys()].map((name) => name.length));
+  return [...unsafe].map(([name, flaw]) => `!        ${name.padEnd(width)}  is unsafe: ${flaw}`);
+}
 
 function tableOf(
   points: readonly BenchPoint[],
   columns: readonly Column[],
   { color }: Look,
 ): string {
-  const table = new Table({
+  return textTable({
     head: columns.map(({ head }) => head),
-    colAligns: columns.map(({ head }) => (head === 'workload' ? 'left' : 'right')),
-    style: { head: color ? ['bold'] : [], border: color ? ['grey'] : [], compact: true },
+    colAligns: columns.map(({ head }) =>
+      ['workload', 'protocol'].includes(head) ? 'left' : 'right',
+    ),
+    rows: points.map((point) => columns.map(({ cell }) => cell(point))),
+    color,
   });
-  for (const point of points) table.push(columns.map(({ cell }) => cell(point)));
-  return table.toString();
 }
 
 /** Characters of a table's lines, which all have as many. */
@@ -87,9 +101,15 @@ function keyColumns(points: readonly BenchPoint[]): Column[] {
   const parameters = differing(points).map((axis): Column => {
     return { head: AXIS_NAMES[axis], cell: ({ parameters }) => String(parameters[axis]) };
   });
-  return new Set(points.map((point) => point.workload)).size > 1
-    ? [workload, ...parameters]
-    : parameters;
+  const protocol: Column = {
+    head: 'protocol',
+    cell: ({ protocol: name = '-', flaw }) => (flaw === undefined ? name : `${name} !`),
+  };
+  return [
+    ...(new Set(points.map((point) => point.workload)).size > 1 ? [workload] : []),
+    ...parameters,
+    ...(points.some((point) => point.protocol !== undefined) ? [protocol] : []),
+  ];
 }
 
 /** `fault-invalidate: 2 fault threads, 1 invalidator, …`: what all points have in common. */
@@ -126,6 +146,9 @@ function rateColumns(points: readonly BenchPoint[]): Column[] {
       cell: ({ faults, retries, retryShare }) =>
         faults + retries === 0 ? '-' : formatShare(retryShare),
     },
+    ...(points.some(({ staleAccesses, protocol }) => staleAccesses > 0 || protocol !== undefined)
+      ? [{ head: 'stale', cell: (point: BenchPoint) => formatCount(point.staleAccesses) }]
+      : []),
   ];
 }
 
@@ -148,10 +171,11 @@ function latencyColumns(name: string, of: (point: BenchPoint) => Latencies): Col
 export function violations(points: readonly BenchPoint[]): string[] {
   return points
     .filter((point) => point.staleAccesses > 0)
-    .map(({ workload, parameters, staleAccesses }) => {
+    .map(({ workload, protocol, parameters, staleAccesses }) => {
       const accesses = countOf(staleAccesses, 'device access', 'device accesses');
-      const at = `${countOf(parameters.rangePages, 'page')}, overlap ${parameters.overlap}`;
-      return `violation: ${workload} (${at}): ${accesses} through a mapping whose invalidation was over`;
+      const over = protocol === undefined ? '' : `${protocol}, `;
+      const at = `${over}${countOf(parameters.rangePages, 'page')}, overlap ${parameters.overlap}`;
+      return `violation: ${workload} (${at}): ${accesses} through a mapping whose invalidation was over (stale)`;
     });
 }
 
@@ -185,8 +209,9 @@ const RATES = [
   ['invalidations/s', (point: BenchPoint) => point.invalidationsPerSecond],
 ] as const;
 
-/** Faults and invalidations against what was swept; empty if nothing was. */
+/** Faults and invalidations against what was swept; empty if nothing was, or protocols are compared. */
 export function benchPlots(points: readonly BenchPoint[], look: Look): string[] {
+  if (new Set(points.map((point) => point.protocol)).size > 1) return [];
   const plots: string[] = [];
   for (const workload of new Set(points.map((point) => point.workload))) {
     const own = points.filter((point) => point.workload === workload);

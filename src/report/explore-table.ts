@@ -3,12 +3,11 @@
  *
  * @module
  */
-import Table from 'cli-table3';
-
 import type { Mutant } from '../explore/mutants.js';
 import type { ExploreProgram } from '../explore/program.js';
 import type { ExploreReport, FailureReport, StrategyReport } from '../explore/report.js';
 import { countOf, formatCount } from './format.js';
+import { textTable } from './table.js';
 
 /** Schedules are counted apart that have fewer preemptions than this. */
 const PREEMPTIONS_SHOWN = 8;
@@ -33,24 +32,22 @@ function headline({ program, title, tasks, mutant, engine, seed }: ExploreReport
 }
 
 function strategyTable({ strategies }: ExploreReport, look: Look): string {
-  const table = newTable(
-    ['strategy', 'schedules', '/s', 'steps', 'covered'],
-    ['left', 'right', 'right', 'right', 'left'],
-    look.color,
-  );
-  for (const row of strategies) {
-    table.push([
+  const table = textTable({
+    head: ['strategy', 'schedules', '/s', 'steps', 'covered'],
+    colAligns: ['left', 'right', 'right', 'right', 'left'],
+    rows: strategies.map((row) => [
       row.strategy,
       formatCount(row.schedules),
       formatCount(row.seconds > 0 ? row.schedules / row.seconds : 0),
       formatCount(row.schedules === 0 ? 0 : row.steps / row.schedules),
       coverage(row),
-    ]);
-  }
+    ]),
+    color: look.color,
+  });
   const notes = strategies.flatMap((row) =>
     [...seenByPreemptions(row), ...row.notes].map((note) => `${row.strategy}: ${note}`),
   );
-  return [table.toString(), ...notes].join('\n');
+  return [table, ...notes].join('\n');
 }
 
 /** What there was of schedules with so many preemptions, where not all were run. */
@@ -71,28 +68,15 @@ function coverage({ exhausted, preemptionBound }: StrategyReport): string {
 
 function outcomeTable({ outcomes }: ExploreReport, look: Look): string {
   const total = outcomes.reduce((sum, { count }) => sum + count, 0);
-  const table = newTable(
-    ['outcome', 'schedules', 'share', 'grade', ''],
-    ['left', 'right', 'right', 'left', 'left'],
-    look.color,
-  );
-  for (const { name, count, grade, description } of outcomes) {
+  const rows = outcomes.map(({ name, count, grade, description }) => {
     const share = total === 0 ? '-' : `${((100 * count) / total).toFixed(2)} %`;
-    table.push([name, formatCount(count), share, grade, description]);
-  }
-  return table.toString();
-}
-
-/** A table in the style of all reports of explorations. */
-export function newTable(
-  head: string[],
-  colAligns: ('left' | 'right')[],
-  color: boolean,
-): InstanceType<typeof Table> {
-  return new Table({
-    head,
-    colAligns,
-    style: { head: color ? ['bold'] : [], border: color ? ['grey'] : [], compact: true },
+    return [name, formatCount(count), share, grade, description];
+  });
+  return textTable({
+    head: ['outcome', 'schedules', 'share', 'grade', ''],
+    colAligns: ['left', 'right', 'right', 'left', 'left'],
+    rows,
+    color: look.color,
   });
 }
 
@@ -129,20 +113,20 @@ function verdict(report: ExploreReport): string {
 
 /** The programs there are. */
 export function programTable(programs: readonly ExploreProgram[], color: boolean): string {
-  const table = newTable(['program', 'tasks', 'what it asks'], ['left', 'right', 'left'], color);
-  for (const { name, tasks, title } of programs) table.push([name, tasks.length, title]);
-  return table.toString();
+  return textTable({
+    head: ['program', 'tasks', 'what it asks'],
+    colAligns: ['left', 'right', 'left'],
+    rows: programs.map(({ name, tasks, title }) => [name, tasks.length, title]),
+    color,
+  });
 }
 
 /** The mistakes that can be planted. */
 export function mutantTable(mutants: readonly Mutant[], color: boolean): string {
-  const table = newTable(
-    ['mutant', 'what goes wrong', 'shown by'],
-    ['left', 'left', 'left'],
+  return textTable({
+    head: ['mutant', 'what goes wrong', 'shown by'],
+    colAligns: ['left', 'left', 'left'],
+    rows: mutants.map(({ name, description, shownBy }) => [name, description, shownBy.join(', ')]),
     color,
-  );
-  for (const { name, description, shownBy } of mutants) {
-    table.push([name, description, shownBy.join(', ')]);
-  }
-  return table.toString();
+  });
 }

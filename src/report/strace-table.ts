@@ -3,11 +3,10 @@
  *
  * @module
  */
-import Table from 'cli-table3';
-
 import type { Latencies } from '../workloads/histogram.js';
 import type { ReplayReport } from '../workloads/strace/replay.js';
 import { countOf, formatCount, formatNs } from './format.js';
+import { textTable } from './table.js';
 
 /** Differences and skipped calls shown; all are in the JSON. */
 const SHOWN_MAX = 20;
@@ -42,28 +41,15 @@ function summary(report: ReplayReport): string {
   );
 }
 
-function newTable(head: string[], color: boolean): InstanceType<typeof Table> {
-  return new Table({
-    head,
-    colAligns: ['left', ...head.slice(1).map(() => 'right' as const)],
-    style: { head: color ? ['bold'] : [], border: color ? ['grey'] : [], compact: true },
-  });
-}
-
 function callTable({ byKind }: ReplayReport, color: boolean): string {
-  const table = newTable(['call', 'replayed'], color);
-  for (const [kind, count] of Object.entries(byKind).sort(([, a], [, b]) => b - a)) {
-    table.push([kind, String(count)]);
-  }
-  return table.toString();
+  const rows = Object.entries(byKind).sort(([, a], [, b]) => b - a);
+  return textTable({ head: ['call', 'replayed'], colAligns: ['left', 'right'], rows, color });
 }
 
 function eventTable({ invalidationsByEvent }: ReplayReport, color: boolean): string {
-  const table = newTable(['invalidation, as the devices saw them', 'count'], color);
-  for (const [event, count] of Object.entries(invalidationsByEvent)) {
-    if (count > 0) table.push([event, String(count)]);
-  }
-  return table.toString();
+  const head = ['invalidation, as the devices saw them', 'count'];
+  const rows = Object.entries(invalidationsByEvent).filter(([, count]) => count > 0);
+  return textTable({ head, colAligns: ['left', 'right'], rows, color });
 }
 
 function deviceLines(report: ReplayReport): string {

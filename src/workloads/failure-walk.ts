@@ -26,12 +26,14 @@ export interface InjectedFailure {
   readonly left: string;
 }
 
-/** What can be walked through. Both functions run on the calling thread; nobody else may be running. */
+/** What can be walked through. All of it runs on the calling thread; nobody else may be running. */
 export interface FallibleOperation {
-  /** Negative, if it failed: then it must have left nothing. */
+  /** Negative if it failed; what it has left then is reported in `left`. */
   readonly attempt: (cpu: Cpu) => number;
   /** Undoes an attempt that did not fail. */
   readonly undo?: (cpu: Cpu) => void;
+  /** Looks at what an injected failure has done, after what is left has been counted; may mend it. */
+  readonly settle?: (cpu: Cpu, failure: InjectedFailure) => void;
 }
 
 /** An operation with more points than this is taken for one that never ends. */
@@ -57,7 +59,9 @@ export function walkFailures(cpu: Cpu, operation: FallibleOperation): InjectedFa
       if (left !== '') throw failed(`undone, it leaves ${left}`);
       return failures;
     }
-    failures.push({ nth, site: failSiteName(site), result: errnoName(result), left });
+    const failure = { nth, site: failSiteName(site), result: errnoName(result), left };
+    failures.push(failure);
+    operation.settle?.(cpu, failure);
   }
   throw failed(`it has more than ${POINTS_MAX} points that can fail`);
 }

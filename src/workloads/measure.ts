@@ -1,7 +1,7 @@
 /**
  * Measures one configuration of a workload on a machine and a crew of its own.
  *
- * The crew works in rounds of ROUND_MS. tinybench drives the rounds, first to warm up and then to
+ * The crew works in rounds of ROUND_MS, or a third of the time if that is less. tinybench drives the rounds, first to warm up and then to
  * measure, and does the statistics over them; the times are those that the members took themselves
  * (`overriddenDuration`), since tinybench cannot time other threads.
  *
@@ -14,6 +14,7 @@ import { Bench } from 'tinybench';
 
 import { EXIT_INTERNAL, FaultlineError } from '../base/bug.js';
 import { type SvmDriver, svmDriver } from '../drivers/svm/driver.js';
+import { svmDriverOver } from '../drivers/svm/mirror-driver.js';
 import { type SvmTotals, svmTotals } from '../drivers/svm/stats.js';
 import { Crew } from '../host/crew.js';
 import type { Build } from '../host/pool.js';
@@ -34,7 +35,7 @@ import type { PointConfig, PreparedWorkload, Role, Workload, WorkloadMember } fr
 
 /** How a configuration is measured. */
 export interface MeasureOptions {
-  /** Measured in rounds of 100 ms, three at least. Unit: milliseconds. */
+  /** Measured in rounds of 100 ms, or in three that are shorter. Unit: milliseconds. */
   readonly durationMs: number;
   /** Run before, and not counted. Unit: milliseconds. */
   readonly warmupMs: number;
@@ -43,6 +44,8 @@ export interface MeasureOptions {
   readonly build?: Build;
   /** By default the device's own driver. */
   readonly driver?: LoadedDriver;
+  /** The device's own driver over another protocol, by its name; by default straight over interval notifiers. */
+  readonly protocol?: string;
   /** A CPU that gets nowhere for so long ends the run as a failure. Unit: milliseconds. */
   readonly stallMs?: number;
   /** Ends the measurement; what has been measured is kept. */
@@ -115,7 +118,7 @@ export async function measurePoint(
     options.driver?.url,
   );
   const boot = machine.cpu;
-  const prepared = workload.prepare(boot, config, options.driver?.driver ?? svmDriver);
+  const prepared = workload.prepare(boot, config, driverFor(options));
   const crew = new Crew(
     machine,
     prepared.members.map((one) => ({ ...one, module: workload.module })),
@@ -160,6 +163,10 @@ async function measureWith(
   return { ...result, bootMs };
 }
 
+function driverFor({ driver, protocol }: MeasureOptions): SvmDriver {
+  return driver?.driver ?? (protocol === undefined ? svmDriver : svmDriverOver(protocol));
+}
+
 /** The watchdog's patience, where the options say something about it. */
 export function stallOption(options: { readonly stallMs?: number }): { stallMs?: number } {
   return options.stallMs === undefined ? {} : { stallMs: options.stallMs };
@@ -182,6 +189,7 @@ class RoundSampler {
   readonly #crew: Crew;
   readonly #prepared: PreparedWorkload;
   readonly #options: MeasureOptions;
+  readonly #roundMs: number;
   /** Members that take part in rounds. */
   readonly #working: readonly WorkloadMember[];
   readonly #tallies = new Map<WorkloadMember, Tally>();
@@ -201,6 +209,7 @@ class RoundSampler {
     this.#prepared = prepared;
     this.#options = options;
     this.#working = prepared.members.filter((one) => one.role !== 'service');
+    this.#roundMs = Math.min(ROUND_MS, Math.ceil(options.durationMs / ROUNDS_MIN));
     this.#reset();
   }
 
@@ -208,7 +217,7 @@ class RoundSampler {
   async run(): Promise<Statistics> {
     const { durationMs, warmupMs, signal } = this.#options;
     const measured = Math.max(ROUNDS_MIN, Math.ceil(durationMs / ROUND_MS));
-    const warmup = Math.ceil(warmupMs / ROUND_MS);
+    const warmup = Math.ceil(warmupMs / this.#roundMs);
     // tinybench never takes its listeners off: they go to a signal that ends with this measurement
     const own = signal && AbortSignal.any([signal]);
     const bench = new Bench({
@@ -294,7 +303,7 @@ class RoundSampler {
     const { signal } = this.#options;
     openRound(boot, rounds, false);
     await Promise.race([
-      sleep(ROUND_MS, undefined, { signal }).catch(() => undefined),
+      sleep(this.#roundMs, undefined, { signal }).catch(() => undefined),
       this.#crew.halted,
     ]);
     stopRound(boot, rounds);

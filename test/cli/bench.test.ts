@@ -14,6 +14,7 @@ import type { BenchPoint, BenchResult } from '../../src/report/bench-result.js';
 import {
   faultline,
   fileIn,
+  MEETING,
   ONE_POINT,
   resultOf,
   ROOT,
@@ -88,7 +89,7 @@ describe('without options of what to measure', () => {
 function assertReport(text: string): void {
   assert.doesNotMatch(text, /\x1b/);
   assert.match(text, /^faultline \d+\.\d+\.\d+ .* cores · .* · Node .* · wasm atomics$/m);
-  assert.match(text, /^seed 1; 6 points of 0\.1 s after 0 s of warm-up$/m);
+  assert.match(text, /^seed 1; 6 points of 0\.2 s after 0 s of warm-up$/m);
   assert.match(text, /^fault-invalidate: 2 fault threads, 1 invalidator, 1 device, an arena of/m);
   const rows = text.split('\n').filter((line) => /^│ +\d/.test(line));
   assert.equal(rows.length, 6);
@@ -122,7 +123,7 @@ describe('a result', () => {
       rangePages: 1,
       overlap: 1,
       sweep: [],
-      duration: 0.1,
+      duration: 0.2,
       warmup: 0,
       sampleEvery: 64,
       atomics: 'wasm',
@@ -334,7 +335,7 @@ describe('help', () => {
     const { stdout } = await faultline(['bench', '--help']);
     const options = [...stdout.matchAll(/^ {2}(?:-h, )?(--[a-z-]+)/gm)].map(([, name]) => name);
     assert.equal(new Set(options).size, options.length);
-    assert.equal(options.length, 19);
+    assert.equal(options.length, 20);
     assert.match(stdout, /--duration <s> +[^-]*\(default: 2\)/);
   });
 
@@ -363,7 +364,7 @@ describe('a reader who has seen enough', () => {
 
   test('of stdout still learns of a violation by the exit code', async () => {
     const driver = join(ROOT, 'examples/own-driver/forgetful-driver.mjs');
-    const running = startFaultline(['bench', 'svm', ...SHORT, '--driver', driver]);
+    const running = startFaultline(['bench', 'svm', ...MEETING, '--driver', driver]);
     running.child.stdout!.once('data', () => running.child.stdout!.destroy());
     assert.equal((await running.done).code, 1);
   });

@@ -161,7 +161,7 @@ export const program = defineProgram({
 });\n`,
     );
   const DICE = `tasks: [task('one', (cpu, world) => {
-    for (let i = 4 * Math.random(); i > 0; i--) run(cpu, world);
+    for (let i = 400 * Math.random(); i > 0; i--) run(cpu, world);
   })]`;
   const KEEPS = `tasks: [task('one', (cpu, world) => spinLock(cpu, world))],
     setup(cpu) { const lock = kzalloc(cpu, Spinlock); initSpinlock(cpu, lock, lockClass('my lock')); return lock; }`;
@@ -227,7 +227,7 @@ export const program = defineProgram({
   });
 
   test('the library by the name of a file is refused', async () => {
-    const library = new URL('../../src/kernel.js', import.meta.url).href;
+    const library = new URL('../../src/faultline.js', import.meta.url).href;
     const module = fileIn(
       folder,
       'by-file.mjs',
@@ -237,6 +237,6 @@ export const program = defineProgram({
 });\n`,
     );
     const refusal = await refusalOf(['explore', '--program', module]);
-    assert.match(refusal, /by-file\.mjs: imports .*kernel\.js, and not 'faultline'/);
+    assert.match(refusal, /by-file\.mjs: imports .*faultline\.js, and not 'faultline'/);
   });
 });

@@ -33,7 +33,7 @@ test('--list shows every test with its source, variants and expected verdicts', 
 test('a test: the mistake with its diagram, the fix, and the result as JSON', async () => {
   const { code, stdout, stderr } = await faultline(['litmus', 'lt-5', ...FEW, '--json', '-']);
   assert.equal(code, 0, stderr);
-  assert.match(stderr, /^real workers, checked build: \d+ iterations/m);
+  assert.match(stderr, /^real workers, checked build \(.*\): \d+ iterations/m);
   assert.match(stderr, /│ INV-20: .* │ +\d+ │ +[\d.]+ % │ +\d+ │ FORBIDDEN /);
   assert.match(stderr, /CPU0 invalidate +CPU1 fault +where/);
   assert.match(stderr, /^LT-5 no-wait: UNSAFE, as expected, shown on real workers and by expl/m);
@@ -57,13 +57,28 @@ test('a test: the mistake with its diagram, the fix, and the result as JSON', as
   }
 });
 
-test('a verdict that is not the expected one makes the exit code 1', async () => {
-  // real workers do not see that freed memory is used, and nothing is explored
+test('--list shows the variants that are asked for, however they are written', async () => {
+  const args = ['litmus', 'lt-17', '--list', '--variant', 'LOOK-unlocked', '--json', '-'];
+  const { code, stdout, stderr } = await faultline(args);
+  assert.equal(code, 0);
+  assert.match(stderr, / look-unlocked │ unsafe \(only explored\) /);
+  assert.doesNotMatch(stderr, /last-end/);
+  const { tests } = JSON.parse(stdout) as {
+    tests: { id: string; variants: { name: string; onlyExplored: boolean }[] }[];
+  };
+  assert.deepEqual(
+    tests.map(({ id, variants }) => [id, variants.map(({ name }) => name)]),
+    [['LT-17', ['look-unlocked']]],
+  );
+  assert.equal(tests[0]!.variants[0]!.onlyExplored, true);
+});
+
+test('what only exploration shows is undecided without it, and no finding', async () => {
   const args = ['litmus', 'LT-17', '--variant', 'look-unlocked', '--explore', '0', ...FEW];
   const { code, stdout, stderr } = await faultline(args);
-  assert.deepEqual([code, stderr], [1, '']);
-  assert.match(stdout, /^LT-17 look-unlocked: SAFE, BUT EXPECTED UNSAFE/m);
-  assert.match(stdout, /^0 of 1 verdict as expected/m);
+  assert.deepEqual([code, stderr], [0, '']);
+  assert.match(stdout, /^LT-17 look-unlocked: UNDECIDED: only exploration shows/m);
+  assert.match(stdout, /^no verdict, 1 undecided/m);
 });
 
 test('Ctrl-C ends a long run with what was seen', async () => {
@@ -73,13 +88,15 @@ test('Ctrl-C ends a long run with what was seen', async () => {
   running.child.kill('SIGINT');
   const { code, stdout } = await running.done;
   assert.equal(code, 130, stdout);
-  assert.match(stdout, /LT-3 retry: interrupted; safe until then \([1-9]/);
+  assert.match(stdout, /LT-3 retry: UNDECIDED, interrupted; no failure until then \([1-9]/);
+  assert.match(stdout, /^interrupted: 0 of 1 variant run; no verdict, 1 undecided/m);
 });
 
 describe('refused:', () => {
   const REFUSED: readonly (readonly [string, RegExp])[] = [
     ['LT-99', /no litmus test LT-99; --list shows/],
     ['LT-3 --variant wait', /LT-3 has no variant wait; --list shows/],
+    ['LT-5 LT-9 --variant nope', /LT-5, LT-9 have no variant nope/],
     ['--variant no-such', /no litmus test has a variant no-such; --list shows/],
     ['--iterations 0', /--iterations.*'0'.*integer from 1/],
   ];

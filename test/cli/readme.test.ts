@@ -57,7 +57,7 @@ describe('the table of columns', () => {
       overlap: 0,
     };
     const look = { color: false, width: Number.POSITIVE_INFINITY };
-    const table = benchTable([one, { ...other, parameters }], look);
+    const table = benchTable([one, { ...other, parameters, protocol: 'interval' }], look);
     const [head = ''] = table.split('\n').filter((line) => line.startsWith('│'));
     const columns = head.split('│').map((cell) => cell.trim());
     const shown = new Set(columns.filter((cell) => cell !== ''));

@@ -55,6 +55,20 @@ test('… or in a result of explore', async () => {
   assert.match(stdout, /failed 1 of 1 time/);
 });
 
+test('… or in one of litmus', async () => {
+  const file = fileIn(
+    folder,
+    'litmus.json',
+    JSON.stringify({
+      schema: 'faultline.litmus/1',
+      results: [{ failure: null }, { failure: { schedule } }],
+    }),
+  );
+  const { code, stdout } = await faultline(['replay', file]);
+  assert.equal(code, 1);
+  assert.match(stdout, /failed 1 of 1 time/);
+});
+
 test('a result says which module its program is in', async () => {
   const module = join(ROOT, 'examples/own-program/broken-ticket-lock.mjs');
   const file = join(folder, 'own.json');
@@ -126,7 +140,11 @@ describe('refused:', () => {
 
   for (const [name, text, message] of [
     ['broken.json', '{ "schema": ', /broken\.json: is no JSON/],
-    ['other.json', '{ "schema": "other/1" }', /other\.json: schema is not faultline\.explore\/1/],
+    [
+      'other.json',
+      '{ "schema": "other/1" }',
+      /other\.json: schema is neither faultline\.explore\/1 nor faultline\.litmus\/1/,
+    ],
     ['none.json', '{ "schema": "faultline.explore/1", "failures": [] }', /failures is empty/],
     ['null.json', '{ "schema": "faultline.explore/1", "failures": [null] }', /failures\[0\]/],
     ['empty.txt', '', /bad schedule: character 1/],

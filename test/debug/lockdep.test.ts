@@ -208,6 +208,6 @@ test('the parallel build has nothing of it', () => {
   assert.doesNotMatch(code('kernel.js'), parts);
   for (const part of ['lockdepAcquire', 'LockGraph', 'mightAllocChecked', '.onFree']) {
     assert.ok(code('kernel.checked.js').includes(part), part);
-    assert.ok(code('kernel.turnstile.js').includes(part), part);
+    assert.ok(code('faultline.turnstile.js').includes(part), part);
   }
 });

@@ -15,13 +15,15 @@ import {
   srcuReadUnlock,
   synchronizeSrcu,
 } from '../../src/deferred/srcu.js';
-import { RcuHead, SrcuStruct } from '../../src/deferred/types.js';
+import { RcuHead, RcuQueue, SrcuStruct } from '../../src/deferred/types.js';
+import { cancelWorkSync } from '../../src/deferred/workqueue.js';
 import type { Cpu } from '../../src/machine/cpu.js';
 import { lockClass } from '../../src/machine/lock-class.js';
 import { defineOps, registerOps } from '../../src/machine/ops-table.js';
 import { allocPercpuPiece } from '../../src/machine/percpu.js';
 import { mightSleep } from '../../src/machine/sched.js';
 import { warningTexts } from '../../src/machine/warn.js';
+import { member } from '../../src/memory/layout.js';
 import * as programs from '../programs/deferred.js';
 import { DeferredArena } from '../programs/deferred.js';
 import { reportOf, runDeferred } from '../support/deferred-world.js';
@@ -73,7 +75,14 @@ describe('a domain', () => {
     const bank = srcuReadLock(other, domain);
     cleanupSrcuStruct(cpu, domain);
     srcuReadUnlock(other, domain, bank);
-    assert.match(warningTexts(cpu)[0] ?? '', /cleaned up with readers inside/);
+    callSrcu(cpu, domain, place(cpu, RcuHead), noting);
+    const callbacks = member(domain, SrcuStruct.callbacks);
+    cancelWorkSync(cpu, member(callbacks, RcuQueue.work)); // nobody is there to call it
+    cleanupSrcuStruct(cpu, domain);
+    const [first, second, ...more] = warningTexts(cpu);
+    assert.match(first ?? '', /cleaned up with readers inside/);
+    assert.match(second ?? '', /cleaned up with callbacks queued/);
+    assert.deepEqual(more, []);
     assert.notEqual(read(cpu, domain, SrcuStruct.counters), 0);
   });
 

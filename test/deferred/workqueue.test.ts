@@ -142,6 +142,19 @@ describe('in parallel', () => {
   });
 });
 
+describe('during a drain', () => {
+  const refusal = 'cpu 2: work is queued on a queue that is being drained';
+
+  test('an item of the queue may queue itself; anybody else is refused, and warned of', async () => {
+    const { drain, serve, intrude } = programs;
+    const entries = [drain, serve, intrude];
+    const run = await runDeferred(entries, programs.initDrain, undefined, [refusal]);
+    assert.equal(run.field(DeferredArena.wrong), 0, 'the item was refused');
+    assert.equal(run.values[0], 2, 'the drain waits for what its items have queued');
+    assert.equal(run.values[2], 0, 'the stranger was queued');
+  });
+});
+
 describe('a wait that does not end is told', () => {
   const withItem = (ops: typeof programs.postedWork) => (cpu: Cpu, arena: DeferredArena) => {
     programs.initItem(cpu, arena, ops);

@@ -139,6 +139,17 @@ test('what the bus does not match is not probed', () => {
   assert.deepEqual(takeEvents(), []);
 });
 
+test('a driver that is not on its bus is not bound by hand (I3)', () => {
+  const cpu = bootDeviceCpu();
+  const { bus, dev, drv } = newDeviceWorld(cpu);
+  deviceAdd(cpu, dev, bus);
+  driverRegister(cpu, drv, bus, driverOps);
+  driverUnregister(cpu, drv);
+  takeEvents();
+  assert.equal(deviceDriverAttach(cpu, drv, dev), -ENODEV);
+  assert.deepEqual(takeEvents(), []);
+});
+
 test('the last reference releases the device, once it is off its bus', () => {
   const cpu = bootDeviceCpu();
   const { bus, dev, drv } = newDeviceWorld(cpu);

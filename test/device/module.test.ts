@@ -36,6 +36,17 @@ const callbacks: Pick<ModuleDefinition, 'init' | 'exit'> = {
   },
 };
 
+/** What a module that goes says of itself: whether it may be used. */
+const mayBeUsed: boolean[] = [];
+const goes = defineModule({
+  name: 'goes',
+  license: 'GPL',
+  init: () => initResult,
+  exit(cpu, module) {
+    mayBeUsed.push(tryModuleGet(cpu, module));
+  },
+});
+
 const free = defineModule({
   name: 'free_driver',
   license: 'GPL',
@@ -60,7 +71,7 @@ const typo = defineModule({ name: 'typo', license: 'GPL', needs: ['hmm_rang_faul
 
 const boot = (era?: (typeof ERAS)[number]): ReturnType<typeof bootDeviceCpu> => {
   initResult = 0;
-  return bootDeviceCpu({ free, closed, plain, stuck, data, typo }, 256 * 1024, era);
+  return bootDeviceCpu({ free, goes, closed, plain, stuck, data, typo }, 256 * 1024, era);
 };
 
 test('a module is loaded once, and unloaded once', () => {
@@ -89,6 +100,9 @@ test('a module in use is not unloaded, and one that goes is not used', () => {
   assert.deepEqual(takeEvents(), ['init']);
   modulePut(cpu, module);
   assert.equal(unloadModule(cpu, free), 0);
+  loadModule(cpu, goes);
+  assert.equal(unloadModule(cpu, goes), 0);
+  assert.deepEqual(mayBeUsed, [false], 'I2');
   assert.deepEqual(warningTexts(cpu), []);
 });
 

@@ -11,7 +11,6 @@ import { fileURLToPath } from 'node:url';
 import { END_DIVERGED, END_DONE, END_SEEN, END_STEPS } from '../../src/explore/control.js';
 import { exploreWithCrew } from '../../src/explore/explore-crew.js';
 import { programNamed, PROGRAMS } from '../../src/explore/programs/registry.js';
-import { WorkerPool } from '../../src/host/pool.js';
 import {
   compareEngines,
   type Comparison,
@@ -21,34 +20,23 @@ import {
   replaySchedules,
 } from '../programs/explorers.js';
 import { programUrl } from '../support/crew.js';
+import { endPools, idlePool } from '../support/pools.js';
 import { liveWorkers } from '../support/workers.js';
 
 const VIRTUAL_PROCESS = fileURLToPath(new URL('../programs/virtual-process.js', import.meta.url));
 /** Schedules of a program on both engines; of one program there are more. */
-const PLANS = 60;
+const PLANS = 30;
 const MANY_PLANS = 2500;
 
-/** By number of workers; all programs take turns on them. */
-const pools = new Map<number, WorkerPool>();
-
 after(async () => {
-  await Promise.all([...pools.values()].map((pool) => pool.end()));
+  await endPools();
   assert.equal(liveWorkers(), 0);
 });
-
-function poolFor(name: string): WorkerPool {
-  const size = programNamed(name)!.tasks.length;
-  const known = pools.get(size);
-  if (known?.hasEnded === false) return known;
-  const pool = new WorkerPool(size, 'turnstile');
-  pools.set(size, pool);
-  return pool;
-}
 
 /** Runs an explorer of test/programs/explorers.ts on a crew. */
 function explore(name: string, entry: { readonly name: string }, args: object): Promise<unknown> {
   return exploreWithCrew({
-    pool: poolFor(name),
+    pool: idlePool(programNamed(name)!.tasks.length, 'turnstile', { exactly: true }),
     program: { name },
     explorer: { module: programUrl('explorers'), entry: entry.name, args: { name, ...args } },
   });

@@ -124,6 +124,7 @@ describe('the steps', () => {
         'invalidate',
         'mnItreeInvalidate',
         'invalidateRangeStart',
+        'startBlocking',
         'mmuNotifierInvalidateRangeStart',
         'invalidate',
       ],

@@ -11,11 +11,8 @@ import { OOM_PROGRAMS } from '../../src/explore/programs/oom.js';
 import { lt24 } from '../../src/explore/programs/secondary-tlb.js';
 import { soundPrograms } from '../support/exploration.js';
 
-/** They have many steps. */
-const PART = 1 / 8;
-
 const PROGRAMS = [...LIFETIME_PROGRAMS, ...DESIGN_PROGRAMS, ...OOM_PROGRAMS, lt24];
 
 describe('every program over the ends of address spaces', () => {
-  soundPrograms(PROGRAMS, PART);
+  soundPrograms(PROGRAMS);
 });

@@ -18,10 +18,12 @@ import {
   type ToyComparison,
 } from '../programs/strategy-explorers.js';
 import { programUrl } from '../support/crew.js';
+import { idlePool } from '../support/pools.js';
 
 /** Runs an explorer of test/programs/strategy-explorers.ts on a worker of the turnstile build. */
 function onWorker(entry: { readonly name: string }, args: object): Promise<unknown> {
   return exploreWithCrew({
+    pool: idlePool(1, 'turnstile', { exactly: true }),
     program: { name: 'sound-counter' },
     engine: 'virtual',
     explorer: { module: programUrl('strategy-explorers'), entry: entry.name, args },

@@ -41,7 +41,7 @@ describe('a stack trace', () => {
 });
 
 describe('a bundle', () => {
-  for (const name of ['kernel.js', 'kernel.checked.js', 'kernel.turnstile.js']) {
+  for (const name of ['kernel.js', 'kernel.checked.js', 'faultline.turnstile.js']) {
     test(`${name} has constants only where V8 must know what is called`, () => {
       const code = readFileSync(new URL(`../../${name}`, import.meta.url), 'utf8');
       assert.deepEqual(code.match(/^(?:export )?(?:async )?(?:function|class) .*/gm) ?? [], []);

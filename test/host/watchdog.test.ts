@@ -7,7 +7,7 @@ import { initTlbContext } from '../../src/machine/tlb.js';
 import { member } from '../../src/memory/layout.js';
 import * as programs from '../programs/host.js';
 import { HostArena, initArena } from '../programs/host.js';
-import { programUrl, runProgram } from '../support/crew.js';
+import { programUrl, runProgram, TEST_WORKER } from '../support/crew.js';
 import { place } from '../support/machine.js';
 import { liveWorkers } from '../support/workers.js';
 
@@ -20,6 +20,7 @@ async function run(
     module: programUrl('host'),
     entry: programList.map((program) => program.name),
     watchdog,
+    worker: TEST_WORKER, // its own, none of which may be left
     setup: (cpu) => {
       const arena = initArena(cpu, place(cpu, HostArena));
       initTlbContext(cpu, member(arena, HostArena.context));

@@ -68,7 +68,7 @@ test('an address space ends while its notifier is unregistered', async () => {
   assert.ok(read(cpu, arena, ListsArena.overlaps) > 0, 'by both at the same time, at least once');
 });
 
-test('a notifier puts itself when its address space ends', async () => {
+test('a notifier that puts itself when its address space ends is freed, once', async () => {
   const { exitPutting, serve } = lists;
   await play([exitPutting, exitPutting, serve], 2);
 });

@@ -118,10 +118,9 @@ describe('an invalidation', () => {
     const world = new ListWorld();
     world.register('a', refusingOps);
     world.answer({ refuses: true });
-    assertBug(
-      () => { mmuNotifierInvalidateRangeStart(world.cpu, world.range()); },
-      /list refusing: invalidateRangeStart refused a range that may block/,
-    );
+    assertBug(() => {
+      mmuNotifierInvalidateRangeStart(world.cpu, world.range());
+    }, /list refusing: invalidateRangeStart refused a range that may block/);
   });
 
   test('is answered with 0 or -EAGAIN, and nothing else', () => {

@@ -34,6 +34,7 @@ import {
 import {
   callSrcu,
   initSrcuStruct,
+  sleepersOf,
   srcuBarrier,
   srcuReadLock,
   srcuReadUnlock,
@@ -43,10 +44,19 @@ import {
   type Kthread,
   PercpuRef,
   RcuHead,
+  SrcuSleepers,
   SrcuStruct,
+  WorkqueueStruct,
   WorkStruct,
 } from '../../src/deferred/types.js';
-import { flushWork, initWork, queueSystemWork } from '../../src/deferred/workqueue.js';
+import {
+  allocWorkqueue,
+  drainWorkqueue,
+  flushWork,
+  initWork,
+  queueSystemWork,
+  queueWork,
+} from '../../src/deferred/workqueue.js';
 import { type Cpu, cpuArea } from '../../src/machine/cpu.js';
 import { lockClass } from '../../src/machine/lock-class.js';
 import { defineOps } from '../../src/machine/ops-table.js';
@@ -63,6 +73,7 @@ import {
   element,
   type Field,
   member,
+  pointer,
   type Ptr,
   struct,
   word,
@@ -128,6 +139,10 @@ export const DeferredArena = struct('deferred_arena', {
   runs: word, // of the item or of threads; references that were got. Atomic
   isRunning: word, // atomic
   merged: word, // queueings of an item that was queued; atomic
+  line10: cacheline,
+  queue: pointer<'workqueue_struct'>(), // that is drained. Written once
+  stranger: WorkStruct, // an item that somebody would queue there meanwhile
+  tried: word, // … and has tried to
 });
 export type DeferredArena = Ptr<'deferred_arena'>;
 
@@ -484,6 +499,51 @@ export function initItem(cpu: Cpu, arena: DeferredArena, ops: typeof postedWork)
   initWork(cpu, member(arena, DeferredArena.work), ops, ITEM);
 }
 
+/** Queues itself once, while its queue is being drained, which goes on until a stranger has tried to queue there. */
+export const drainedWork = defineOps({
+  opsName: 'test drained work',
+  work(cpu: Cpu, work: WorkStruct) {
+    const arena: DeferredArena = containerOf(work, DeferredArena.work);
+    if (count(cpu, arena, DeferredArena.runs) === 1) {
+      awaitDrain(cpu, arena);
+      const isQueued = queueWork(cpu, read(cpu, arena, DeferredArena.queue), work);
+      if (!isQueued) count(cpu, arena, DeferredArena.wrong);
+    }
+    for (let i = 0; readOnce(cpu, arena, DeferredArena.tried) === 0; i++) cpuRelax(cpu, i);
+  },
+});
+
+function awaitDrain(cpu: Cpu, arena: DeferredArena): void {
+  const queue = read(cpu, arena, DeferredArena.queue);
+  for (let i = 0; readOnce(cpu, queue, WorkqueueStruct.drainers) === 0; i++) cpuRelax(cpu, i);
+}
+
+/** A queue to be drained, and who belongs there and who does not. */
+export function initDrain(cpu: Cpu, arena: DeferredArena): void {
+  write(cpu, arena, DeferredArena.queue, allocWorkqueue(cpu, ITEM));
+  initItem(cpu, arena, drainedWork);
+  initWork(cpu, member(arena, DeferredArena.stranger), postedWork, ITEM);
+}
+
+/** Queues the item and drains its queue; how often it has run then. */
+export function drain(cpu: Cpu, arena: DeferredArena): number {
+  const queue = read(cpu, arena, DeferredArena.queue);
+  queueWork(cpu, queue, member(arena, DeferredArena.work));
+  drainWorkqueue(cpu, queue);
+  const runs = readOnce(cpu, arena, DeferredArena.runs);
+  stopKworkers(cpu);
+  return runs;
+}
+
+/** Tries to queue an item during the drain; 1 if it could. */
+export function intrude(cpu: Cpu, arena: DeferredArena): number {
+  awaitDrain(cpu, arena);
+  const stranger = member(arena, DeferredArena.stranger);
+  const isQueued = queueWork(cpu, read(cpu, arena, DeferredArena.queue), stranger);
+  storeRelease(cpu, arena, DeferredArena.tried, 1);
+  return isQueued ? 1 : 0;
+}
+
 // --- threads ---
 
 export const THREADS = 200;
@@ -530,7 +590,7 @@ export function srcuHolder(cpu: Cpu, arena: DeferredArena): void {
   const domain = member(arena, DeferredArena.domain);
   const bank = srcuReadLock(cpu, domain);
   gate(cpu, arena);
-  for (let i = 0; readOnce(cpu, domain, SrcuStruct.waiting) === 0; i++) cpuRelax(cpu, i);
+  for (let i = 0; readOnce(cpu, sleepersOf(cpu), SrcuSleepers.waiting) === 0; i++) cpuRelax(cpu, i);
   takeAndGive(cpu, arena);
   srcuReadUnlock(cpu, domain, bank);
 }

@@ -4,15 +4,18 @@
  *
  *   node --conditions=faultline-turnstile dist/test/programs/exploration.js REQUEST…
  *
- * A request is JSON (Request); the answer to each is a line of JSON (Answer). The driver is the smallest that
+ * A request is JSON (Request, or Search); the answer to each is a line of JSON (Answer). The driver is the smallest that
  * will do: random walks, and PCT with up to four change points, from fixed seeds.
  *
  * @module
  */
 import * as control from '../../src/explore/control.js';
+import { explore } from '../../src/explore/explorer.js';
 import { Judge } from '../../src/explore/judge.js';
 import { findMutant } from '../../src/explore/mutants.js';
 import { setPlan } from '../../src/explore/plan.js';
+import type { ExploreProgram } from '../../src/explore/program.js';
+import { makeStrategy } from '../../src/explore/strategies/strategies.js';
 import type { VirtualEngine } from '../../src/explore/virtual-engine.js';
 import { VirtualPrograms } from '../../src/explore/virtual-program.js';
 
@@ -23,10 +26,17 @@ export interface Request {
   /** Schedules of a random walk, and of PCT. */
   readonly random: number;
   readonly pct: number;
-  /** Stop at the first failure, and take both kinds in turn until then. */
-  readonly untilFailure?: boolean;
+  /** About as many steps are taken at most, over fewer schedules of both kinds; but over so many at least. */
+  readonly budget?: { readonly steps: number; readonly schedules: number };
   /** Run each schedule twice, and compare. */
   readonly twice?: boolean;
+}
+
+/** What to look for a failure in: as many schedules of the explorer's own PCT, up to the first that fails. */
+export interface Search {
+  readonly program: string;
+  readonly mutant?: string;
+  readonly search: number;
 }
 
 /** What was seen. */
@@ -44,6 +54,8 @@ export interface Answer {
 
 const STEP_LIMIT = 10_000;
 const CHANGE_POINTS_MAX = 4;
+/** After so many it is known how long a schedule is. */
+const SAMPLE = 50;
 
 /** Numbers that look random, always the same ones for a seed. */
 function numbersFrom(seed: number): (limit: number) => number {
@@ -75,20 +87,41 @@ function planPct(engine: VirtualEngine, seed: number, tasks: number, longest: nu
   setPlan(engine.control, { rule, priorities, deviations, stepLimit: STEP_LIMIT });
 }
 
-async function explore(request: Request): Promise<Answer> {
-  const programs = await VirtualPrograms.load({ name: request.program });
-  const mutant = request.mutant === undefined ? 0 : findMutant(request.mutant).number;
-  const { engine, program } = programs.part(null, mutant);
+async function load({ program: name, mutant }: Request | Search): Promise<{
+  readonly engine: VirtualEngine;
+  readonly program: ExploreProgram;
+}> {
+  const programs = await VirtualPrograms.load({ name });
+  return programs.part(null, mutant === undefined ? 0 : findMutant(mutant).number);
+}
+
+async function searchFailure(request: Search): Promise<Answer> {
+  const { engine, program } = await load(request);
+  const memoryWords = engine.controller.memory.length;
+  const strategy = makeStrategy('pct', {
+    tasks: program.tasks.length,
+    memoryWords,
+    stepLimit: STEP_LIMIT,
+  });
+  const until = { schedules: request.search, stopAtFirst: true };
+  const { schedules, steps, failures } = explore(engine, program, strategy, until);
+  const [found] = failures;
+  const failure = found && { failure: found.message, failedAt: found.schedule };
+  return { schedules, steps, outcomes: {}, different: 0, ...failure };
+}
+
+async function sample(request: Request): Promise<Answer> {
+  const { engine, program } = await load(request);
   const judge = new Judge(engine, program);
   const outcomes: Record<string, number> = {};
-  const { random, pct } = request;
+  let { random, pct } = request;
   let steps = 0;
   let longest = 1;
   let different = 0;
   let failure: { failure: string; failedAt: number } | undefined;
   let schedules = 0;
   while (schedules < random + pct) {
-    const isRandom = request.untilFailure === true ? schedules % 2 === 0 : schedules < random;
+    const isRandom = schedules < random;
     schedules++;
     const plan = (): void => {
       if (isRandom) planRandom(engine, schedules);
@@ -105,7 +138,6 @@ async function explore(request: Request): Promise<Answer> {
     outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
     steps += taken;
     if (bad) failure ??= { failure: outcome, failedAt: schedules };
-    if (bad && request.untilFailure === true) break;
     if (request.twice === true) {
       plan();
       engine.run();
@@ -113,10 +145,18 @@ async function explore(request: Request): Promise<Answer> {
       engine.restore();
     }
     longest = Math.max(longest, taken);
+    if (schedules === SAMPLE && request.budget !== undefined) {
+      const { budget } = request;
+      const affordable = Math.max(budget.schedules, (budget.steps * SAMPLE) / steps);
+      const part = Math.min(1, affordable / (random + pct));
+      random = Math.ceil(random * part);
+      pct = Math.ceil(pct * part);
+    }
   }
   return { schedules, steps, outcomes, ...failure, different };
 }
 
 for (const request of process.argv.slice(2)) {
-  console.log(JSON.stringify(await explore(JSON.parse(request) as Request)));
+  const asked = JSON.parse(request) as Request | Search;
+  console.log(JSON.stringify(await ('search' in asked ? searchFailure(asked) : sample(asked))));
 }

@@ -28,7 +28,7 @@ import {
   spinUnlock,
 } from 'faultline';
 
-import type { exploration } from '../../src/kernel.js';
+import type { exploration } from '../../src/faultline.js';
 
 const { member, struct, word } = layout;
 const { fetchAdd, read, readOnce, write, writeOnce } = memory;

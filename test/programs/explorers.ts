@@ -28,7 +28,7 @@ import { PROGRAMS } from '../../src/explore/programs/registry.js';
 import { VirtualEngine, type VirtualKernel } from '../../src/explore/virtual-engine.js';
 import { memoryWords } from '../../src/memory/snapshot.js';
 
-const VIRTUAL = new URL('../../kernel.virtual.js', import.meta.url).href;
+const VIRTUAL = new URL('../../faultline.virtual.js', import.meta.url).href;
 
 /** What the rewritten bundle exports. */
 interface VirtualBundle extends VirtualKernel {

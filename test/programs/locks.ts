@@ -323,7 +323,7 @@ export function streamWriter(cpu: Cpu, arena: Arena): number {
 
 // --- hand-over between two CPUs, of which each waits for the other ---
 
-export const HANDOVERS = 5000;
+export const HANDOVERS = 2000;
 export const HALTED_HANDOVERS = 1000;
 /** A section is anything from nothing to somewhat longer than a waiter spins. */
 const HOLD_SPINS_MAX = 6000;

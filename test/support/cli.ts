@@ -24,7 +24,7 @@ const TIMEOUT_MS = 60_000;
 /** Options of the shortest useful measurement: one point of three rounds. */
 export const ONE_POINT = [
   '--duration',
-  '0.1',
+  '0.2',
   '--warmup',
   '0',
   '--range-pages',
@@ -33,7 +33,7 @@ export const ONE_POINT = [
   '1',
 ];
 /** The same, without saying which points. */
-export const SHORT = ['--duration', '0.1', '--warmup', '0'];
+export const SHORT = ['--duration', '0.2', '--warmup', '0'];
 /** A measurement in which the two sides meet often, also on a busy machine. */
 export const MEETING = [
   '--duration',

@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { Crew, type CrewOptions, type MemberResult } from '../../src/host/crew.js';
+import { Crew, type CrewMember, type CrewOptions, type MemberResult } from '../../src/host/crew.js';
 import { type BootedMachine, bootMachine, type MachineConfig } from '../../src/machine/boot.js';
 import type { Cpu } from '../../src/machine/cpu.js';
+import { idlePool } from './pools.js';
 
 /** URL of the worker file of crews that run programs under test/programs. */
 export const TEST_WORKER = new URL('./crew-worker.js', import.meta.url).href;
@@ -25,6 +26,17 @@ export interface ProgramRun extends CrewOptions {
 export interface ProgramResult {
   readonly machine: BootedMachine;
   readonly results: readonly MemberResult[];
+}
+
+/** A crew of programs under test/programs, on workers that crews before it may have had, unless it names its own. */
+export function makeCrew(
+  machine: BootedMachine,
+  members: readonly CrewMember[],
+  options: CrewOptions,
+): Crew {
+  if (options.worker !== undefined) return new Crew(machine, members, options);
+  const pool = idlePool(members.length, options.build ?? 'parallel', { worker: TEST_WORKER });
+  return new Crew(machine, members, { ...options, pool });
 }
 
 /** URL of a compiled module under test/programs. */
@@ -47,7 +59,7 @@ export async function runProgram(run: ProgramRun): Promise<ProgramResult> {
     entry: typeof entry === 'string' ? entry : (entry[index] ?? ''),
     args,
   }));
-  const crew = new Crew(machine, members, { worker: TEST_WORKER, ...run });
+  const crew = makeCrew(machine, members, run);
   await crew.ready();
   crew.start();
   return { machine, results: await crew.results() };

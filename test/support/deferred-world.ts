@@ -26,11 +26,12 @@ export interface DeferredRun {
 
 type Setup = (cpu: Cpu, arena: DeferredArena) => void;
 
-/** One CPU for each program. */
+/** One CPU for each program. `warned` is what the machine warns of. */
 export async function runDeferred(
   entries: readonly { readonly name: string }[],
   setup: Setup = () => undefined,
   watchdog: Partial<WatchdogOptions> = { stallMs: 60_000 },
+  warned: readonly string[] = [],
 ): Promise<DeferredRun> {
   let arena = 0 as DeferredArena;
   const url = programUrl('deferred');
@@ -49,7 +50,7 @@ export async function runDeferred(
     },
   });
   const { cpu } = machine;
-  assert.deepEqual(warningTexts(cpu), []);
+  assert.deepEqual(warningTexts(cpu), warned);
   return {
     values: results.map(({ value }) => Number(value)),
     field: (field) => read(cpu, arena, field),

@@ -14,7 +14,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fetchAdd, parkAsync, read, readOnce, unpark, writeOnce } from '#memory';
 
 import { snapshotCpu } from '../../src/debug/wait-graph.js';
-import { Crew, type CrewOptions } from '../../src/host/crew.js';
+import type { Crew, CrewOptions } from '../../src/host/crew.js';
 import { bootMachine, type MachineConfig } from '../../src/machine/boot.js';
 import type { Cpu } from '../../src/machine/cpu.js';
 import { waitKindName } from '../../src/machine/sched.js';
@@ -22,7 +22,7 @@ import { WAIT_NONE, WAIT_ROUND, WAIT_START } from '../../src/machine/wait-kind.j
 import { warningTexts } from '../../src/machine/warn.js';
 import type { MemoryHandle } from '../../src/memory/port.js';
 import { Mailbox, OP_NAMES, type OpName, puppet } from '../programs/puppet.js';
-import { programUrl, TEST_WORKER } from './crew.js';
+import { makeCrew, programUrl } from './crew.js';
 import { place } from './machine.js';
 
 /** One thing that a puppet was told to do. */
@@ -61,7 +61,7 @@ export class Puppets {
       entry: puppet.name,
       args: this.#mailboxes,
     }));
-    this.crew = new Crew(machine, members, { worker: TEST_WORKER, ...options });
+    this.crew = makeCrew(machine, members, options);
     this.#outcome = this.crew.ready().then(() => {
       this.crew.start();
       return this.crew.results();

@@ -37,6 +37,7 @@ import {
   VA_MAX,
 } from '../../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../../notifier/types.js';
+import { freeMirror } from '../../protocols/protocol.js';
 import { initMutex, mutexLock, mutexUnlock } from '../../sync/mutex.js';
 import { refcountDecAndTest, refcountInc, refcountSet } from '../../sync/refcount.js';
 import { initSpinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
@@ -93,9 +94,7 @@ export function openContext(cpu: Cpu, device: SvmDevice, mm: MmStruct): SvmConte
   initSpinlock(cpu, member(context, SvmContext.tableLock), TABLE_LOCK);
   initTlbContext(cpu, member(context, SvmContext.tlb));
   refcountSet(cpu, member(context, SvmContext.refs), 1);
-  const interval = member(context, SvmContext.interval);
-  const driver = driverOf(cpu, device);
-  if (mmuIntervalNotifierInsert(cpu, interval, mm, 0, USER_VA_END, driver) !== 0) {
+  if (attach(cpu, driverOf(cpu, device), context, mm) !== 0) {
     freeTable(cpu, pgd);
     kfree(cpu, SvmContext, context);
     return NULL;
@@ -108,6 +107,12 @@ export function openContext(cpu: Cpu, device: SvmDevice, mm: MmStruct): SvmConte
   return context;
 }
 
+function attach(cpu: Cpu, driver: SvmDriver, context: SvmContext, mm: MmStruct): number {
+  if (driver.attach !== undefined) return driver.attach(cpu, context, mm);
+  const interval = member(context, SvmContext.interval);
+  return mmuIntervalNotifierInsert(cpu, interval, mm, 0, USER_VA_END, driver);
+}
+
 /** Unties it again. No lock held. Sleeps. */
 export function closeContext(cpu: Cpu, context: SvmContext): void {
   const device = read(cpu, context, SvmContext.device);
@@ -116,12 +121,14 @@ export function closeContext(cpu: Cpu, context: SvmContext): void {
   write(cpu, device, SvmDevice.contextCount, read(cpu, device, SvmDevice.contextCount) - 1);
   spinUnlock(cpu, member(device, SvmDevice.contextsLock));
   killContext(cpu, context);
-  mmuIntervalNotifierRemove(cpu, member(context, SvmContext.interval));
+  const driver = driverOf(cpu, device);
+  if (driver.detach !== undefined) driver.detach(cpu, context);
+  else mmuIntervalNotifierRemove(cpu, member(context, SvmContext.interval));
   putContext(cpu, context);
 }
 
-/** Empties the device's page table for good (I1). */
-function killContext(cpu: Cpu, context: SvmContext): void {
+/** Empties the device's page table for good (I1). Sleeps. */
+export function killContext(cpu: Cpu, context: SvmContext): void {
   const range = stackPush(cpu, MmuNotifierRange);
   const mm = read(cpu, context, SvmContext.mm);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_RELEASE, mm, 0, VA_MAX);
@@ -142,6 +149,8 @@ export function getContext(cpu: Cpu, context: SvmContext): void {
 export function putContext(cpu: Cpu, context: SvmContext): void {
   if (!refcountDecAndTest(cpu, member(context, SvmContext.refs))) return;
   const mm = read(cpu, context, SvmContext.mm);
+  const mirror = read(cpu, context, SvmContext.mirror);
+  if (mirror !== NULL) freeMirror(cpu, mirror);
   deviceFreeTables(cpu, context);
   kfree(cpu, SvmContext, context);
   mmdrop(cpu, mm);

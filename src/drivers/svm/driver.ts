@@ -27,6 +27,7 @@ import { tlbShootdown } from '../../machine/tlb.js';
 import { WAIT_DEVICE_FENCE } from '../../machine/wait-kind.js';
 import { containerOf, element, type Field, member, type Ptr } from '../../memory/layout.js';
 import { mmapReadLock, mmapReadUnlock } from '../../mm/mmap-lock.js';
+import type { MmStruct } from '../../mm/types.js';
 import {
   type MmuIntervalNotifierOps,
   mmuIntervalReadBegin,
@@ -35,6 +36,7 @@ import {
 } from '../../notifier/mmu-interval-notifier.js';
 import { mmuNotifierRangeBlockable } from '../../notifier/mmu-notifier-range.js';
 import { type MmuIntervalNotifier, MmuNotifierRange } from '../../notifier/types.js';
+import { RANGE_TIMEOUT_MS } from '../../protocols/protocol.js';
 import { mutexLock, mutexTrylock, mutexUnlock } from '../../sync/mutex.js';
 import { deviceClearRange, deviceMapRange } from './page-table.js';
 import { svmStats } from './stats.js';
@@ -46,13 +48,17 @@ type RequestArray = Ptr<'svm_requests'>;
 export interface SvmDriver extends MmuIntervalNotifierOps {
   /**
    * Maps what is requested into the device: 0, -EFAULT, -EPERM, -ENOMEM, or -EBUSY if invalidations kept
-   * it from it for FAULT_TIMEOUT_MS. The caller holds mm_users. Sleeps.
+   * it from it for RANGE_TIMEOUT_MS. The caller holds mm_users. Sleeps.
    */
   readonly fault: (cpu: Cpu, context: SvmContext, request: SvmRequest) => number;
+  /**
+   * Ties a context that is being opened to its address space: 0 or -errno. By default its interval is inserted.
+   * No lock held. Sleeps.
+   */
+  readonly attach?: (cpu: Cpu, context: SvmContext, mm: MmStruct) => number;
+  /** Unties it: no callback runs afterwards. Goes with `attach`. No lock held. Sleeps. */
+  readonly detach?: (cpu: Cpu, context: SvmContext) => void;
 }
-
-/** How long a fault is tried again. @kernel HMM_RANGE_DEFAULT_TIMEOUT */
-const FAULT_TIMEOUT_MS = 1000;
 
 /** Ends the device's use of a range. @kernel dmirror_interval_invalidate */
 export function svmInvalidate(
@@ -113,13 +119,13 @@ export function svmFault(cpu: Cpu, context: SvmContext, request: SvmRequest): nu
     const stats = svmStats(cpu);
     write(cpu, stats, SvmStats.retries, read(cpu, stats, SvmStats.retries) + 1);
     const now = clockMs(cpu);
-    if (deadline === 0) deadline = now + FAULT_TIMEOUT_MS;
+    if (deadline === 0) deadline = now + RANGE_TIMEOUT_MS;
     else if (now > deadline) return -EBUSY;
   }
 }
 
 /** Says in `pfns` what is wanted of each page; a round before may have left its answers there. */
-function askForPages(cpu: Cpu, request: SvmRequest): void {
+export function askForPages(cpu: Cpu, request: SvmRequest): void {
   const range = member(request, SvmRequest.range);
   const requests = read(cpu, request, SvmRequest.requests) as RequestArray;
   const pfns = read(cpu, range, HmmRange.pfns);
@@ -131,7 +137,7 @@ function askForPages(cpu: Cpu, request: SvmRequest): void {
 }
 
 /** The context's lock must be held, and the range not stale. */
-function mapIntoDevice(cpu: Cpu, context: SvmContext, range: HmmRange): number {
+export function mapIntoDevice(cpu: Cpu, context: SvmContext, range: HmmRange): number {
   if (read(cpu, context, SvmContext.dead) !== 0) return -EFAULT; // I2
   return deviceMapRange(cpu, context, range) ? 0 : -ENOMEM;
 }
@@ -148,7 +154,7 @@ export const svmDriver: SvmDriver = defineOps({
  * @throws FaultlineError for a member that there is not, or of another type
  */
 export function defineSvmDriver(
-  changes: Pick<SvmDriver, 'opsName'> & Partial<SvmDriver>,
+  changes: Pick<SvmDriver, 'opsName'> & Partial<Pick<SvmDriver, 'invalidate' | 'fault'>>,
 ): Readonly<SvmDriver> {
   for (const [name, value] of Object.entries(changes)) checkMember(name, value);
   if (typeof changes.opsName !== 'string') throw badDriver('it needs a name, as opsName');

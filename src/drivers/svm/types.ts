@@ -70,6 +70,7 @@ export const SvmContext = struct('svm_context', {
   mm: pointer<'mm_struct'>(), // with a reference to the struct
   device: pointer<'svm_device'>(),
   link: ListHead, // on SvmDevice.contexts
+  mirror: pointer<'hmm_mirror'>(), // in the place of the interval; NULL with the driver that has one
 });
 export type SvmContext = Ptr<'svm_context'>;
 

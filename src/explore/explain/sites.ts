@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { BUNDLES } from '../../base/own-code.js';
 import { type Position, positionMapper } from '../../host/source-position.js';
 
 /** A place in the source. */
@@ -22,7 +23,7 @@ export type SiteReader = (stack: readonly string[]) => Site[];
 const FRAME =
   /^at (?:async )?(?:(.+?) (?:\[as [^\]]+\] )?\()?((?:file:\/\/|\/)[^\s()]+):(\d+):(\d+)\)?$/;
 /** The folder that a bundle or a compiled file is in, with a folder `dist` in between. */
-const ROOT = /^(.*\/)dist\/(?:kernel[\w.-]*\.js|src\/|test\/)/;
+const ROOT = new RegExp(`^(.*/)dist/(?:(?:${BUNDLES.join('|')})[\\w.-]*\\.js|src/|test/)`);
 /**
  * Code that only does what it is told, by a caller that matters. What has no source is the door as the
  * modules of users see it (rewrite.ts).

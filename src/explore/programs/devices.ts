@@ -268,6 +268,16 @@ export const DEVICE_PROGRAMS = [
   }),
   defineProgram({
     ...common,
+    name: 'bind-unregister',
+    title: 'a driver goes while somebody unbinds its device and binds it by hand',
+    tasks: [task('driver', unregisterDriver), task('by hand', rebind)],
+    setup: setupLookedUp,
+    check: checkGone,
+    observe: (cpu, at) => `probed ${read(cpu, at as World, World.probes)} times`,
+    outcomes: probedTimes(1, 2),
+  }),
+  defineProgram({
+    ...common,
     name: 'driver-goes',
     title: 'a device comes while its driver goes',
     tasks: [task('device', addDevice), task('driver', unregisterDriver)],

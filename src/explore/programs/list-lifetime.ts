@@ -41,7 +41,7 @@ import {
 } from '../../notifier/mmu-notifier-register.js';
 import { MmuNotifier } from '../../notifier/types.js';
 import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
-import { defineProgram, type ExploreProgram, type Outcome, task } from '../program.js';
+import { defineProgram, type ExploreProgram, type Outcome, reach, task } from '../program.js';
 
 /** What the devices of an mm share. @kernel struct hmm */
 const Shared = struct('shared_mirror', {
@@ -73,6 +73,7 @@ function release(cpu: Cpu, notifier: MmuNotifier): void {
   const shared: Shared = containerOf(notifier, Shared.notifier);
   const world = read(cpu, shared, Shared.world) as World;
   fetchAdd(cpu, world, World.tellings, 1);
+  reach(cpu, 'release is called');
   if (exchange(cpu, world, World.released, 1) !== 0) return; // somebody else is at it (INV-15)
   writeOnce(cpu, world, World.mapped, 0);
 }
@@ -98,6 +99,8 @@ export const leavingNotifier: MmuNotifierOps = defineOps({
   opsName: 'lifetime leaving',
   release(cpu: Cpu, notifier: MmuNotifier, mm: MmStruct) {
     const shared: Shared = containerOf(notifier, Shared.notifier);
+    reach(cpu, 'release is called');
+    reach(cpu, 'it unregisters');
     if (exchange(cpu, shared, Shared.mirrors, 0) !== 0) mmuNotifierUnregister(cpu, notifier, mm);
   },
 });
@@ -167,6 +170,18 @@ function put(cpu: Cpu, at: number): void {
   const world = at as World;
   writeOnce(cpu, world, World.mapped, 0);
   mmuNotifierPut(cpu, member(read(cpu, world, World.shared), Shared.notifier));
+}
+
+function putA(cpu: Cpu, at: number): void {
+  put(cpu, at);
+  reach(cpu, 'A has put');
+  leave(cpu, at);
+}
+
+function putB(cpu: Cpu, at: number): void {
+  reach(cpu, 'B puts');
+  put(cpu, at);
+  reach(cpu, 'B has put');
   leave(cpu, at);
 }
 
@@ -187,8 +202,10 @@ function unregisterMirror(cpu: Cpu, at: number): void {
   if (isMutant(cpu, M_1) || mirrors === 0) write(cpu, shared, Shared.mm, NULL);
   spinUnlock(cpu, lock);
   if (mirrors !== 0) return;
+  reach(cpu, 'last mirror unregisters');
   if (mm !== NULL) mmuNotifierUnregister(cpu, member(shared, Shared.notifier), mm);
   kfree(cpu, Shared, shared);
+  reach(cpu, 'object is freed');
 }
 
 // --- what must be true at the end ---
@@ -221,8 +238,8 @@ export const LIFETIME_PROGRAMS: readonly ExploreProgram[] = [
     name: 'lt-23',
     title: 'two devices put the notifier that they share, while its address space ends',
     tasks: [
-      task('device A', put),
-      task('device B', put),
+      task('device A', putA),
+      task('device B', putB),
       task('exit', exitAndLeave),
       task('kworker', (cpu) => {
         runKworker(cpu);

@@ -56,7 +56,7 @@ import {
 } from '../../notifier/types.js';
 import { complete, Completion, initCompletion, waitForCompletion } from '../../sync/completion.js';
 import { initMutex, Mutex, mutexLock, mutexTrylock, mutexUnlock } from '../../sync/mutex.js';
-import { defineProgram, type ExploreProgram, type Outcome, task } from '../program.js';
+import { defineProgram, type ExploreProgram, type Outcome, reach, task } from '../program.js';
 
 const PAGE = 0x10000;
 const PAGE_BYTES = 4096;
@@ -122,6 +122,7 @@ export const agreeingInterval = defineOps({
 /** Waits for the mutex if it may; M-17: whether it may or not. */
 function takeMutex(cpu: Cpu, world: World, range: MmuNotifierRange): boolean {
   const mutex = member(world, World.mutex);
+  reach(cpu, 'driver is asked');
   if (isMutant(cpu, M_17) || mmuNotifierRangeBlockable(cpu, range)) mutexLock(cpu, mutex);
   else if (!mutexTrylock(cpu, mutex)) return false;
   mutexUnlock(cpu, mutex);
@@ -194,6 +195,7 @@ function reap(cpu: Cpu, at: number): void {
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_UNMAP, mmOf(cpu, world), PAGE, PAGE + PAGE_BYTES);
   const answer = mmuNotifierInvalidateRangeStartNonblock(cpu, range);
   write(cpu, world, World.answer, answer);
+  reach(cpu, 'reaper is answered');
   if (answer === 0) mmuNotifierInvalidateRangeEnd(cpu, range);
   else if (answer !== -EAGAIN) bug(`range_start answered ${answer}`);
   stackPop(cpu, range);
@@ -203,6 +205,7 @@ function reap(cpu: Cpu, at: number): void {
 function holdMutex(cpu: Cpu, at: number): void {
   const mutex = member(at as World, World.mutex);
   mutexLock(cpu, mutex);
+  reach(cpu, 'mutex is held');
   mutexUnlock(cpu, mutex);
 }
 
@@ -211,12 +214,14 @@ function allocateLocked(cpu: Cpu, at: number): void {
   const world = at as World;
   const mutex = member(world, World.mutex);
   mutexLock(cpu, mutex);
+  reach(cpu, 'mutex is held');
   waitForCompletion(cpu, member(world, World.reaped));
   mutexUnlock(cpu, mutex);
 }
 
 /** Begins a read, which waits for the end of what it collides with. */
 function fault(cpu: Cpu, at: number): void {
+  reach(cpu, 'fault begins');
   mmuIntervalReadBegin(cpu, member(at as World, World.interval));
 }
 

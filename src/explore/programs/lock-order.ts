@@ -48,7 +48,7 @@ import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../../notifier/mmu-notif
 import { MmuIntervalNotifier, MmuNotifierRange } from '../../notifier/types.js';
 import { initMutex, Mutex, mutexLock, mutexUnlock } from '../../sync/mutex.js';
 import { downRead, downWrite, initRwsem, Rwsem, upRead, upWrite } from '../../sync/rwsem.js';
-import { defineProgram, task } from '../program.js';
+import { defineProgram, reach, task } from '../program.js';
 
 const PAGE = 0x10000;
 const PAGE_BYTES = 4096;
@@ -75,6 +75,7 @@ export const lockOrderDriver = defineOps({
   opsName: 'lock order program',
   invalidate(cpu: Cpu, interval: MmuIntervalNotifier, _range: MmuNotifierRange, seq: number) {
     const world: World = containerOf(interval, World.interval);
+    reach(cpu, 'callback wants the lock');
     mutexLock(cpu, member(world, World.driverLock));
     mmuIntervalSetSeq(cpu, interval, seq);
     mutexUnlock(cpu, member(world, World.driverLock));
@@ -101,6 +102,7 @@ function truncate(cpu: Cpu, at: number): void {
   const mm = read(cpu, world, World.mm) as MmStruct;
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, PAGE, PAGE + PAGE_BYTES);
   downWrite(cpu, member(world, World.imap));
+  reach(cpu, 'i_mmap is held');
   mmuNotifierInvalidateRangeStart(cpu, range);
   mmuNotifierInvalidateRangeEnd(cpu, range);
   upWrite(cpu, member(world, World.imap));
@@ -111,6 +113,7 @@ function note(cpu: Cpu, at: number): void {
   const world = at as World;
   const before = isMutant(cpu, M_ALLOC_LOCKED) ? NULL : kzalloc(cpu, Note);
   mutexLock(cpu, member(world, World.driverLock));
+  reach(cpu, 'driver has its lock');
   const fresh = isMutant(cpu, M_ALLOC_LOCKED) ? kzalloc(cpu, Note) : before;
   const old = read(cpu, world, World.note);
   write(cpu, world, World.note, fresh);
@@ -122,6 +125,7 @@ function note(cpu: Cpu, at: number): void {
 function reclaim(cpu: Cpu, at: number): void {
   const world = at as World;
   fsReclaimAcquire(cpu, GFP_KERNEL);
+  reach(cpu, 'reclaim wants i_mmap');
   downRead(cpu, member(world, World.imap));
   upRead(cpu, member(world, World.imap));
   fsReclaimRelease(cpu, GFP_KERNEL);
@@ -138,5 +142,15 @@ export const lt15 = defineProgram({
     const { imap, note: last } = World;
     if (read(cpu, member(at as World, imap), Rwsem.count) !== 0) return 'INV-4: i_mmap is held';
     return read(cpu, at as World, last) === NULL ? 'nothing was noted' : undefined;
+  },
+  window: {
+    // each has what the next wants
+    order: [
+      'i_mmap is held',
+      'reclaim wants i_mmap',
+      'driver has its lock',
+      'callback wants the lock',
+      'driver has its lock',
+    ],
   },
 });

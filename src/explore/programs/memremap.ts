@@ -53,6 +53,7 @@ import {
   PGMAP_INTERNAL,
   PGMAP_KILL,
   PGMAP_KILL_CLEANUP,
+  PGMAP_KILL_LAST,
   putDevPagemap,
   setRange,
 } from '../../memremap/pagemap.js';
@@ -64,7 +65,7 @@ import {
   initCompletion,
   waitForCompletion,
 } from '../../sync/completion.js';
-import { defineProgram, type ExploreProgram, type Outcome, task } from '../program.js';
+import { defineProgram, type ExploreProgram, type Outcome, reach, task } from '../program.js';
 
 /** A reference count as drivers had it, in the older forms. */
 const DriverRef = struct('explored_driver_ref', {
@@ -104,6 +105,7 @@ function kill(cpu: Cpu, pgmap: DevPagemap): void {
 }
 
 function drain(cpu: Cpu, pgmap: DevPagemap): void {
+  reach(cpu, 'users are waited for');
   waitForCompletion(cpu, member(refOf(cpu, pgmap), DriverRef.done));
 }
 
@@ -223,6 +225,7 @@ function touchPage(cpu: Cpu, at: number): void {
   const pgmap = getDevPagemap(cpu, USED_PFN, NULL);
   if (pgmap === NULL) return;
   const page = pfnToPage(cpu, USED_PFN);
+  reach(cpu, 'page is in use');
   if (pageToPfn(cpu, page) !== USED_PFN) bug('INV-30: a page in use is another one');
   putDevPagemap(cpu, pgmap);
   write(cpu, at as World, World.used, 1);
@@ -233,6 +236,7 @@ function usePage(cpu: Cpu, at: number): void {
   const pgmap = getDevPagemap(cpu, USED_PFN, NULL);
   if (pgmap === NULL) return;
   const page = pfnToPage(cpu, USED_PFN);
+  reach(cpu, 'page is in use');
   getDevicePage(cpu, page);
   putDevicePage(cpu, page);
   putDevPagemap(cpu, pgmap);
@@ -241,6 +245,7 @@ function usePage(cpu: Cpu, at: number): void {
 
 /** Unmaps; then there is nothing left to do. */
 function unmap(cpu: Cpu, at: number): void {
+  reach(cpu, 'unbind begins');
   memunmapPages(cpu, pagemapOf(cpu, at));
   stopKworkers(cpu);
 }
@@ -248,8 +253,10 @@ function unmap(cpu: Cpu, at: number): void {
 /** As drivers did when nothing else waited: after the page map is gone. */
 function unmapThenWait(cpu: Cpu, at: number): void {
   const pgmap = pagemapOf(cpu, at);
+  reach(cpu, 'unbind begins');
   if (read(cpu, pgmap, DevPagemap.form) === PGMAP_CALLER_KILLS) kill(cpu, pgmap);
   memunmapPages(cpu, pgmap);
+  reach(cpu, 'struct pages are gone');
   drain(cpu, pgmap);
   stopKworkers(cpu);
   percpuRefExit(cpu, member(refOf(cpu, pgmap), DriverRef.ref));
@@ -257,6 +264,7 @@ function unmapThenWait(cpu: Cpu, at: number): void {
 
 /** The last to be mapped goes first. */
 function unmapTwo(cpu: Cpu, at: number): void {
+  reach(cpu, 'unbind begins');
   memunmapPages(cpu, read(cpu, at as World, World.second) as DevPagemap);
   memunmapPages(cpu, pagemapOf(cpu, at));
   stopKworkers(cpu);
@@ -303,6 +311,8 @@ function bindTwice(cpu: Cpu, at: number): void {
   const error = bind(cpu, world, first);
   failEnd(cpu);
   if (error === 0) unbind(cpu, world, first);
+  reach(cpu, 'first binding is over');
+  reach(cpu, 'range is bound again');
   const result = bind(cpu, world, second);
   write(cpu, world, World.result, result);
   if (result === 0) unbind(cpu, world, second);
@@ -415,6 +425,16 @@ export const MEMREMAP_PROGRAMS: readonly ExploreProgram[] = [
     setupOld(PGMAP_KILL, killAndWait),
     unmapThenWait,
   ),
+  defineProgram({
+    ...common,
+    name: 'lt-8-kill-last',
+    title: 'kill waits, and comes after the references are put (2018, not merged)',
+    tasks: [task('user', touchPage), task('unbind', unmap), serve],
+    setup: setupOld(PGMAP_KILL_LAST, killAndWait),
+    check,
+    observe,
+    outcomes,
+  }),
   defineProgram({
     ...common,
     name: 'lt-9',

@@ -10,6 +10,7 @@
  *   lt-11           it is a notifier's, got for the mm and put in `release`; freed a grace period later
  *   lt-12-job       a job that `release` queues frees it, while exit goes on
  *   lt-12           the job unregisters before it frees, and so waits for exit's walk
+ *   lt-12-put       there is no job: release puts the notifier, which is freed a grace period later
  *
  * @module
  */
@@ -34,7 +35,7 @@ import {
   word,
 } from '../../memory/layout.js';
 import { mmput } from '../../mm/exit.js';
-import { type ExitChainOps,exitChainRegister } from '../../mm/exit-chain.js';
+import { type ExitChainOps, exitChainRegister } from '../../mm/exit-chain.js';
 import { type FileOperations, fput, openDeviceFile } from '../../mm/file.js';
 import { mmAlloc, mmgetNotZero } from '../../mm/mm-struct.js';
 import { File, MmStruct } from '../../mm/types.js';
@@ -57,7 +58,7 @@ import { fget, installFd } from '../../process/files.js';
 import { allocTask, cloneTask, exitTask } from '../../process/task.js';
 import { Task } from '../../process/types.js';
 import { complete, Completion, initCompletion, waitForCompletion } from '../../sync/completion.js';
-import { defineProgram, type ExploreProgram, type Operation, task } from '../program.js';
+import { defineProgram, type ExploreProgram, type Operation, reach, task } from '../program.js';
 
 const SPACE_BYTES = 2 ** 47;
 
@@ -107,6 +108,7 @@ function unmap(cpu: Cpu, mirror: Mirror): void {
 function freeMirror(cpu: Cpu, mirror: Mirror): void {
   writeOnce(cpu, worldOf(cpu, mirror), World.mirror, NULL);
   kfree(cpu, Mirror, mirror);
+  reach(cpu, 'mirror is freed');
 }
 
 // --- the designs ---
@@ -153,6 +155,7 @@ export const mirrorNotifier: MmuNotifierOps = defineOps({
   release(cpu: Cpu, notifier: MmuNotifier) {
     unmap(cpu, containerOf(notifier, Mirror.notifier));
     mmuNotifierPut(cpu, notifier);
+    reach(cpu, 'release has put');
   },
   allocNotifier: (cpu: Cpu) => member(kzalloc(cpu, Mirror), Mirror.notifier),
   freeNotifier(cpu: Cpu, notifier: MmuNotifier) {
@@ -178,6 +181,7 @@ function queueJob(cpu: Cpu, notifier: MmuNotifier, ops: WorkOps): void {
   unmap(cpu, mirror);
   initWork(cpu, member(mirror, Mirror.job), ops, JOB);
   queueSystemWork(cpu, member(mirror, Mirror.job));
+  reach(cpu, 'job is queued');
 }
 
 export const hastyNotifier: MmuNotifierOps = defineOps({
@@ -210,6 +214,7 @@ export const patientJob: WorkOps = defineOps({
   work(cpu: Cpu, work: WorkStruct) {
     const mirror: Mirror = containerOf(work, Mirror.job);
     const mm = read(cpu, mirror, Mirror.mm); // the notifier holds it
+    reach(cpu, 'job unregisters');
     mmuNotifierUnregister(cpu, member(mirror, Mirror.notifier), mm);
     freeMirror(cpu, mirror);
   },
@@ -261,7 +266,8 @@ function setupChain(cpu: Cpu): number {
   return world;
 }
 
-function setupNotifier(cpu: Cpu): number {
+/** The mm has a notifier, which is the mirror. */
+function setupPut(cpu: Cpu): number {
   const world = makeWorld(cpu);
   const mm = read(cpu, world, World.mm);
   const notifier = mmuNotifierGet(cpu, mirrorNotifier, mm);
@@ -270,6 +276,12 @@ function setupNotifier(cpu: Cpu): number {
   write(cpu, mirror, Mirror.world, world);
   write(cpu, world, World.mirror, mirror);
   write(cpu, world, World.mapped, 1);
+  return world;
+}
+
+function setupNotifier(cpu: Cpu): number {
+  const world = setupPut(cpu) as World;
+  const mm = read(cpu, world, World.mm);
   mmgrab(cpu, mm);
   makeFamily(cpu, world, spaceFile, mm);
   return world;
@@ -290,7 +302,9 @@ function setupJob(ops: MmuNotifierOps) {
 /** Exits; from then on the device may not use its memory, whoever has the file. */
 function exitParent(cpu: Cpu, at: number): void {
   const world = at as World;
+  reach(cpu, 'parent exits');
   exitTask(cpu, read(cpu, world, World.parent));
+  reach(cpu, 'parent has exited');
   if (readOnce(cpu, world, World.mapped) !== 0) {
     bug('LT-11: the device maps the memory of an address space that has ended');
   }
@@ -299,6 +313,7 @@ function exitParent(cpu: Cpu, at: number): void {
 
 /** Uses the file it has inherited, in vain, and exits. */
 function exitChild(cpu: Cpu, at: number): void {
+  reach(cpu, 'child has the file');
   waitForCompletion(cpu, member(at as World, World.gone));
   useAndExit(cpu, at as World);
 }
@@ -312,6 +327,7 @@ function useAndExit(cpu: Cpu, world: World): void {
 
 function exitChildServed(cpu: Cpu, at: number): void {
   const world = at as World;
+  reach(cpu, 'child has the file');
   waitForCompletion(cpu, member(world, World.gone));
   mmuNotifierSynchronize(cpu);
   useAndExit(cpu, world);
@@ -321,6 +337,7 @@ function exitChildServed(cpu: Cpu, at: number): void {
 /** A system call on the file: the address space that it is about must still be used by somebody. */
 function useFile(cpu: Cpu, world: World): void {
   const files = read(cpu, read(cpu, world, World.child), Task.files);
+  reach(cpu, 'child uses the file');
   const file = fget(cpu, files, 0);
   if (file === NULL) bug('the child has not inherited the file');
   if (mmgetNotZero(cpu, read(cpu, world, World.mm))) bug('an address space is used after its end');
@@ -334,6 +351,7 @@ function exitServed(cpu: Cpu, at: number): void {
 }
 
 const serve: Operation['run'] = (cpu) => {
+  reach(cpu, 'kworker comes');
   runKworker(cpu);
 };
 
@@ -435,5 +453,12 @@ export const DESIGN_PROGRAMS: readonly ExploreProgram[] = [
     tasks: [task('exit', exitServed), KWORKER],
     ...common,
     setup: setupJob(patientNotifier),
+  }),
+  defineProgram({
+    name: 'lt-12-put',
+    title: 'a notifier puts itself while it is released, and is freed after a grace period',
+    tasks: [task('exit', exitServed), KWORKER],
+    ...common,
+    setup: setupPut,
   }),
 ];

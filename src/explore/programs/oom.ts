@@ -29,6 +29,7 @@ import {
   type ExploreProgram,
   type Outcome,
   type ProgramTask,
+  reach,
   task,
 } from '../program.js';
 import {
@@ -81,11 +82,15 @@ function setupTask(cpu: Cpu): number {
 // --- tasks ---
 
 function reap(cpu: Cpu, at: number): void {
+  reach(cpu, 'reaper comes');
   setResult(cpu, at as Space, oomReapTaskMm(cpu, spaceMm(cpu, at as Space)) ? 1 : 0);
+  reach(cpu, 'reaper is done');
 }
 
 function exit(cpu: Cpu, at: number): void {
+  reach(cpu, 'exit comes');
   mmput(cpu, spaceMm(cpu, at as Space));
+  reach(cpu, 'exit has put');
 }
 
 /** Finds what was there, or nothing; what it stores, or nothing. Never a page of zeroes. */
@@ -105,6 +110,7 @@ function expect(found: number, expected: number): void {
 function faultDevice(cpu: Cpu, at: number): void {
   const mm = spaceMm(cpu, at as Space);
   if (!mmgetNotZero(cpu, mm)) return;
+  reach(cpu, 'device has the space');
   setResult(cpu, at as Space, deviceFault(cpu, at as Space, 0) === 0 ? 1 : 0);
   mmput(cpu, mm);
 }

@@ -15,10 +15,12 @@ import { lt15 } from './lock-order.js';
 import { lockToyNamed } from './lock-toy.js';
 import { MEMREMAP_PROGRAMS } from './memremap.js';
 import { DESIGN_PROGRAMS } from './mirror-designs.js';
+import { RELEASE_PROGRAMS } from './mirror-release.js';
 import { MODULE_PROGRAMS } from './modules.js';
 import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.js';
 import { OOM_PROGRAMS } from './oom.js';
 import { osq } from './osq.js';
+import { PAGEMAP_USER_PROGRAMS } from './pagemap-users.js';
 import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
 import { randomProgram } from './random.js';
@@ -47,6 +49,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   ...REFUSAL_PROGRAMS,
   ...LIFETIME_PROGRAMS,
   ...DESIGN_PROGRAMS,
+  ...RELEASE_PROGRAMS,
   ...READ_TRYLOCK_PROGRAMS,
   spinlock,
   mutex,
@@ -65,6 +68,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   ...DEVICE_PROGRAMS,
   ...MODULE_PROGRAMS,
   ...MEMREMAP_PROGRAMS,
+  ...PAGEMAP_USER_PROGRAMS,
   ...RCU_PROGRAMS,
   ...SRCU_PROGRAMS,
   ...PERCPU_REF_PROGRAMS,

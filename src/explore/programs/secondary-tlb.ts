@@ -39,7 +39,7 @@ import type { MmuNotifierOps } from '../../notifier/mmu-notifier-list.js';
 import { mmuNotifierRegister } from '../../notifier/mmu-notifier-register.js';
 import { MmuNotifier } from '../../notifier/types.js';
 import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
-import { defineProgram, type ExploreProgram, task } from '../program.js';
+import { defineProgram, type ExploreProgram, reach, task } from '../program.js';
 import {
   attachAll,
   checkSpace,
@@ -78,6 +78,7 @@ export const secondaryTlb: MmuNotifierOps = defineOps({
   opsName: 'secondary tlb',
   archInvalidateSecondaryTlbs(cpu: Cpu, notifier: MmuNotifier, _mm: MmStruct, start: Va, end: Va) {
     const device: Device = containerOf(notifier, Device.notifier);
+    if (start === pageVa(A)) reach(cpu, 'device is told of A');
     spinLock(cpu, member(device, Device.lock));
     for (let page = 0; page < SPACE_PAGES; page++) {
       if (pageVa(page) < start || pageVa(page) >= end) continue;
@@ -142,14 +143,18 @@ function storeBeside(cpu: Cpu, at: number): void {
 }
 
 function storeBoth(cpu: Cpu, at: number): void {
+  reach(cpu, 'both are to be stored');
   store(cpu, spaceOf(cpu, at), pageVa(A));
   store(cpu, spaceOf(cpu, at), pageVa(B));
+  reach(cpu, 'both are stored');
 }
 
 function loadBoth(cpu: Cpu, at: number): void {
   const device = at as Device;
+  reach(cpu, 'device comes');
   const b = deviceLoad(cpu, device, B);
   const a = deviceLoad(cpu, device, A);
+  reach(cpu, 'device has loaded both');
   if (b === STORED && a === FILLED) bug('LT-24: a device reads a new page, and then an old one');
   setResult(cpu, spaceOf(cpu, at), b === STORED ? 1 : 0);
 }

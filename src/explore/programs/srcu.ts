@@ -11,11 +11,12 @@ import { runKworker, stopKworkers } from '../../deferred/kworker.js';
 import {
   callSrcu,
   initSrcuStruct,
+  sleepersOf,
   srcuReadLock,
   srcuReadUnlock,
   synchronizeSrcu,
 } from '../../deferred/srcu.js';
-import { RcuHead, SrcuStruct } from '../../deferred/types.js';
+import { RcuHead, SrcuSleepers, SrcuStruct } from '../../deferred/types.js';
 import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { defineOps } from '../../machine/ops-table.js';
@@ -31,7 +32,7 @@ import {
 } from '../../memory/layout.js';
 import { complete, Completion, initCompletion, waitForCompletion } from '../../sync/completion.js';
 import { initMutex, Mutex, mutexLock, mutexUnlock } from '../../sync/mutex.js';
-import { defineProgram, type ExploreProgram, type Outcome, task } from '../program.js';
+import { defineProgram, type ExploreProgram, type Outcome, reach, task } from '../program.js';
 
 const Version = struct('srcu_version', {
   number: word, // 1, 2, …; written before it is published
@@ -151,6 +152,8 @@ function serve(cpu: Cpu): void {
 function synchronizeInside(cpu: Cpu, at: number): void {
   const domain = member(at as World, World.domain);
   const bank = srcuReadLock(cpu, domain);
+  reach(cpu, 'reader is inside');
+  reach(cpu, 'reader synchronizes');
   synchronizeSrcu(cpu, domain);
   srcuReadUnlock(cpu, domain, bank);
 }
@@ -176,7 +179,7 @@ function check(cpu: Cpu, at: number): string | undefined {
   const current = read(cpu, read(cpu, world, World.current), Version.number);
   const freed = read(cpu, world, World.freed);
   if (freed !== current - 1) return `${freed} versions are freed, of ${current}`;
-  return read(cpu, member(world, World.domain), SrcuStruct.waiting) === 0
+  return read(cpu, sleepersOf(cpu), SrcuSleepers.waiting) === 0
     ? undefined
     : 'a grace period waits at rest';
 }

@@ -90,7 +90,7 @@ function unmap(cpu: Cpu, at: number): void {
   stackPop(cpu, range);
 }
 
-/** M-16: what drivers did at range_end before 4.19. */
+/** M-16: what drivers did at range_end until 4.20. */
 function synchronizeLate(cpu: Cpu, world: World): void {
   spinLock(cpu, member(world, World.lock));
   write(cpu, world, World.deviceEntry, 0);

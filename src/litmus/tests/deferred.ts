@@ -95,6 +95,7 @@ export const deferredTest = defineLitmus({
       program: program('remove-free'),
       mutant: 'M-remove-unlocked',
       window: LOOK_INSIDE_END,
+      onlyExplored: true,
     },
     {
       name: 'last-end',

@@ -9,7 +9,7 @@ import { defineLitmus } from '../litmus.js';
 export const syncPointTest = defineLitmus({
   id: 'LT-18',
   title: 'a page is unmapped and freed while a device uses it',
-  source: 'hmm_invalidate_range_start and _end of Linux 4.16 to 4.18, and their reversal',
+  source: 'hmm_invalidate_range_start and _end of Linux 4.14 to 4.19, and their reversal',
   variants: [
     {
       name: 'sync-at-end',

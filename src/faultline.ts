@@ -1,0 +1,24 @@
+/**
+ * The package as programs see it: the entry of the bundle that `faultline` is.
+ *
+ * It shares the kernel layers with the workers' bundle (src/kernel.ts), so that a driver of the user's that imports
+ * `faultline` has the modules of the worker that runs it.
+ *
+ * @module
+ */
+import {
+  type ExploreOutcome,
+  type ExploreWorkerTask,
+  runExploreWorker,
+} from './explore/explore-worker.js';
+import { BUILT_INS } from './workloads/built-ins.js';
+
+export * from './index.js';
+export { runCrewMember } from './kernel.js';
+
+/** Runs one task of an exploration; a Piscina worker's file exports it by this name. */
+export function runExploreMember(task: ExploreWorkerTask): Promise<ExploreOutcome> {
+  return runExploreWorker(task, BUILT_INS);
+}
+
+export * as exploration from './explore/exploration.js';
