@@ -45,6 +45,7 @@ export {
   softirqEnter,
   softirqExit,
 } from './lockdep/lockdep.js';
+export { watchMemory } from './memory-report.js';
 
 const LOCK_CLASS_FIELD = LOCK_CLASS_WORD as typeof Spinlock.lockClass;
 

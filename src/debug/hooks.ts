@@ -173,3 +173,8 @@ export function forgetHeld(_cpu: Cpu): void {
 export function reachPoint(_cpu: Cpu, _name: string): void {
   // nobody asks at full speed
 }
+
+/** From now on what this CPU does to memory that it must not is reported, if the machine's memory is watched. */
+export function watchMemory(_cpu: Cpu): void {
+  // nobody looks at full speed
+}

@@ -70,6 +70,9 @@ const PRIMITIVES: Readonly<Record<string, readonly Announcement[]>> = {
   storeRun: [run(OP_WRITE, 1, 3, 1)],
   noteFree: [run(OP_FREE, 1, 2, 1)],
   noteAlloc: [run(OP_ALLOC, 1, 2, 1)],
+  noteFrame: [run(OP_ALLOC, 1, 2, 1)],
+  assertExclusiveWriter: field(OP_READ),
+  assertExclusiveAccess: field(OP_WRITE),
 };
 
 /** Local names of the operations, from the namespace object that a bundler makes of #memory. */

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { watchMemory } from '#debug';
 import { fetchAdd, park, readOnce, unpark, writeOnce } from '#memory';
 
 import { KernelBug } from '../base/bug.js';
@@ -59,6 +60,7 @@ export type Outcome =
 /** What Piscina calls once on each worker; `builtIns` are the modules that need no URL. */
 export async function runWorker(task: WorkerTask, builtIns: BuiltIns): Promise<Outcome> {
   const cpu = attachCpu(task.handle, task.cpu);
+  watchMemory(cpu);
   try {
     const opsModules = await loadModules(builtIns, task.opsModules);
     if (opsModules.length > 0) registerOps(cpu, opsModules); // else the program may have tables of its own

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { exchange, read, write } from '#memory';
+import { BUILD, exchange, read, write } from '#memory';
 import { MUTANTS, NO_MUTANT } from '#mutants';
 
 import { EXIT_USAGE, FaultlineError } from '../base/bug.js';
@@ -14,6 +14,7 @@ import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import { CACHELINE_WORDS, member } from '../memory/layout.js';
 import type { AtomicsForm } from '../memory/native.js';
 import { createMemory, type MemoryHandle } from '../memory/port.js';
+import { createShadow, Shadow } from '../memory/shadow.js';
 import { initSpinlock } from './arch-spinlock.js';
 import { Cpu, CPU_AREAS } from './cpu.js';
 import { CPUS_MAX, LOCKDEP_WORDS, MEMORY_WORDS_MAX } from './limits.js';
@@ -35,6 +36,8 @@ export interface MachineConfig {
   readonly atomics?: AtomicsForm;
   /** Number of the mistake that is planted in it; base/mutants.ts. */
   readonly mutant?: number;
+  /** CPUs that run the checked build note every use of a word, and report those that must not be. */
+  readonly watchesMemory?: boolean;
 }
 
 /** A machine that has booted. */
@@ -51,6 +54,8 @@ export interface BootedMachine {
 export const PERCPU_WORDS = 8192;
 const PERCPU_LOCK = lockClass('pcpu_lock');
 const SLAB_LOCK = lockClass('slab_mutex');
+/** At the end of each object: what is used by mistake is most often the next word. */
+const REDZONE_WORDS = 1;
 const MACHINE_MAGIC = 0x46_41_55_4c;
 
 /**
@@ -76,7 +81,9 @@ export function bootMachine(config: MachineConfig): BootedMachine {
   const lockReports = frames + frameCount * PAGE_WORDS;
   const end = lockReports + LockReports.words + LOCKDEP_WORDS;
   if (end >= MEMORY_WORDS_MAX) throw badMachine(`${config.ramBytes} bytes of memory are too many`);
-  const handle = createMemory(end, config.atomics ?? 'wasm');
+  const memory = createMemory(end, config.atomics ?? 'wasm');
+  const isWatched = config.watchesMemory === true;
+  const handle = isWatched ? { ...memory, shadow: createShadow(end, allCpus) } : memory;
 
   const early = new Cpu(handle, cpus); // knows nothing of the machine yet, but is of the right shape
   write(early, MACHINE, Machine.magic, MACHINE_MAGIC);
@@ -87,6 +94,7 @@ export function bootMachine(config: MachineConfig): BootedMachine {
   write(early, MACHINE, Machine.frames, frames);
   write(early, MACHINE, Machine.frameCount, frameCount);
   write(early, MACHINE, Machine.mutant, mutant);
+  write(early, MACHINE, Machine.redzoneWords, isWatched ? REDZONE_WORDS : 0);
   write(early, MACHINE, Machine.lockReports, lockReports);
 
   // stack and scratch come first in each CPU's part: a Cpu needs its own to exist
@@ -118,6 +126,9 @@ export function attachCpu(handle: MemoryHandle, id: number): Cpu {
   }
   if (exchange(cpu, cpu.area, CpuArea.attached, 1) !== 0) {
     throw badMachine(`CPU ${id} is in use by another thread`);
+  }
+  if (BUILD === 'checked' && handle.shadow !== undefined) {
+    cpu.shadow = new Shadow(handle.shadow, id);
   }
   return cpu;
 }

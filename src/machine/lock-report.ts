@@ -51,6 +51,20 @@ export function keepLockReport(cpu: Cpu, signature: number, text: string): void 
   writeOwn(cpu, reports, LockReports.count, index + 1);
   if (index >= LOCK_REPORTS_MAX) return;
   writeOwn(cpu, reports, element(LockReports.signatures, index), signature);
+  writeText(cpu, reports, index, text);
+}
+
+/** Says more, or better, what a report with that signature says. The graph's lock must be held. */
+export function replaceLockReport(cpu: Cpu, signature: number, text: string): void {
+  const reports = lockReportsOf(cpu);
+  for (let i = 0; i < LOCK_REPORTS_MAX; i++) {
+    if (readOwn(cpu, reports, element(LockReports.signatures, i)) !== signature) continue;
+    writeText(cpu, reports, i, text);
+    return;
+  }
+}
+
+function writeText(cpu: Cpu, reports: LockReports, index: number, text: string): void {
   const length = Math.min(text.length, LOCK_REPORT_CHARACTERS);
   const start = index * REPORT_WORDS;
   writeOwn(cpu, reports, element(LockReports.texts, start), length);

@@ -16,7 +16,18 @@
  *
  * @module
  */
-import { BUILD, fillWords, noteAlloc, noteFree, read, readOwn, write, writeOwn } from '#memory';
+import {
+  BUILD,
+  fillWords,
+  noteAlloc,
+  noteFrame,
+  noteFree,
+  noteSlab,
+  read,
+  readOwn,
+  write,
+  writeOwn,
+} from '#memory';
 
 import { bug } from '../base/bug.js';
 import { hashName } from '../base/hash.js';
@@ -218,7 +229,7 @@ function returnObject(cpu: Cpu, cache: KmemCache, object: number): void {
   if (inuse === 0) {
     unlinkPartial(cpu, cache, slab);
     write(cpu, cache, KmemCache.slabs, read(cpu, cache, KmemCache.slabs) - 1);
-    noteAlloc(cpu, frameOf(cpu, pfn), PAGE_WORDS); // objects no more: a frame that its allocator may fill
+    noteFrame(cpu, frameOf(cpu, pfn), PAGE_WORDS);
     freePage(cpu, pfn);
   }
 }
@@ -230,6 +241,7 @@ function newSlab(cpu: Cpu, cache: KmemCache): Pfn {
   const start: number = frameOf(cpu, pfn);
   const size = read(cpu, cache, KmemCache.objectWords);
   const last = read(cpu, cache, KmemCache.objectsPerSlab) - 1;
+  noteSlab(cpu, start, PAGE_WORDS);
   for (let i = 0; i <= last; i++) {
     const object = (start + i * size) as FreeObject;
     writeOwn(cpu, object, FreeObject.next, (i === last ? 0 : object + size) as FreeObject);
@@ -277,7 +289,7 @@ function findCache<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): KmemCac
     const name = read(cpu, MACHINE, element(Machine.slabNames, slot));
     if (name === hash) {
       cache = read(cpu, MACHINE, element(Machine.slabCaches, slot)) as KmemCache;
-      if (read(cpu, cache, KmemCache.objectWords) !== objectWordsOf(layout)) {
+      if (read(cpu, cache, KmemCache.structWords) !== layout.words) {
         bug(`the slab cache of struct ${layout.structName} has objects of another size`);
       }
       break;
@@ -294,13 +306,16 @@ function findCache<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): KmemCac
   return cache;
 }
 
-function objectWordsOf<S extends string>(layout: ObjectLayout<S>): number {
-  return Math.ceil(layout.words / OBJECT_ALIGNMENT) * OBJECT_ALIGNMENT;
+/** What an object takes of a slab: with a redzone behind it that nobody may touch, where somebody looks. */
+function objectWordsOf<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): number {
+  const redzone = read(cpu, MACHINE, Machine.redzoneWords);
+  const size = Math.ceil((layout.words + redzone) / OBJECT_ALIGNMENT) * OBJECT_ALIGNMENT;
+  return Math.max(layout.words, Math.min(size, PAGE_WORDS / 2));
 }
 
 /** A cache's own struct takes a frame of its own: there are few, and they live as long as the machine. */
 function newCache<S extends string>(cpu: Cpu, layout: ObjectLayout<S>): KmemCache {
-  const size = objectWordsOf(layout);
+  const size = objectWordsOf(cpu, layout);
   if (size > PAGE_WORDS / 2) bug(`struct ${layout.structName} is too large for a slab`);
   const pfn = allocPage(cpu, GFP_NOWAIT); // under a lock: kzalloc has said what it may do
   if (pfn === 0) return 0 as KmemCache;

@@ -129,6 +129,7 @@ export const Machine = struct('machine', {
   deviceCore: word, // device/types.ts; written once, at boot
   memremapCore: word, // memremap/types.ts; written once, at boot
   mutant: word, // number of the mistake that is planted, 0 = none; written once, at boot
+  redzoneWords: word, // of each object of a slab; machine/slab.ts
   lockReports: word, // LockReports, and behind it the graph of lock orders; machine/lock-report.ts
   line1: cacheline,
   halted: word, // why every CPU must stop now; 0 = running

@@ -402,12 +402,43 @@ export function copyWords(cpu: MemoryPort, to: number, from: number, count: numb
   cpu.copy(to, from, count);
 }
 
-/** The turnstile build is told that a struct is given back to its allocator. */
+/** The other builds are told that a struct is given back to its allocator. */
 export function noteFree(_cpu: MemoryPort, _at: number, _count: number): void {
   // nobody looks at full speed
 }
 
-/** … and that one is handed out. */
+/** … that one is handed out, */
 export function noteAlloc(_cpu: MemoryPort, _at: number, _count: number): void {
+  // nobody looks at full speed
+}
+
+/** … that words become a slab's, and are no struct yet, */
+export function noteSlab(_cpu: MemoryPort, _at: number, _count: number): void {
+  // nobody looks at full speed
+}
+
+/** … and that a slab's words are a frame's again. */
+export function noteFrame(_cpu: MemoryPort, _at: number, _count: number): void {
+  // nobody looks at full speed
+}
+
+/**
+ * Nobody else stores to the word for as long as the caller's protection lasts: a store by another CPU, marked or
+ * not, that is not ordered with this is a race. @kernel ASSERT_EXCLUSIVE_WRITER
+ */
+export function assertExclusiveWriter<S extends string>(
+  _cpu: MemoryPort,
+  _p: Ptr<S>,
+  _field: Field<NoInfer<S>>,
+): void {
+  // nobody looks at full speed
+}
+
+/** … and nobody loads from it either. @kernel ASSERT_EXCLUSIVE_ACCESS */
+export function assertExclusiveAccess<S extends string>(
+  _cpu: MemoryPort,
+  _p: Ptr<S>,
+  _field: Field<NoInfer<S>>,
+): void {
   // nobody looks at full speed
 }

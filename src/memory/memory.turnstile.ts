@@ -429,6 +429,34 @@ export function noteAlloc(cpu: MemoryPort, at: number, count: number): void {
   if (cpu.turnstile !== null) cpu.turnstile.pass(cpu, OP_ALLOC, at, count);
 }
 
+/** Only the checked build minds what lies between structs. */
+export function noteSlab(_cpu: MemoryPort, _at: number, _count: number): void {
+  // nothing to be told
+}
+
+/** A slab's words are a frame's again, which its allocator may fill. */
+export function noteFrame(cpu: MemoryPort, at: number, count: number): void {
+  if (cpu.turnstile !== null) cpu.turnstile.pass(cpu, OP_ALLOC, at, count);
+}
+
+/** A load that races with marked stores. */
+export function assertExclusiveWriter<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+): void {
+  if (cpu.turnstile !== null) cpu.turnstile.pass(cpu, OP_READ, p + field, 1);
+}
+
+/** A store, as far as races are concerned. */
+export function assertExclusiveAccess<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+): void {
+  if (cpu.turnstile !== null) cpu.turnstile.pass(cpu, OP_WRITE, p + field, 1);
+}
+
 function beforeStore(cpu: MemoryPort, kind: number, at: number, count: number): void {
   const { turnstile } = cpu;
   if (turnstile === null) return;

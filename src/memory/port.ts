@@ -15,12 +15,15 @@ import {
   type SharedMemory,
   wasmOps,
 } from './native.js';
+import type { Shadow, ShadowHandle } from './shadow.js';
 import type { Turnstile } from './turnstile.js';
 
 /** What a worker needs to reach a machine's memory; survives `postMessage`. */
 export interface MemoryHandle {
   readonly memory: SharedMemory;
   readonly atomics: AtomicsForm;
+  /** What the checked build notes of each word; absent where nobody looks. */
+  readonly shadow?: ShadowHandle;
 }
 
 /**
@@ -54,10 +57,12 @@ export class MemoryPort {
   readonly clearRun: NativeOps['clearCells'];
   readonly fill: NativeOps['fill'];
   readonly copy: NativeOps['copy'];
-  /** Operations performed through a counting build of `#memory`; stays 0 in the parallel build. */
+  /** Operations performed through a build that counts of `#memory`; stays 0 in the parallel build. */
   operations = 0;
   /** Who may go next, in the turnstile build; null in any other, and where nobody controls. */
   turnstile: Turnstile | null = null;
+  /** Where uses are noted, in the checked build; null in any other, and where nobody looks. */
+  shadow: Shadow | null = null;
 
   constructor(handle: MemoryHandle) {
     const { buffer } = handle.memory;

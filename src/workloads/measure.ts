@@ -114,6 +114,7 @@ export async function measurePoint(
       cpus: workload.cpus(config),
       ramBytes: workload.ramBytes(config),
       atomics: options.atomics,
+      watchesMemory: options.build === 'checked',
     },
     options.driver?.url,
   );

@@ -65,7 +65,8 @@ export function heldName(task: LockdepTask, entry: number): string {
   return subclass === 0 ? name : `${name}/${subclass}`;
 }
 
-function heldLines(cpu: Cpu, task: LockdepTask): string[] {
+/** What the CPU holds, for the end of a report. */
+export function heldLines(cpu: Cpu, task: LockdepTask): string[] {
   if (task.depth === 0) return [`cpu ${cpu.id} holds no locks`];
   const names = Array.from({ length: task.depth }, (_, entry) => {
     const read = isShared(heldHow(task, entry)) ? ' (read)' : '';

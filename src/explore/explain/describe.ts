@@ -5,6 +5,7 @@
  */
 import { textOf } from '../../base/reason.js';
 import { describeCpu, snapshotCpus } from '../../debug/wait-graph.js';
+import type { WordName } from '../../debug/word-name.js';
 import type { Cpu } from '../../machine/cpu.js';
 import {
   isWriteOp,
@@ -30,7 +31,7 @@ import {
   TASKS_AT,
 } from '../control.js';
 import type { CriticalPair, Switch } from './explanation.js';
-import type { Names, WordName } from './names.js';
+import type { Names } from './names.js';
 import type { StepState } from './states.js';
 import type { LockHold, Pair, Step } from './trace.js';
 

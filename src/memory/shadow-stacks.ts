@@ -1,0 +1,92 @@
+/**
+ * Stacks that the checked build keeps: of who handed an object out, who gave it back, who made an armed use.
+ *
+ * Protocol   A stack is kept once by each worker that meets it: its text takes room behind those that are there,
+ *            by an atomic add. Its number is where it begins; whoever passes the number on has stored the text
+ *            before, and orders the two.
+ * Deviation  When there is no room the stack is not kept.
+ * Cost       Some microseconds, nearly all for the text that the engine makes of a stack.
+ *
+ * @module
+ */
+import { createSharedMemory } from './native.js';
+
+/** Unit: words. */
+const STORE_WORDS = 2 ** 22;
+/** Where the next text begins. */
+const S_END = 0;
+const FIRST = 16;
+/** The number of a stack for which there was no room. */
+const NOT_KEPT = FIRST - 1;
+
+const FRAMES_MAX = 12;
+/** Frames of the checked build itself, and of the allocator below its entry points. */
+const OWN_FRAME =
+  /^\s+at (?:Shadow\.|StackStore\.|(?:noteFree|noteAlloc|read\w*|write\w*|load\w*|store\w*|fetch\w*|exchange|cmpxchg|fillWords|copyWords|park|countInside|\w+Cells\w*|followLink|listAdd\w*|listDel|listEmpty)\b)/;
+
+export class StackStore {
+  readonly #words: Int32Array;
+  /** Numbers of the texts that this worker has kept. */
+  readonly #known = new Map<string, number>();
+
+  constructor(buffer: SharedArrayBuffer) {
+    this.#words = new Int32Array(buffer);
+  }
+
+  /** Room for stacks. */
+  static create(): SharedArrayBuffer {
+    return createSharedMemory(STORE_WORDS).buffer;
+  }
+
+  /** Keeps the caller's stack; returns its number, which is FIRST - 1 or more. */
+  keepOwn(): number {
+    const text = ownStack();
+    return this.#known.get(text) ?? this.#keep(text);
+  }
+
+  #keep(text: string): number {
+    const end = FIRST + Atomics.load(this.#words, S_END);
+    const size = 1 + ((text.length + 1) >> 1);
+    if (end + size > STORE_WORDS) return NOT_KEPT;
+    const at = FIRST + Atomics.add(this.#words, S_END, size);
+    if (at + size > STORE_WORDS) return NOT_KEPT;
+    this.#words[at] = text.length;
+    for (let i = 0; i < text.length; i += 2) {
+      const second = i + 1 < text.length ? text.charCodeAt(i + 1) << 16 : 0;
+      this.#words[at + 1 + i / 2] = text.charCodeAt(i) | second;
+    }
+    this.#known.set(text, at);
+    return at;
+  }
+
+  /** The frames of a stack, innermost first, without those of the checked build; empty if it was not kept. */
+  textOf(number: number): string {
+    if (number < FIRST) return '';
+    const length = this.#words[number]!;
+    const pairs = this.#words.slice(number + 1, number + 1 + ((length + 1) >> 1));
+    let text = '';
+    for (const pair of pairs) text += String.fromCharCode(pair & 0xffff, pair >>> 16);
+    return framesOf(text.slice(0, length));
+  }
+}
+
+/** The stack of whoever asks, as the engine writes it. */
+function ownStack(): string {
+  const holder: { stack?: string } = {};
+  const limit = Error.stackTraceLimit;
+  Error.stackTraceLimit = FRAMES_MAX;
+  Error.captureStackTrace(holder, ownStack);
+  Error.stackTraceLimit = limit;
+  return holder.stack ?? '';
+}
+
+/** The caller's frames, innermost first, without those of the checked build. */
+export function stackHere(): string {
+  return framesOf(ownStack());
+}
+
+function framesOf(stack: string): string {
+  const frames = stack.split('\n').filter((line) => line.startsWith('    at '));
+  const first = frames.findIndex((line) => !OWN_FRAME.test(line));
+  return frames.slice(Math.max(0, first)).join('\n');
+}
