@@ -124,6 +124,7 @@ export interface ShadowHandle {
   readonly clocks: SharedArrayBuffer;
   readonly places: SharedArrayBuffer;
   readonly stacks: SharedArrayBuffer;
+  readonly lineCount: number;
   readonly cpus: number;
 }
 
@@ -156,6 +157,7 @@ export function createShadow(words: number, cpus: number): ShadowHandle {
     clocks: createSharedMemory((1 + RELEASES_MAX) * (1 + cpus) * DOUBLE_WORDS).buffer,
     places: createSharedMemory(PLACES * PLACE_WORDS).buffer,
     stacks: StackStore.create(),
+    lineCount: lines,
     cpus,
   };
 }
@@ -190,7 +192,7 @@ export class Shadow {
     this.cpu = cpu;
     this.#words = new Int32Array(handle.lines);
     this.#epochs = new Float64Array(handle.epochs);
-    this.#fills = Math.floor(this.#words.length / LINE_WORDS) * LINE * KINDS;
+    this.#fills = handle.lineCount * LINE * KINDS;
     this.#releases = new Int32Array(handle.releases);
     this.#clocks = new Float64Array(handle.clocks);
     this.#places = new Int32Array(handle.places);

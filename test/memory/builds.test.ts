@@ -28,7 +28,16 @@ const same: [keyof typeof checked, Exclude<keyof typeof turnstile, Extra>] exten
   : false = true;
 
 /** What only one build does something for. */
-const HINTS: ReadonlySet<string> = new Set(['awaitFree', 'noteAlloc', 'noteFree', 'spinLimit']);
+const HINTS: ReadonlySet<string> = new Set([
+  'assertExclusiveAccess',
+  'assertExclusiveWriter',
+  'awaitFree',
+  'noteAlloc',
+  'noteFrame',
+  'noteFree',
+  'noteSlab',
+  'spinLimit',
+]);
 
 const module = programUrl('memory');
 

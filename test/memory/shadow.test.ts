@@ -1,0 +1,415 @@
+/**
+ * What the shadow says of uses, CPU by CPU on one thread: each test is a history.
+ *
+ * @module
+ */
+import assert from 'node:assert/strict';
+import { beforeEach, describe, test } from 'node:test';
+
+import fc from 'fast-check';
+
+import {
+  createShadow,
+  type Misuse,
+  RUN_ACQUIRES,
+  Shadow,
+  USE_READ,
+  USE_READ_ONCE,
+  USE_WRITE,
+  USE_WRITE_ONCE,
+} from '../../src/memory/shadow.js';
+
+const WORDS = 4096;
+const CPUS = 3;
+const DATA = 100;
+const FLAG = 300;
+const LINE = 16;
+
+/** One CPU and what it was told. */
+class Watched {
+  readonly shadow: Shadow;
+  readonly misuses: Misuse[] = [];
+
+  constructor(handle: ReturnType<typeof createShadow>, cpu: number) {
+    this.shadow = new Shadow(handle, cpu);
+    this.shadow.onMisuse = (misuse) => this.misuses.push(misuse);
+  }
+
+  read(word: number): void {
+    this.shadow.plain(word, USE_READ);
+  }
+  write(word: number): void {
+    this.shadow.plain(word, USE_WRITE);
+  }
+  readOnce(word: number): void {
+    this.shadow.begin(word, USE_READ_ONCE);
+    this.shadow.acquire(word);
+    this.shadow.end(word);
+  }
+  writeOnce(word: number): void {
+    this.shadow.begin(word, USE_WRITE_ONCE);
+    this.shadow.endRelease(word);
+    this.shadow.end(word);
+  }
+  storeRelease(word: number): void {
+    this.shadow.begin(word, USE_WRITE_ONCE);
+    this.shadow.release(word);
+    this.shadow.end(word);
+  }
+  update(word: number): void {
+    this.shadow.begin(word, USE_WRITE_ONCE);
+    this.shadow.acquire(word);
+    this.shadow.release(word);
+    this.shadow.end(word);
+  }
+}
+
+let cpus: Watched[] = [];
+let [one, two, three] = [] as unknown as [Watched, Watched, Watched];
+
+beforeEach(() => {
+  const handle = createShadow(WORDS, CPUS);
+  cpus = Array.from({ length: CPUS }, (_, cpu) => new Watched(handle, cpu));
+  [one, two, three] = cpus as [Watched, Watched, Watched];
+});
+
+function onlyMisuse({ misuses }: Watched): Misuse {
+  assert.equal(misuses.length, 1);
+  return misuses[0]!;
+}
+
+describe('two uses of a word by different CPUs, with nothing between them', () => {
+  const uses = {
+    read: (cpu: Watched) => {
+      cpu.read(DATA);
+    },
+    write: (cpu: Watched) => {
+      cpu.write(DATA);
+    },
+    readOnce: (cpu: Watched) => {
+      cpu.readOnce(DATA);
+    },
+    writeOnce: (cpu: Watched) => {
+      cpu.writeOnce(DATA);
+    },
+    storeRelease: (cpu: Watched) => {
+      cpu.storeRelease(DATA);
+    },
+    update: (cpu: Watched) => {
+      cpu.update(DATA);
+    },
+  };
+  type Use = keyof typeof uses;
+  const stores = new Set<Use>(['write', 'writeOnce', 'storeRelease', 'update']);
+  const plain = new Set<Use>(['read', 'write']);
+  for (const first of Object.keys(uses) as Use[]) {
+    for (const second of Object.keys(uses) as Use[]) {
+      const races =
+        (stores.has(first) || stores.has(second)) && (plain.has(first) || plain.has(second));
+      // what was released at the word itself is acquired with it, but not by a plain use
+      test(`${first}, then ${second}: ${races ? 'a race' : 'none'}`, () => {
+        uses[first](one);
+        uses[second](two);
+        assert.deepEqual(
+          two.misuses.map(({ kind, word, otherCpu }) => ({ kind, word, otherCpu })),
+          races ? [{ kind: 'race', word: DATA, otherCpu: 0 }] : [],
+        );
+        assert.deepEqual(one.misuses, []);
+      });
+    }
+  }
+});
+
+describe('what orders two stores', () => {
+  test('a store-release that a readOnce has seen', () => {
+    one.write(DATA);
+    one.storeRelease(FLAG);
+    two.readOnce(FLAG);
+    two.write(DATA);
+    assert.deepEqual(two.misuses, []);
+  });
+
+  test('updates of one word, over a CPU between them', () => {
+    one.write(DATA);
+    one.update(FLAG);
+    two.update(FLAG);
+    two.storeRelease(FLAG + 40);
+    three.readOnce(FLAG + 40);
+    three.write(DATA);
+    assert.deepEqual(three.misuses, []);
+  });
+
+  test('not a marked store: it ends what was released there', () => {
+    one.write(DATA);
+    one.storeRelease(FLAG);
+    three.writeOnce(FLAG);
+    two.readOnce(FLAG);
+    two.write(DATA);
+    assert.equal(onlyMisuse(two).kind, 'race');
+  });
+
+  test('not what is done after the release', () => {
+    one.storeRelease(FLAG);
+    one.write(DATA);
+    two.readOnce(FLAG);
+    two.write(DATA);
+    assert.equal(onlyMisuse(two).other, USE_WRITE);
+  });
+
+  test('a release that was made before the word was forgotten is nobody’s any more', () => {
+    one.write(DATA);
+    one.storeRelease(FLAG);
+    one.shadow.fill(FLAG - (FLAG % LINE), LINE);
+    three.storeRelease(FLAG + 200); // takes the place in which the release was kept
+    two.readOnce(FLAG);
+    two.write(DATA);
+    assert.equal(two.misuses.filter(({ word }) => word === DATA).length, 1);
+  });
+});
+
+describe('runs of words', () => {
+  test('a fill races with who has used a word of it, and with who uses one later', () => {
+    two.readOnce(DATA);
+    one.shadow.fill(64, 64);
+    assert.deepEqual(
+      one.misuses.map(({ word, other }) => [word, other]),
+      [[DATA, USE_READ_ONCE]],
+    );
+    three.readOnce(DATA + 1);
+    assert.equal(onlyMisuse(three).otherCpu, 0);
+  });
+
+  test('a fill that is ordered forgets what came before', () => {
+    two.write(DATA);
+    two.storeRelease(FLAG);
+    one.readOnce(FLAG);
+    one.shadow.fill(64, 64);
+    one.storeRelease(FLAG + 40);
+    three.readOnce(FLAG + 40);
+    three.write(DATA);
+    assert.deepEqual([...one.misuses, ...three.misuses], []);
+  });
+
+  test('a run of cells acquires at each', () => {
+    one.write(DATA);
+    one.storeRelease(FLAG + 6);
+    two.shadow.cells(FLAG, 8, USE_READ_ONCE, RUN_ACQUIRES);
+    two.write(DATA);
+    assert.deepEqual(two.misuses, []);
+  });
+});
+
+describe('memory of an allocator', () => {
+  const OBJECT = 1024;
+
+  test('is nobody’s when it was given back, whoever ordered what', () => {
+    one.shadow.alloc(OBJECT, 20);
+    one.shadow.free(OBJECT, 20);
+    one.storeRelease(FLAG);
+    two.readOnce(FLAG);
+    two.readOnce(OBJECT + 19);
+    const { kind, otherStack } = onlyMisuse(two);
+    assert.equal(kind, 'use-after-free');
+    assert.match(otherStack, /shadow\.test/);
+  });
+
+  test('is somebody’s again, and nothing was before', () => {
+    one.shadow.alloc(OBJECT, 20);
+    one.write(OBJECT);
+    one.shadow.free(OBJECT, 20);
+    two.shadow.alloc(OBJECT, 20);
+    two.write(OBJECT);
+    assert.deepEqual(two.misuses, []);
+    assert.match(two.shadow.siteOf(OBJECT) ?? '', /shadow\.test/);
+  });
+
+  test('is given back once', () => {
+    one.shadow.alloc(OBJECT, 20);
+    one.shadow.free(OBJECT, 20);
+    one.shadow.free(OBJECT, 20);
+    assert.equal(onlyMisuse(one).kind, 'double-free');
+    assert.equal(one.shadow.siteOf(OBJECT), undefined);
+  });
+
+  test('is not given back under who may be looking', () => {
+    one.shadow.alloc(OBJECT, 20);
+    two.readOnce(OBJECT + 3);
+    one.shadow.free(OBJECT, 20);
+    assert.deepEqual(
+      one.misuses.map(({ kind, word, otherCpu }) => [kind, word, otherCpu]),
+      [['race', OBJECT + 3, 1]],
+    );
+  });
+
+  test('has words that are in no object', () => {
+    one.shadow.takeSlab(OBJECT, 1024);
+    one.shadow.alloc(OBJECT, 20);
+    one.write(OBJECT + 19);
+    assert.deepEqual(one.misuses, []);
+    one.write(OBJECT + 20);
+    assert.equal(onlyMisuse(one).kind, 'out-of-bounds');
+  });
+
+  test('fills of a slab are looked at word by word', () => {
+    one.shadow.takeSlab(OBJECT, 1024);
+    one.shadow.alloc(OBJECT, 20);
+    one.shadow.fill(OBJECT, 32);
+    assert.equal(onlyMisuse(one).word, OBJECT + 20);
+  });
+
+  test('that is a frame’s again is anybody’s', () => {
+    one.shadow.takeSlab(OBJECT, 1024);
+    one.shadow.giveFrame(OBJECT, 1024);
+    two.shadow.fill(OBJECT, 1024);
+    assert.deepEqual(two.misuses, []);
+  });
+});
+
+describe('stacks of both', () => {
+  test('are known from when the word is armed', () => {
+    one.write(DATA);
+    two.write(DATA);
+    assert.equal(onlyMisuse(two).otherStack, '');
+    two.shadow.arm(DATA, 0, 0);
+    assert.equal(one.shadow.isArmed, true);
+    one.write(DATA);
+    three.write(DATA);
+    assert.match(onlyMisuse(three).otherStack, /Watched\.write/);
+    one.shadow.disarm();
+  });
+
+  test('are those of the same member of all objects of a kind', () => {
+    const frames = 1024;
+    one.shadow.arm(frames + 5, 48, frames);
+    one.write(frames + 48 + 5);
+    one.write(frames + 48 + 6);
+    two.write(frames + 48 + 5);
+    two.write(frames + 48 + 6);
+    assert.deepEqual(
+      two.misuses.map(({ otherStack }) => otherStack !== ''),
+      [true, false],
+    );
+  });
+});
+
+// --- against a model that forgets nothing ---
+
+const OPERATIONS = [
+  'read',
+  'write',
+  'readOnce',
+  'writeOnce',
+  'storeRelease',
+  'update',
+  'fill',
+] as const;
+type Operation = (typeof OPERATIONS)[number];
+interface Step {
+  readonly cpu: number;
+  readonly operation: Operation;
+  readonly word: number;
+}
+
+/** An event of the model: which come before it is a set. */
+interface Event extends Step {
+  readonly number: number;
+  readonly before: ReadonlySet<number>;
+}
+
+const isStore = (operation: Operation): boolean => !operation.startsWith('read');
+const isPlain = (operation: Operation): boolean => ['read', 'write', 'fill'].includes(operation);
+
+/** All events of a history, and for each the words that race with which earlier events. */
+function modelOf(steps: readonly Step[]): { events: Event[]; races: [number, number][][] } {
+  const seen = Array.from({ length: CPUS }, () => new Set<number>());
+  const released = new Map<number, Set<number>>();
+  const events: Event[] = [];
+  const races = steps.map((step, number) => {
+    const mine = seen[step.cpu]!;
+    const { operation, word } = step;
+    const acquires = operation === 'readOnce' || operation === 'update';
+    const races = events
+      .filter((other) => touches(other, step) && other.cpu !== step.cpu)
+      .filter((other) => isStore(other.operation) || isStore(operation))
+      .filter((other) => isPlain(other.operation) || isPlain(operation))
+      .filter((other) => !mine.has(other.number))
+      .map((other): [number, number] => [
+        other.operation === 'fill' ? word : other.word,
+        other.number,
+      ]);
+    if (acquires) for (const before of released.get(word) ?? []) mine.add(before);
+    mine.add(number);
+    if (operation === 'update' || operation === 'storeRelease') released.set(word, new Set(mine));
+    if (operation === 'writeOnce') released.delete(word);
+    if (operation === 'fill') {
+      for (let at = word - (word % LINE), i = 0; i < LINE; i++) released.delete(at + i);
+    }
+    events.push({ ...step, number, before: new Set(mine) });
+    return races;
+  });
+  return { events, races };
+}
+
+const lineOf = (word: number): number => Math.floor(word / LINE);
+
+function touches(one: Step, other: Step): boolean {
+  const isFill = one.operation === 'fill' || other.operation === 'fill';
+  return isFill ? lineOf(one.word) === lineOf(other.word) : one.word === other.word;
+}
+
+/** True if a use of the line was forgotten in a fill, or another of its kind came after. */
+function isForgotten(events: readonly Event[], event: Event, now: Step): boolean {
+  return events.some(
+    (later) =>
+      later.number > event.number &&
+      touches(later, event) &&
+      (later.operation === 'fill' ||
+        (touches(later, now) && kindOf(later.operation) === kindOf(event.operation))),
+  );
+}
+
+function kindOf(operation: Operation): string {
+  if (operation === 'storeRelease' || operation === 'update') return 'writeOnce';
+  return operation;
+}
+
+test('says nothing that a model does not say, and what the model says of last uses', () => {
+  const step = fc.record({
+    cpu: fc.nat({ max: CPUS - 1 }),
+    operation: fc.constantFrom(...OPERATIONS),
+    word: fc.constantFrom(160, 161, 176, 177),
+  });
+  let races = 0;
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+      const handle = createShadow(WORDS, CPUS);
+      const watched = Array.from({ length: CPUS }, (_, cpu) => new Watched(handle, cpu));
+      const model = modelOf(steps);
+      /** Lines with a race that somebody has been told of: whoever repeats his use of it need not be. */
+      const told = new Set<number>();
+      for (const [number, { cpu, operation, word }] of steps.entries()) {
+        const { misuses, shadow } = watched[cpu]!;
+        misuses.length = 0;
+        if (operation === 'fill') shadow.fill(word - (word % LINE), LINE);
+        else watched[cpu]![operation](word);
+        const expected = model.races[number]!;
+        for (const misuse of misuses) {
+          const known = expected.some(([, other]) => steps[other]!.cpu === misuse.otherCpu);
+          assert.ok(known, `step ${number}: ${JSON.stringify(misuse)}`);
+          told.add(lineOf(misuse.word));
+        }
+        const remembered = expected.filter(
+          ([, other]) =>
+            !isForgotten(model.events.slice(0, number), model.events[other]!, steps[number]!),
+        );
+        if (remembered.length > 0) {
+          races++;
+          const [at, other] = remembered[0]!;
+          assert.ok(told.has(lineOf(at)), `step ${number} races with step ${other}`);
+        }
+      }
+    }),
+    { numRuns: 1000 },
+  );
+  assert.ok(races > 1000, `only ${races} races`);
+});
