@@ -82,7 +82,10 @@ function bodyOf(cpu: Cpu, shadow: Shadow, misuse: Misuse): string[] {
   const { word, use, otherCpu, other, otherStack, kind } = misuse;
   const value = ((words[word] ?? 0) >>> 0).toString(16);
   const name = nameOfWord(words, word).full;
-  const lines = [`cpu ${cpu.id} ${DOES[use] ?? '?'} ${name} (word ${word}, 0x${value}):`, stackHere()];
+  const lines = [
+    `cpu ${cpu.id} ${DOES[use] ?? '?'} ${name} (word ${word}, 0x${value}):`,
+    stackHere(),
+  ];
   if (kind === 'race') {
     lines.push(
       `cpu ${otherCpu} ${DID[other] ?? '?'} it before, and nothing orders the two:`,

@@ -19,10 +19,13 @@ const FIRST = 16;
 /** The number of a stack for which there was no room. */
 const NOT_KEPT = FIRST - 1;
 
-const FRAMES_MAX = 12;
-/** Frames of the checked build itself, and of the allocator below its entry points. */
+const FRAMES_MAX = 16;
+const SHOWN_MAX = 8;
+/** Frames of the checked build, of its reports, and of those that tell it what an allocator does. */
 const OWN_FRAME =
-  /^\s+at (?:Shadow\.|StackStore\.|(?:noteFree|noteAlloc|read\w*|write\w*|load\w*|store\w*|fetch\w*|exchange|cmpxchg|fillWords|copyWords|park|countInside|\w+Cells\w*|followLink|listAdd\w*|listDel|listEmpty)\b)/;
+  /^ {4}at (?:#|Shadow\.|StackStore\.|shadow\.|(?:stackHere|bodyOf|reportMisuse|kzalloc|kfree\w*|noteFree|noteAlloc|assertExclusive\w+|read(?:Address|Once\w*)?|write(?:Address|Once\w*|Release)?|loadAcquire|storeRelease|beginUpdate|fetch(?:Add|Or|And)|exchange|cmpxchg|fillWords|copyWords|countInside|\w+Cells(?:While)?|followLink)\b)/;
+/** The frame below which is only the crew. */
+const CREW_FRAME = /^ {4}at (?:async )?runWorker\b/;
 
 export class StackStore {
   readonly #words: Int32Array;
@@ -88,5 +91,7 @@ export function stackHere(): string {
 function framesOf(stack: string): string {
   const frames = stack.split('\n').filter((line) => line.startsWith('    at '));
   const first = frames.findIndex((line) => !OWN_FRAME.test(line));
-  return frames.slice(Math.max(0, first)).join('\n');
+  const crew = frames.findIndex((line) => CREW_FRAME.test(line));
+  const end = crew < 0 ? frames.length : crew;
+  return frames.slice(Math.max(0, first), Math.min(end, first + SHOWN_MAX)).join('\n');
 }

@@ -399,8 +399,8 @@ export class Shadow {
 
   #tell(): void {
     const misuse = this.#misuse!;
-    this.onMisuse?.(misuse); // whoever is told looks at memory through readOwn only
     this.#misuse = null;
+    this.onMisuse?.(misuse); // whoever is told looks at memory through readOwn only
   }
 
   // --- order; the line is locked ---

@@ -15,6 +15,7 @@ export interface ProgramRun extends CrewOptions {
   readonly cpus: number;
   readonly ramBytes?: number;
   readonly atomics?: MachineConfig['atomics'];
+  readonly watchesMemory?: boolean;
   /** URL of the module with the programs; usually `import.meta.url` of test/programs/…. */
   readonly module: string;
   /** The exported function that CPU i runs; one name for all, or one for each. */
@@ -50,6 +51,7 @@ export async function runProgram(run: ProgramRun): Promise<ProgramResult> {
     cpus: run.cpus,
     ramBytes: run.ramBytes ?? 0,
     ...(run.atomics && { atomics: run.atomics }),
+    ...(run.watchesMemory && { watchesMemory: true }),
   });
   const args = run.setup?.(machine.cpu);
   const { entry } = run;

@@ -1,0 +1,50 @@
+/**
+ * Who has made the objects that nobody has given back: for the end of a run of the checked build.
+ *
+ * @module
+ */
+import { PAGE_WORDS } from '../base/units.js';
+import type { BootedMachine } from '../machine/boot.js';
+import { PG_SLAB } from '../machine/page-alloc.js';
+import { KmemCache, MACHINE, Machine, Page } from '../machine/types.js';
+import { Shadow } from '../memory/shadow.js';
+import { memoryWords } from '../memory/snapshot.js';
+import { objectAround } from './word-name.js';
+
+/** Objects of one kind that were made in one place. */
+export interface LiveObjects {
+  readonly struct: string;
+  readonly count: number;
+  /** The frames of whoever made them, innermost first, as positions of the code that ran. */
+  readonly stack: string;
+}
+
+/**
+ * The objects that CPUs of the checked build have made and nobody has given back, most numerous first; none if the
+ * machine's memory was not watched. Nobody may be running.
+ */
+export function liveObjects({ handle, cpu }: BootedMachine): LiveObjects[] {
+  if (handle.shadow === undefined) return [];
+  const shadow = new Shadow(handle.shadow, cpu.id);
+  const words = memoryWords(cpu);
+  const wordAt = (at: number): number => words[at] ?? 0;
+  const found = new Map<string, LiveObjects>();
+  const frames = wordAt(MACHINE + Machine.frames);
+  const pages = wordAt(MACHINE + Machine.pages);
+  for (let pfn = 0; pfn < wordAt(MACHINE + Machine.frameCount); pfn++) {
+    const page = pages + pfn * Page.words;
+    if ((wordAt(page + Page.flags) & PG_SLAB) === 0) continue;
+    const size = wordAt(wordAt(page + Page.private) + KmemCache.objectWords);
+    const start = frames + pfn * PAGE_WORDS;
+    for (let at = start; at + size <= start + PAGE_WORDS; at += size) {
+      const stack = shadow.siteOf(at);
+      const object = objectAround(words, at);
+      if (stack === undefined || object === undefined) continue;
+      const { structName } = object.layout;
+      const key = `${structName}\n${stack}`;
+      const count = (found.get(key)?.count ?? 0) + 1;
+      found.set(key, { struct: structName, count, stack });
+    }
+  }
+  return [...found.values()].sort((one, other) => other.count - one.count);
+}
