@@ -22,7 +22,7 @@ import {
   USE_WRITE_ONCE,
 } from './shadow.js';
 
-export { parkAsync, relax, spinLimit, watchLock, watchUnlock } from './memory.js';
+export { awaitFree, spinLimit } from './memory.js';
 
 /** Which build of the door this program runs with. */
 export const BUILD: 'parallel' | 'checked' | 'turnstile' = 'checked';
@@ -253,12 +253,39 @@ export function clockMs(cpu: MemoryPort): number {
   return parallel.clockMs(cpu);
 }
 
-export function awaitFree<S extends string>(
+export function relax(cpu: MemoryPort): void {
+  cpu.operations++;
+  parallel.relax(cpu);
+}
+
+export function parkAsync<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+  expected: number,
+  timeoutMs: number,
+): Promise<boolean> {
+  cpu.operations++;
+  return parallel.parkAsync(cpu, p, field, expected, timeoutMs);
+}
+
+/** What watchers lock is theirs: it is neither noted nor ordered. */
+export function watchLock<S extends string>(
   cpu: MemoryPort,
   p: Ptr<S>,
   field: Field<NoInfer<S>>,
 ): void {
-  parallel.awaitFree(cpu, p, field);
+  cpu.operations++;
+  parallel.watchLock(cpu, p, field);
+}
+
+export function watchUnlock<S extends string>(
+  cpu: MemoryPort,
+  p: Ptr<S>,
+  field: Field<NoInfer<S>>,
+): void {
+  cpu.operations++;
+  parallel.watchUnlock(cpu, p, field);
 }
 
 // --- many words ---
