@@ -5,6 +5,9 @@
  * Protocol   load:    the name is not taken; the license is looked at (a module that is not for all to see
  *                     taints the kernel, whether or not it can then be loaded); every symbol it needs is
  *                     resolved; init runs; it is live.
+ *                     A name that is taken stays so for whoever came second, whatever comes of the first:
+ *                     it waits at most once, until that one is formed, and then gives up. It does not try
+ *                     what has just failed (so since 6.3; before, it did when the first had gone).
  *            unload:  it is live; nobody uses it, and from now on nobody can (its count goes to 0); exit
  *                     runs; it is gone.
  *              COMING -> LIVE -> GOING -> gone        COMING -> GOING -> gone  if init fails
@@ -111,9 +114,9 @@ function badModule(reason: string): FaultlineError {
 }
 
 /**
- * Loads a module and runs its init: 0, -EEXIST if it is loaded, -ENOENT if it needs a symbol that there is
- * not or that is not for it (the kernel's log says which), -ENOMEM, or what init returned. No lock held.
- * Sleeps. @kernel init_module
+ * Loads a module and runs its init: 0, -EEXIST if it is loaded, -EBUSY if it is going or somebody else's
+ * loading of it has failed meanwhile, -ENOENT if it needs a symbol that there is not or that is not for it
+ * (the kernel's log says which), -ENOMEM, or what init returned. No lock held. Sleeps. @kernel init_module
  */
 export function loadModule(cpu: Cpu, ops: ModuleOps): number {
   const module = kzalloc(cpu, KernelModule);
@@ -189,6 +192,11 @@ function isLive(cpu: Cpu, module: KernelModule): boolean {
   return read(cpu, module, KernelModule.state) === MODULE_STATE_LIVE;
 }
 
+/** Its init has not come back. moduleLock must be held. */
+function isComing(cpu: Cpu, module: KernelModule): boolean {
+  return read(cpu, module, KernelModule.state) === MODULE_STATE_COMING;
+}
+
 /** Its exit has been asked for, or its init has failed. */
 function isGoing(cpu: Cpu, module: KernelModule): boolean {
   return readOnce(cpu, module, KernelModule.state) === MODULE_STATE_GOING;
@@ -234,32 +242,43 @@ export function getTaint(cpu: Cpu): number {
 
 // --- loading ---
 
-/** Says that the module is coming; waits for one of the same name that is. @kernel add_unformed_module */
+/** Says that the module is coming, if its name is free; see loadModule. @kernel add_unformed_module */
 function addModule(cpu: Cpu, module: KernelModule): number {
   const core = deviceCore(cpu);
+  const lock = member(core, DeviceCore.moduleLock);
   const index = read(cpu, module, KernelModule.ops);
+  mutexLock(cpu, lock);
+  const error = findModuleLocked(cpu, index) === NULL ? 0 : waitUntilFormedLocked(cpu, index);
+  if (error === 0) {
+    writeOnce(cpu, module, KernelModule.state, MODULE_STATE_COMING);
+    listAddTail(cpu, member(module, KernelModule.link), member(core, DeviceCore.modules));
+  }
+  mutexUnlock(cpu, lock);
+  return error;
+}
+
+/**
+ * Why a module whose name is taken cannot be loaded, which is known once the other is formed: -EEXIST if that
+ * is live, -EBUSY if it is going or gone. moduleLock must be held, and is given up while it waits.
+ * @kernel module_patient_check_exists
+ */
+function waitUntilFormedLocked(cpu: Cpu, index: number): number {
+  const core = deviceCore(cpu);
   const lock = member(core, DeviceCore.moduleLock);
   const queue = member(core, DeviceCore.moduleWait);
-  const wait = initWait(cpu, WAIT_QUEUE, queue);
-  let error = 0;
-  for (;;) {
-    mutexLock(cpu, lock);
-    const other = findModuleLocked(cpu, index);
-    const isFree = other === NULL;
-    if (isFree) {
-      writeOnce(cpu, module, KernelModule.state, MODULE_STATE_COMING);
-      listAddTail(cpu, member(module, KernelModule.link), member(core, DeviceCore.modules));
-    } else if (isLive(cpu, other)) {
-      error = -EEXIST;
-    } else {
+  let other = findModuleLocked(cpu, index);
+  if (other !== NULL && isComing(cpu, other)) {
+    const wait = initWait(cpu, WAIT_QUEUE, queue);
+    do {
       prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
-    }
-    mutexUnlock(cpu, lock);
-    if (isFree || error !== 0) break;
-    schedule(cpu);
+      mutexUnlock(cpu, lock);
+      schedule(cpu);
+      mutexLock(cpu, lock);
+      other = findModuleLocked(cpu, index);
+    } while (other !== NULL && isComing(cpu, other));
+    finishWait(cpu, queue, wait);
   }
-  finishWait(cpu, queue, wait);
-  return error;
+  return other !== NULL && isLive(cpu, other) ? -EEXIST : -EBUSY;
 }
 
 /** @kernel module_license_taint_check */
@@ -324,7 +343,7 @@ function setState(cpu: Cpu, module: KernelModule, state: number): void {
   wakeUpAll(cpu, member(core, DeviceCore.moduleWait));
 }
 
-/** It is loaded no more; who waits for its name may have it. @kernel free_module */
+/** It is loaded no more; whoever comes from now on may have its name. @kernel free_module */
 function forgetModule(cpu: Cpu, module: KernelModule): void {
   const core = deviceCore(cpu);
   mutexLock(cpu, member(core, DeviceCore.moduleLock));
