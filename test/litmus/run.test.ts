@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 
-import { EXIT_GOOD, EXIT_VIOLATION } from '../../src/base/bug.js';
+import { EXIT_GOOD, EXIT_INTERNAL, EXIT_VIOLATION, FaultlineError } from '../../src/base/bug.js';
 import { litmusExitCode } from '../../src/cli/litmus.js';
 import { programNamed } from '../../src/explore/programs/registry.js';
 import type { LitmusVariant, Safety } from '../../src/litmus/litmus.js';
@@ -20,7 +20,7 @@ import {
   litmusSummary,
   litmusText,
 } from '../../src/report/litmus-table.js';
-import { liveWorkers } from '../support/workers.js';
+import { liveWorkers, loseWorker } from '../support/workers.js';
 
 /** Iterations for tests; a run ends by their number and not by its time. */
 const FEW: LitmusOptions = { iterations: 300, seconds: 60, exploreSeconds: 0 };
@@ -286,4 +286,21 @@ test('what a broken rule is called has no CPUs, steps and addresses', () => {
     ],
   ];
   for (const [message, name] of NAMES) assert.equal(withoutPlaces(message), name);
+});
+
+test('a thread that is lost is a run that failed, and no verdict', async () => {
+  let isLost = false;
+  const onProgress = (done: number): void => {
+    if (done > 0 && !isLost) loseWorker();
+    isLost ||= done > 0;
+  };
+  await assert.rejects(
+    runLitmus([choice('LT-5', 'wait')], { ...FEW, iterations: 1e9, onProgress }),
+    (error: unknown) =>
+      error instanceof FaultlineError &&
+      error.exitCode === EXIT_INTERNAL &&
+      error.code === 'FAULTLINE_MACHINE_LOST_WORKER' &&
+      /^LT-5 wait: no verdict: cpu \d .*lost its worker thread/.test(error.message),
+  );
+  assert.ok(isLost);
 });
