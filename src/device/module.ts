@@ -26,12 +26,14 @@ import { BUSTED_MODULE_GET, isMutant } from '#mutants';
 
 import { FaultlineError } from '../base/bug.js';
 import { EBUSY, EEXIST, ENOENT, ENOMEM, EWOULDBLOCK } from '../base/errno.js';
+import { noteBegun, noteEnded } from '../debug/begun.js';
 import type { Cpu } from '../machine/cpu.js';
+import { type LockClass,lockClass } from '../machine/lock-class.js';
 import { defineOps, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { printk } from '../machine/printk.js';
 import { schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
 import { kfree, kzalloc } from '../machine/slab.js';
-import { WAIT_QUEUE } from '../machine/wait-kind.js';
+import { WAIT_MODULE } from '../machine/wait-kind.js';
 import { warn } from '../machine/warn.js';
 import { containerOf, member, NULL } from '../memory/layout.js';
 import { listAddTail, listDelInit, listNext } from '../memory/list.js';
@@ -47,6 +49,8 @@ export interface ModuleOps extends OpsTable {
   readonly license: string;
   /** Kernel symbols that it uses, by their names in Linux. */
   readonly needs: readonly string[];
+  /** Its name, in reports. */
+  readonly lockClass: LockClass;
   /** 0, or an error: then it is not loaded. No lock held; may sleep. */
   readonly init?: (cpu: Cpu, module: KernelModule) => number;
   /** Undoes init. Without it a module that has init cannot be unloaded. No lock held; may sleep. */
@@ -54,7 +58,7 @@ export interface ModuleOps extends OpsTable {
 }
 
 /** What defineModule is given. */
-export interface ModuleDefinition extends Omit<ModuleOps, 'opsName' | 'needs'> {
+export interface ModuleDefinition extends Omit<ModuleOps, 'opsName' | 'needs' | 'lockClass'> {
   readonly name: string;
   readonly needs?: readonly string[];
 }
@@ -95,7 +99,7 @@ export function defineModule(definition: ModuleDefinition): Readonly<ModuleOps> 
   if (typeof name !== 'string') throw badModule('it needs a name');
   if (typeof rest.license !== 'string') throw badModule(`${name} needs a license`);
   if (!isList(needs)) throw badModule(`the needs of ${name} are a list of symbols`);
-  return defineOps({ opsName: name, needs: [...needs], ...rest });
+  return defineOps({ opsName: name, needs: [...needs], lockClass: lockClass(name), ...rest });
 }
 
 /** True for what defineModule returns. */
@@ -122,6 +126,7 @@ export function loadModule(cpu: Cpu, ops: ModuleOps): number {
   const module = kzalloc(cpu, KernelModule);
   if (module === NULL) return -ENOMEM;
   write(cpu, module, KernelModule.ops, opsIndex(cpu, ops));
+  write(cpu, module, KernelModule.lockClass, ops.lockClass);
   writeOnce(cpu, module, KernelModule.refs, MODULE_REF_BASE + 1); // the loader is a user of it
   let error = addModule(cpu, module);
   if (error !== 0) {
@@ -252,6 +257,7 @@ function addModule(cpu: Cpu, module: KernelModule): number {
   if (error === 0) {
     writeOnce(cpu, module, KernelModule.state, MODULE_STATE_COMING);
     listAddTail(cpu, member(module, KernelModule.link), member(core, DeviceCore.modules));
+    noteBegun(cpu, module);
   }
   mutexUnlock(cpu, lock);
   return error;
@@ -268,7 +274,7 @@ function waitUntilFormedLocked(cpu: Cpu, index: number): number {
   const queue = member(core, DeviceCore.moduleWait);
   let other = findModuleLocked(cpu, index);
   if (other !== NULL && isComing(cpu, other)) {
-    const wait = initWait(cpu, WAIT_QUEUE, queue);
+    const wait = initWait(cpu, WAIT_MODULE, other);
     do {
       prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
       mutexUnlock(cpu, lock);
@@ -335,10 +341,12 @@ function findModuleLocked(cpu: Cpu, ops: number): KernelModule {
 
 // --- states ---
 
+/** Its init has come back. */
 function setState(cpu: Cpu, module: KernelModule, state: number): void {
   const core = deviceCore(cpu);
   mutexLock(cpu, member(core, DeviceCore.moduleLock));
   writeOnce(cpu, module, KernelModule.state, state);
+  noteEnded(cpu, module);
   mutexUnlock(cpu, member(core, DeviceCore.moduleLock));
   wakeUpAll(cpu, member(core, DeviceCore.moduleWait));
 }

@@ -66,7 +66,7 @@ import {
 } from '../machine/sched.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { MACHINE, Machine } from '../machine/types.js';
-import { WAIT_OOM, WAIT_QUEUE } from '../machine/wait-kind.js';
+import { WAIT_OOM, WAIT_REAPER } from '../machine/wait-kind.js';
 import { containerOf, member, NULL } from '../memory/layout.js';
 import { initListHead, listAddTail, listDelInit, listEmpty, listNext } from '../memory/list.js';
 import { mmapReadLock, mmapReadTrylock, mmapReadUnlock } from '../mm/mmap-lock.js';
@@ -261,13 +261,22 @@ export function waitForReaped(cpu: Cpu, count: number): void {
   mightSleep(cpu);
   const reaper = reaperOf(cpu);
   const queue = member(reaper, OomReaper.done);
-  const wait = initWait(cpu, WAIT_QUEUE, reaper);
+  const wait = initWait(cpu, WAIT_REAPER, kthreadOf(cpu, reaper));
   for (;;) {
     prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
     if (reapedCount(cpu) >= count) break;
     schedule(cpu);
   }
   finishWait(cpu, queue, wait);
+}
+
+/** NULL if it has not been started. */
+function kthreadOf(cpu: Cpu, reaper: OomReaper): Kthread {
+  const lock = member(reaper, OomReaper.lock);
+  spinLock(cpu, lock);
+  const kthread = read(cpu, reaper, OomReaper.kthread);
+  spinUnlock(cpu, lock);
+  return kthread;
 }
 
 /** Victims that have been done with. */

@@ -29,10 +29,11 @@
 import { clockMs, read, readOnce, write, writeOnce } from '#memory';
 
 import { EAGAIN, EBUSY, EFAULT } from '../base/errno.js';
+import { noteBegun, noteEnded } from '../debug/begun.js';
 import type { Cpu } from '../machine/cpu.js';
 import { defineKernelOps } from '../machine/ops-table.js';
 import { scheduleTimeout, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
-import { WAIT_QUEUE } from '../machine/wait-kind.js';
+import { WAIT_INVALIDATION } from '../machine/wait-kind.js';
 import { containerOf, member } from '../memory/layout.js';
 import { listAdd, listNext } from '../memory/list.js';
 import type { MmStruct } from '../mm/types.js';
@@ -59,6 +60,7 @@ function startUncounted(cpu: Cpu, notifier: MmuNotifier, hit: MmuNotifierRange):
   const lock = member(space, MirrorSpace.lock);
   spinLock(cpu, lock);
   write(cpu, space, MirrorSpace.inProgress, read(cpu, space, MirrorSpace.inProgress) + 1);
+  noteBegun(cpu, member(space, MirrorSpace.invalidation));
   markRangesLocked(cpu, space, hit);
   spinUnlock(cpu, lock);
   return syncMirrors(cpu, space, hit) ? 0 : -EAGAIN;
@@ -71,6 +73,7 @@ function end(cpu: Cpu, notifier: MmuNotifier): void {
   spinLock(cpu, lock);
   const left = read(cpu, space, MirrorSpace.inProgress) - 1;
   write(cpu, space, MirrorSpace.inProgress, left);
+  noteEnded(cpu, member(space, MirrorSpace.invalidation));
   if (left === 0) validateAll(cpu, space);
   spinUnlock(cpu, lock);
   if (left === 0) wakeUpAll(cpu, member(space, MirrorSpace.wait));
@@ -106,7 +109,7 @@ function begin(cpu: Cpu, range: MirrorRange): number {
 
 function waitUntilValid(cpu: Cpu, space: MirrorSpace, range: MirrorRange): void {
   const queue = member(space, MirrorSpace.wait);
-  const wait = initWait(cpu, WAIT_QUEUE, queue);
+  const wait = initWait(cpu, WAIT_INVALIDATION, member(space, MirrorSpace.invalidation));
   const deadline = clockMs(cpu) + RANGE_TIMEOUT_MS;
   for (;;) {
     prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
