@@ -101,7 +101,7 @@ function begin(cpu: Cpu, range: MirrorRange): number {
     }
     finishWait(cpu, queue, wait);
   }
-  return read(cpu, range, MirrorRange.valid) !== 0 ? 0 : -EFAULT;
+  return read(cpu, range, MirrorRange.dead) === 0 ? 0 : -EFAULT;
 }
 
 /** False if there is one to wait for. */
@@ -110,7 +110,7 @@ function takeNumber(cpu: Cpu, space: MirrorSpace, range: MirrorRange): boolean {
   spinLock(cpu, lock);
   const isDead = read(cpu, space, MirrorSpace.dead) !== 0;
   const isQuiet = read(cpu, space, MirrorSpace.inProgress) === 0;
-  write(cpu, range, MirrorRange.valid, isDead ? 0 : 1);
+  write(cpu, range, MirrorRange.dead, isDead ? 1 : 0);
   write(cpu, range, MirrorRange.count, read(cpu, space, MirrorSpace.seq));
   spinUnlock(cpu, lock);
   return isDead || isQuiet;

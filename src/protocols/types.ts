@@ -58,5 +58,6 @@ export const MirrorRange = struct('mirror_range', {
   valid: word, // no invalidation has come across; under MirrorSpace.lock
   seq: word, // from `begin`: of the mirror's interval; 0 while that is in no tree
   count: word, // from `begin`: MirrorSpace.seq, in list-tree
+  dead: word, // from `begin`: MirrorSpace.dead, in list-tree
 });
 export type MirrorRange = Ptr<'mirror_range'>;
