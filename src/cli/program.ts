@@ -44,7 +44,7 @@ Exit codes:
        that can become one, a CPU that died or is stuck, an error of a driver, a schedule that fails,
        a litmus test with an unexpected verdict
   2    bad usage or input, or output that cannot be written; one line says what and where
-  3    faultline itself failed
+  3    faultline itself failed, or a litmus test lost one of its threads and has no verdict
   130  interrupted; what was measured until then has been printed
 
 Examples:

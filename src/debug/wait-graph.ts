@@ -3,14 +3,16 @@
  *
  * Protocol   A CPU that blocks records what it waits for (machine/sched.ts); a CPU that holds a lock has
  *            it in its stack (debug/held-locks.ts), and so it has the work item and the kthread it runs, and
- *            the bank of SRCU readers it is in. A waits for B if B holds what A waits for, or if A waits for
+ *            the bank of SRCU readers it is in; what else it has begun and is to end, an invalidation say, is
+ *            beside that (debug/begun.ts). A waits for B if B holds what A waits for, or if A waits for
  *            B's own progress (a TLB shootdown, an RCU grace period). A cycle of such edges, in which no CPU's wait
  *            has changed between two looks, is a deadlock. Whoever has been woken waits for nobody: a
  *            reader that was granted its lock may not have had a core since.
  * Ordering   The snapshot is not atomic. A CPU in a real deadlock does not move, so what two snapshots
  *            agree on (same waitSerial) is true of all CPUs of a cycle at once.
- * Deviation  Who can end the wait for a completion or a wait queue is not recorded; such a wait has no
- *            edge, and only its length can give it away.
+ * Deviation  Who can end the wait for a completion, for references or for a wait queue is not recorded; such a
+ *            wait has no edge, and only its length can give it away. What the layers above know of it they
+ *            say (explainWait).
  *
  * @module
  */
@@ -20,6 +22,7 @@ import { type Cpu, cpuArea, cpuOfArea } from '../machine/cpu.js';
 import { lockClassName } from '../machine/lock-class.js';
 import { TASK_RUNNING, waitKindName } from '../machine/sched.js';
 import {
+  BEGUN_MAX,
   CpuArea,
   HELD_LOCKS_MAX,
   LOCK_CLASS_WORD,
@@ -30,17 +33,21 @@ import {
 import {
   WAIT_COMPLETION,
   WAIT_DEVICE_FENCE,
+  WAIT_DRIVER,
   WAIT_FAULT_BUFFER,
-  WAIT_INTERVAL,
+  WAIT_INVALIDATION,
   WAIT_KTHREAD,
+  WAIT_MODULE,
   WAIT_MUTEX,
   WAIT_NEXT_KTHREAD,
   WAIT_NEXT_WORK,
   WAIT_NONE,
-  WAIT_PAGEMAP,
+  WAIT_PAGE,
   WAIT_PERCPU_REF,
   WAIT_QUEUE,
   WAIT_RCU,
+  WAIT_REAPER,
+  WAIT_REFERENCES,
   WAIT_REPLAY,
   WAIT_RWSEM_READ,
   WAIT_RWSEM_WRITE,
@@ -65,6 +72,8 @@ export interface CpuSnapshot {
   readonly blocked: boolean;
   /** Locks held, outermost first. */
   readonly held: readonly number[];
+  /** What it has begun and others wait for the end of (debug/begun.ts). */
+  readonly begun: readonly number[];
 }
 
 /** All CPUs that run tasks. */
@@ -82,6 +91,9 @@ export function snapshotCpu(cpu: Cpu, id: number): CpuSnapshot {
     if (lock === 0) break;
     held.push(lock);
   }
+  const begun = Array.from({ length: BEGUN_MAX }, (_, i) =>
+    readOnce(cpu, area, element(CpuArea.begun, i)),
+  ).filter((object) => object !== 0);
   const state = readOnce(cpu, area, CpuArea.state);
   const waitKind = readOnce(cpu, area, CpuArea.waitKind);
   return {
@@ -93,6 +105,7 @@ export function snapshotCpu(cpu: Cpu, id: number): CpuSnapshot {
     finished: readOnce(cpu, area, CpuArea.finished) !== 0,
     blocked: !SLEEPING_WAITS.has(waitKind) || state !== TASK_RUNNING,
     held,
+    begun,
   };
 }
 
@@ -106,9 +119,20 @@ const HOLDER_WAITS: ReadonlyMap<number, string> = new Map([
   [WAIT_WORK, 'run by'],
   [WAIT_WORKQUEUE, 'run by'],
   [WAIT_KTHREAD, 'run by'],
+  [WAIT_PERCPU_REF, 'run by'],
+  [WAIT_REAPER, 'run by'],
+  [WAIT_INVALIDATION, 'begun by'],
+  [WAIT_MODULE, 'loaded by'],
+  [WAIT_DRIVER, 'tried by'],
 ]);
 /** Of these, what nobody has is not free: nobody serves it. */
-const SERVED_WAITS: ReadonlySet<number> = new Set([WAIT_WORK, WAIT_WORKQUEUE, WAIT_KTHREAD]);
+const SERVED_WAITS: ReadonlySet<number> = new Set([
+  WAIT_WORK,
+  WAIT_WORKQUEUE,
+  WAIT_KTHREAD,
+  WAIT_PERCPU_REF,
+  WAIT_REAPER,
+]);
 const CPU_WAITS: ReadonlySet<number> = new Set([WAIT_SHOOTDOWN, WAIT_DEVICE_FENCE, WAIT_RCU]);
 
 /** Waits that end by a wake-up, which sets the state before the CPU itself notices. */
@@ -120,7 +144,11 @@ const SLEEPING_WAITS: ReadonlySet<number> = new Set([
   WAIT_QUEUE,
   WAIT_REPLAY,
   WAIT_FAULT_BUFFER,
-  WAIT_INTERVAL,
+  WAIT_INVALIDATION,
+  WAIT_MODULE,
+  WAIT_DRIVER,
+  WAIT_PAGE,
+  WAIT_REAPER,
   WAIT_SRCU,
   WAIT_PERCPU_REF,
   WAIT_WORK,
@@ -128,14 +156,16 @@ const SLEEPING_WAITS: ReadonlySet<number> = new Set([
   WAIT_KTHREAD,
   WAIT_NEXT_WORK,
   WAIT_NEXT_KTHREAD,
-  WAIT_PAGEMAP,
+  WAIT_REFERENCES,
 ]);
 
 /** The CPUs that can end the wait of `waiter`, as far as that is recorded. */
 export function blockersOf(waiter: CpuSnapshot, all: readonly CpuSnapshot[]): number[] {
   if (CPU_WAITS.has(waiter.waitKind)) return [cpuOfArea(waiter.waitObject as CpuArea)];
   if (!HOLDER_WAITS.has(waiter.waitKind)) return [];
-  return all.filter((other) => other.held.includes(waiter.waitObject)).map((other) => other.cpu);
+  const isWhose = ({ held, begun }: CpuSnapshot): boolean =>
+    held.includes(waiter.waitObject) || begun.includes(waiter.waitObject);
+  return all.filter(isWhose).map((other) => other.cpu);
 }
 
 /** The CPUs of a cycle of waits, in order, each waiting for the next; undefined if there is none. */
@@ -170,20 +200,42 @@ export function lockName(cpu: Cpu, lock: number): string {
 }
 const LOCK_CLASS_FIELD = LOCK_CLASS_WORD as typeof Spinlock.lockClass;
 
+/** What more is to be said of what is waited for. Filled while modules load. */
+const EXPLANATIONS = new Map<number, ((cpu: Cpu, object: number) => string)[]>();
+
+/**
+ * Has reports say something of what waits of the kind are for: what is left to be done, and by whom. `explain` gets
+ * the object of the wait, changes nothing, and may be called while others run; '' for nothing. Once, at module level.
+ */
+export function explainWait(kind: number, explain: (cpu: Cpu, object: number) => string): void {
+  EXPLANATIONS.set(kind, [...(EXPLANATIONS.get(kind) ?? []), explain]);
+}
+
 /** What a CPU does, in a line: `waits for mutex driver->lock, held by cpu 1; holds mmap_lock`. */
 export function describeCpu(cpu: Cpu, snapshot: CpuSnapshot, all: readonly CpuSnapshot[]): string {
-  const doing = describeWait(cpu, snapshot, all);
-  const held = snapshot.held.map((lock) => lockName(cpu, lock));
-  return held.length === 0 ? doing : `${doing}; holds ${held.join(', ')}`;
+  const parts = [describeWait(cpu, snapshot, all)];
+  const names = (objects: readonly number[]): string =>
+    objects.map((object) => lockName(cpu, object)).join(', ');
+  if (snapshot.held.length > 0) parts.push(`holds ${names(snapshot.held)}`);
+  if (snapshot.begun.length > 0) parts.push(`has not ended ${names(snapshot.begun)}`);
+  return parts.join('; ');
 }
 
 function describeWait(cpu: Cpu, snapshot: CpuSnapshot, all: readonly CpuSnapshot[]): string {
   const { waitKind, waitObject } = snapshot;
-  if (waitKind === WAIT_NONE) return snapshot.finished ? 'has finished' : 'runs';
+  if (snapshot.finished) return 'has ended';
+  if (waitKind === WAIT_NONE) return 'runs';
   const how = HOLDER_WAITS.get(waitKind);
-  const what = how === undefined ? '' : ` ${lockName(cpu, waitObject)}`;
-  const blockers = blockersOf(snapshot, all).map((id) => `cpu ${id}`);
-  let by = blockers.length === 0 ? '' : `, ${how ?? 'of'} ${blockers.join(', ')}`;
-  if (blockers.length === 0 && SERVED_WAITS.has(waitKind)) by = ', which nobody runs';
-  return `waits for ${waitKindName(waitKind)}${what}${by}`;
+  const isNamed = how !== undefined && waitObject !== 0;
+  const what = isNamed ? ` ${lockName(cpu, waitObject)}` : '';
+  const more = (EXPLANATIONS.get(waitKind) ?? []).map((explain) => explain(cpu, waitObject));
+  return `waits for ${waitKindName(waitKind)}${what}${byWhom(snapshot, all)}${more.join('')}`;
+}
+
+function byWhom(waiter: CpuSnapshot, all: readonly CpuSnapshot[]): string {
+  const blockers = blockersOf(waiter, all);
+  if (blockers.length === 0) return SERVED_WAITS.has(waiter.waitKind) ? ', which nobody runs' : '';
+  const hasEnded = (id: number): boolean => all.find(({ cpu }) => cpu === id)?.finished === true;
+  const names = blockers.map((id) => `cpu ${id}${hasEnded(id) ? ' (has ended)' : ''}`);
+  return `, ${HOLDER_WAITS.get(waiter.waitKind) ?? 'of'} ${names.join(', ')}`;
 }

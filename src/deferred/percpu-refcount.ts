@@ -60,7 +60,7 @@ import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { finishWait, initWait, prepareToWait, wakeUpAll } from '../sync/wait-queue.js';
 import { callRcu, rcuCount, type RcuOps, rcuReadLock, rcuReadUnlock } from './rcu.js';
 import { deferredOf } from './state.js';
-import { Deferred, PercpuRef, PercpuRefData, type RcuHead } from './types.js';
+import { Deferred, PercpuRef, PercpuRefData, type RcuHead, RcuQueue } from './types.js';
 
 /** What is done when the last reference is gone. */
 export interface PercpuRefOps extends OpsTable {
@@ -271,11 +271,16 @@ export function percpuRefIsZero(cpu: Cpu, ref: PercpuRef): boolean {
   return count === 0;
 }
 
-/** How many references there are, in either mode. Exact while nobody else uses it and no switch is under way. */
+/** True if some CPUs may still count on their own: who has a reference then is the switch, too. */
+export function percpuRefIsSwitching(cpu: Cpu, ref: PercpuRef): boolean {
+  return readOnce(cpu, dataOf(cpu, ref), PercpuRefData.confirm) !== 0;
+}
+
+/** How many references there are, in either mode. Exact while nobody else uses it. */
 export function percpuRefTotal(cpu: Cpu, ref: PercpuRef): number {
   const counters = readOnce(cpu, ref, PercpuRef.counters);
   const shared = readOnce(cpu, dataOf(cpu, ref), PercpuRefData.count);
-  if ((counters & ATOMIC) !== 0) return shared;
+  if ((counters & ATOMIC) !== 0 && !percpuRefIsSwitching(cpu, ref)) return shared;
   let sum = (shared - bias(cpu)) | 0;
   for (let id = cpusOf(cpu) - 1; id >= 0; id--) {
     const theirs = perCpuPtr<'percpu_ref_counter'>(cpu, counters >>> FLAG_BITS, id);
@@ -361,7 +366,8 @@ function switchMode(cpu: Cpu, ref: PercpuRef, ops: PercpuRefConfirm): void {
 function waitForSwitch(cpu: Cpu, ref: PercpuRef): void {
   const queue = member(deferredOf(cpu), Deferred.percpuRefWait);
   const data = dataOf(cpu, ref);
-  const wait = initWait(cpu, WAIT_PERCPU_REF, ref);
+  const callbacks = member(deferredOf(cpu), Deferred.rcu);
+  const wait = initWait(cpu, WAIT_PERCPU_REF, member(callbacks, RcuQueue.work)); // which ends a switch
   for (;;) {
     prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
     if (readOnce(cpu, data, PercpuRefData.confirm) === 0) break; // pairs with confirmSwitch

@@ -6,6 +6,7 @@
 import { Spinlock } from '../machine/types.js';
 import { cacheline, pointer, type Ptr, struct, word } from '../memory/layout.js';
 import { ListHead } from '../memory/list.js';
+import { Completion } from '../sync/completion.js';
 import { Mutex } from '../sync/mutex.js';
 import { WaitQueue } from '../sync/wait-queue.js';
 
@@ -125,6 +126,13 @@ export const PercpuRefData = struct('percpu_ref_data', {
   rcu: RcuHead,
 });
 export type PercpuRefData = Ptr<'percpu_ref_data'>;
+
+/** A count whose end somebody waits for; drained-ref.ts. */
+export const DrainedRef = struct('drained_ref', {
+  ref: PercpuRef,
+  done: Completion, // nobody has a reference any more; its name is the count's
+});
+export type DrainedRef = Ptr<'drained_ref'>;
 
 /** A kernel thread: a function for some CPU to run. */
 export const Kthread = struct('kthread', {

@@ -14,13 +14,14 @@
 import { read, write } from '#memory';
 
 import { EBUSY, ENOMEM } from '../base/errno.js';
+import { noteBegun, noteEnded } from '../debug/begun.js';
 import type { Cpu } from '../machine/cpu.js';
 import { failSite, shouldFail } from '../machine/fail.js';
 import { lockClass } from '../machine/lock-class.js';
 import { opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { printk } from '../machine/printk.js';
 import { schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
-import { WAIT_QUEUE } from '../machine/wait-kind.js';
+import { WAIT_DRIVER } from '../machine/wait-kind.js';
 import { containerOf, member, NULL } from '../memory/layout.js';
 import { initListHead, listAddTail, listDelInit, listEmpty, listNext } from '../memory/list.js';
 import { initSpinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
@@ -50,6 +51,7 @@ export interface DriverOps extends OpsTable {
 
 const BUS_LOCK = lockClass('bus->lock');
 const BUS_IDLE = lockClass('bus->idle');
+const DRIVER = lockClass('device_driver');
 const DRIVER_LOCK = lockClass('driver->devices_lock');
 const DRIVER_REGISTER = failSite('driver_register');
 
@@ -110,6 +112,7 @@ export function nextDevice(cpu: Cpu, bus: Bus, previous: Device): Device {
 /** Makes a driver of that bus, which is not on it yet. */
 export function initDriver(cpu: Cpu, bus: Bus, drv: DeviceDriver, ops: DriverOps): void {
   write(cpu, drv, DeviceDriver.ops, opsIndex(cpu, ops));
+  write(cpu, drv, DeviceDriver.lockClass, DRIVER);
   write(cpu, drv, DeviceDriver.bus, bus);
   write(cpu, drv, DeviceDriver.tries, 0);
   initListHead(cpu, member(drv, DeviceDriver.onBus));
@@ -165,7 +168,7 @@ export function busRemoveDriver(cpu: Cpu, drv: DeviceDriver): void {
   spinLock(cpu, lock);
   listDelInit(cpu, member(drv, DeviceDriver.onBus));
   spinUnlock(cpu, lock);
-  const wait = initWait(cpu, WAIT_QUEUE, idle);
+  const wait = initWait(cpu, WAIT_DRIVER, drv);
   for (;;) {
     prepareToWait(cpu, idle, wait, TASK_UNINTERRUPTIBLE);
     spinLock(cpu, lock);
@@ -216,12 +219,14 @@ export function putDriver(cpu: Cpu, bus: Bus, drv: DeviceDriver): void {
 /** Bus.lock must be held. */
 function beginTry(cpu: Cpu, drv: DeviceDriver): void {
   write(cpu, drv, DeviceDriver.tries, read(cpu, drv, DeviceDriver.tries) + 1);
+  noteBegun(cpu, drv);
 }
 
 /** True if nobody tries it any more. Bus.lock must be held. */
 function endTry(cpu: Cpu, drv: DeviceDriver): boolean {
   const tries = read(cpu, drv, DeviceDriver.tries) - 1;
   write(cpu, drv, DeviceDriver.tries, tries);
+  noteEnded(cpu, drv);
   return tries === 0;
 }
 

@@ -5,6 +5,9 @@
  * Protocol   load:    the name is not taken; the license is looked at (a module that is not for all to see
  *                     taints the kernel, whether or not it can then be loaded); every symbol it needs is
  *                     resolved; init runs; it is live.
+ *                     A name that is taken stays so for whoever came second, whatever comes of the first:
+ *                     it waits at most once, until that one is formed, and then gives up. It does not try
+ *                     what has just failed (so since 6.3; before, it did when the first had gone).
  *            unload:  it is live; nobody uses it, and from now on nobody can (its count goes to 0); exit
  *                     runs; it is gone.
  *              COMING -> LIVE -> GOING -> gone        COMING -> GOING -> gone  if init fails
@@ -23,12 +26,14 @@ import { BUSTED_MODULE_GET, isMutant } from '#mutants';
 
 import { FaultlineError } from '../base/bug.js';
 import { EBUSY, EEXIST, ENOENT, ENOMEM, EWOULDBLOCK } from '../base/errno.js';
+import { noteBegun, noteEnded } from '../debug/begun.js';
 import type { Cpu } from '../machine/cpu.js';
+import { type LockClass,lockClass } from '../machine/lock-class.js';
 import { defineOps, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { printk } from '../machine/printk.js';
 import { schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
 import { kfree, kzalloc } from '../machine/slab.js';
-import { WAIT_QUEUE } from '../machine/wait-kind.js';
+import { WAIT_MODULE } from '../machine/wait-kind.js';
 import { warn } from '../machine/warn.js';
 import { containerOf, member, NULL } from '../memory/layout.js';
 import { listAddTail, listDelInit, listNext } from '../memory/list.js';
@@ -44,6 +49,8 @@ export interface ModuleOps extends OpsTable {
   readonly license: string;
   /** Kernel symbols that it uses, by their names in Linux. */
   readonly needs: readonly string[];
+  /** Its name, in reports. */
+  readonly lockClass: LockClass;
   /** 0, or an error: then it is not loaded. No lock held; may sleep. */
   readonly init?: (cpu: Cpu, module: KernelModule) => number;
   /** Undoes init. Without it a module that has init cannot be unloaded. No lock held; may sleep. */
@@ -51,7 +58,7 @@ export interface ModuleOps extends OpsTable {
 }
 
 /** What defineModule is given. */
-export interface ModuleDefinition extends Omit<ModuleOps, 'opsName' | 'needs'> {
+export interface ModuleDefinition extends Omit<ModuleOps, 'opsName' | 'needs' | 'lockClass'> {
   readonly name: string;
   readonly needs?: readonly string[];
 }
@@ -92,7 +99,7 @@ export function defineModule(definition: ModuleDefinition): Readonly<ModuleOps> 
   if (typeof name !== 'string') throw badModule('it needs a name');
   if (typeof rest.license !== 'string') throw badModule(`${name} needs a license`);
   if (!isList(needs)) throw badModule(`the needs of ${name} are a list of symbols`);
-  return defineOps({ opsName: name, needs: [...needs], ...rest });
+  return defineOps({ opsName: name, needs: [...needs], lockClass: lockClass(name), ...rest });
 }
 
 /** True for what defineModule returns. */
@@ -111,14 +118,15 @@ function badModule(reason: string): FaultlineError {
 }
 
 /**
- * Loads a module and runs its init: 0, -EEXIST if it is loaded, -ENOENT if it needs a symbol that there is
- * not or that is not for it (the kernel's log says which), -ENOMEM, or what init returned. No lock held.
- * Sleeps. @kernel init_module
+ * Loads a module and runs its init: 0, -EEXIST if it is loaded, -EBUSY if it is going or somebody else's
+ * loading of it has failed meanwhile, -ENOENT if it needs a symbol that there is not or that is not for it
+ * (the kernel's log says which), -ENOMEM, or what init returned. No lock held. Sleeps. @kernel init_module
  */
 export function loadModule(cpu: Cpu, ops: ModuleOps): number {
   const module = kzalloc(cpu, KernelModule);
   if (module === NULL) return -ENOMEM;
   write(cpu, module, KernelModule.ops, opsIndex(cpu, ops));
+  write(cpu, module, KernelModule.lockClass, ops.lockClass);
   writeOnce(cpu, module, KernelModule.refs, MODULE_REF_BASE + 1); // the loader is a user of it
   let error = addModule(cpu, module);
   if (error !== 0) {
@@ -189,6 +197,11 @@ function isLive(cpu: Cpu, module: KernelModule): boolean {
   return read(cpu, module, KernelModule.state) === MODULE_STATE_LIVE;
 }
 
+/** Its init has not come back. moduleLock must be held. */
+function isComing(cpu: Cpu, module: KernelModule): boolean {
+  return read(cpu, module, KernelModule.state) === MODULE_STATE_COMING;
+}
+
 /** Its exit has been asked for, or its init has failed. */
 function isGoing(cpu: Cpu, module: KernelModule): boolean {
   return readOnce(cpu, module, KernelModule.state) === MODULE_STATE_GOING;
@@ -234,32 +247,44 @@ export function getTaint(cpu: Cpu): number {
 
 // --- loading ---
 
-/** Says that the module is coming; waits for one of the same name that is. @kernel add_unformed_module */
+/** Says that the module is coming, if its name is free; see loadModule. @kernel add_unformed_module */
 function addModule(cpu: Cpu, module: KernelModule): number {
   const core = deviceCore(cpu);
+  const lock = member(core, DeviceCore.moduleLock);
   const index = read(cpu, module, KernelModule.ops);
+  mutexLock(cpu, lock);
+  const error = findModuleLocked(cpu, index) === NULL ? 0 : waitUntilFormedLocked(cpu, index);
+  if (error === 0) {
+    writeOnce(cpu, module, KernelModule.state, MODULE_STATE_COMING);
+    listAddTail(cpu, member(module, KernelModule.link), member(core, DeviceCore.modules));
+    noteBegun(cpu, module);
+  }
+  mutexUnlock(cpu, lock);
+  return error;
+}
+
+/**
+ * Why a module whose name is taken cannot be loaded, which is known once the other is formed: -EEXIST if that
+ * is live, -EBUSY if it is going or gone. moduleLock must be held, and is given up while it waits.
+ * @kernel module_patient_check_exists
+ */
+function waitUntilFormedLocked(cpu: Cpu, index: number): number {
+  const core = deviceCore(cpu);
   const lock = member(core, DeviceCore.moduleLock);
   const queue = member(core, DeviceCore.moduleWait);
-  const wait = initWait(cpu, WAIT_QUEUE, queue);
-  let error = 0;
-  for (;;) {
-    mutexLock(cpu, lock);
-    const other = findModuleLocked(cpu, index);
-    const isFree = other === NULL;
-    if (isFree) {
-      writeOnce(cpu, module, KernelModule.state, MODULE_STATE_COMING);
-      listAddTail(cpu, member(module, KernelModule.link), member(core, DeviceCore.modules));
-    } else if (isLive(cpu, other)) {
-      error = -EEXIST;
-    } else {
+  let other = findModuleLocked(cpu, index);
+  if (other !== NULL && isComing(cpu, other)) {
+    const wait = initWait(cpu, WAIT_MODULE, other);
+    do {
       prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
-    }
-    mutexUnlock(cpu, lock);
-    if (isFree || error !== 0) break;
-    schedule(cpu);
+      mutexUnlock(cpu, lock);
+      schedule(cpu);
+      mutexLock(cpu, lock);
+      other = findModuleLocked(cpu, index);
+    } while (other !== NULL && isComing(cpu, other));
+    finishWait(cpu, queue, wait);
   }
-  finishWait(cpu, queue, wait);
-  return error;
+  return other !== NULL && isLive(cpu, other) ? -EEXIST : -EBUSY;
 }
 
 /** @kernel module_license_taint_check */
@@ -316,15 +341,17 @@ function findModuleLocked(cpu: Cpu, ops: number): KernelModule {
 
 // --- states ---
 
+/** Its init has come back. */
 function setState(cpu: Cpu, module: KernelModule, state: number): void {
   const core = deviceCore(cpu);
   mutexLock(cpu, member(core, DeviceCore.moduleLock));
   writeOnce(cpu, module, KernelModule.state, state);
+  noteEnded(cpu, module);
   mutexUnlock(cpu, member(core, DeviceCore.moduleLock));
   wakeUpAll(cpu, member(core, DeviceCore.moduleWait));
 }
 
-/** It is loaded no more; who waits for its name may have it. @kernel free_module */
+/** It is loaded no more; whoever comes from now on may have its name. @kernel free_module */
 function forgetModule(cpu: Cpu, module: KernelModule): void {
   const core = deviceCore(cpu);
   mutexLock(cpu, member(core, DeviceCore.moduleLock));

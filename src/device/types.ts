@@ -49,6 +49,7 @@ export type Bus = Ptr<'bus'>;
 /** Code that knows a kind of device. @kernel struct device_driver */
 export const DeviceDriver = struct('device_driver', {
   ops: word, // ops table: DriverOps
+  lockClass: word, // what those wait for who wait until nobody tries it. Written once
   bus: pointer<'bus'>(),
   onBus: ListHead, // under Bus.lock
   serial: word, // place on the bus; under Bus.lock
@@ -122,6 +123,7 @@ export type PciDev = Ptr<'pci_dev'>;
 /** A module that is loaded, or about to be. @kernel struct module */
 export const KernelModule = struct('module', {
   ops: word, // ops table: ModuleOps
+  lockClass: word, // its name, for who waits for it. Written once
   state: word, // MODULE_STATE_*; under DeviceCore.moduleLock
   refs: word, // MODULE_REF_BASE + users; 0: it is going; atomic
   data: word, // the module's own; for its variables, which all workers share

@@ -224,7 +224,10 @@ export class Judge {
     const waits = describeWaits(world.machine.cpu, control, this.#program);
     const waiting = waits.filter(({ finished }) => !finished);
     const extent = kind === 'deadlock' && waiting.length < waits.length ? 'partial deadlock' : kind;
-    const text = waiting.map(({ task, doing }) => `${task} ${doing}`).join('; ');
+    const stuck = waiting.some(({ isIdle }) => !isIdle)
+      ? waiting.filter(({ isIdle }) => !isIdle)
+      : waiting;
+    const text = stuck.map(({ task, doing }) => `${task} ${doing}`).join('; ');
     return {
       kind,
       message: extent === kind ? text : `${extent}: ${text}`,

@@ -53,7 +53,7 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'M-2',
     NOTIFIER,
     ['lt-14-interval'],
-    'what an invalidation has counted is not given back when an interval refuses',
+    'what an invalidation has counted is not given back when an interval refuses, as with mirrors in 5.2',
   ),
   mutant(numbers.M_4, 'M-4', NOTIFIER, ['lt-5'], 'a read begins without waiting'),
   mutant(

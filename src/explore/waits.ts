@@ -8,7 +8,7 @@
  */
 import { describeCpu, lockName, snapshotCpus } from '../debug/wait-graph.js';
 import type { Cpu } from '../machine/cpu.js';
-import { WAIT_NONE } from '../machine/wait-kind.js';
+import { IDLE_WAITS, WAIT_NONE } from '../machine/wait-kind.js';
 import { OP_LOCK, OP_NAMES, OP_RESUME, OP_RMW, OP_SPIN } from '../memory/turnstile.js';
 import {
   C_STEP,
@@ -31,6 +31,8 @@ import type { ExploreProgram } from './program.js';
 export interface TaskWait {
   readonly task: string;
   readonly finished: boolean;
+  /** It has nothing to do until somebody brings it something. */
+  readonly isIdle: boolean;
   /** `waits for driver->lock, held by fault`. */
   readonly doing: string;
 }
@@ -41,22 +43,26 @@ export function describeWaits(
   control: Int32Array,
   program: ExploreProgram,
 ): readonly TaskWait[] {
-  const snapshots = snapshotCpus(cpu);
+  const snapshots = snapshotCpus(cpu).map((snapshot) => {
+    const state = control[TASKS_AT + snapshot.cpu * TASK_WORDS + T_STATE];
+    return { ...snapshot, finished: state === STATE_FINISHED };
+  });
   return program.tasks.map(({ name }, task) => {
     const t = TASKS_AT + task * TASK_WORDS;
     const snapshot = snapshots[task]!;
     if (control[t + T_STATE] !== STATE_READY) {
       const finished = control[t + T_STATE] === STATE_FINISHED;
-      return { task: name, finished, doing: finished ? 'has finished' : 'has died' };
+      return { task: name, finished, isIdle: false, doing: finished ? 'has ended' : 'has died' };
     }
     const kind = control[t + T_KIND]!;
     const at = control[t + T_AT]!;
     if (kind === OP_LOCK) {
-      return { task: name, finished: false, doing: describeLock(cpu, control, program, task, at) };
+      const doing = describeLock(cpu, control, program, task, at);
+      return { task: name, finished: false, isIdle: false, doing };
     }
     const doing =
       snapshot.waitKind === WAIT_NONE ? pending(kind) : describeCpu(cpu, snapshot, snapshots);
-    return { task: name, finished: false, doing };
+    return { task: name, finished: false, isIdle: IDLE_WAITS.has(snapshot.waitKind), doing };
   });
 }
 

@@ -83,11 +83,18 @@ export class Watchdog {
 
   #poll(): void {
     this.#readClock();
-    const all = snapshotCpus(this.#boot);
+    const all = this.#snapshot();
     const failure = this.#checkCycle(all) ?? this.#checkStandstill(all) ?? this.#checkStall(all);
     if (failure === undefined) return;
     this.stop();
     this.#onFailure(failure);
+  }
+
+  /** Of a CPU that has nothing to do no more is to be said than that it has ended. */
+  #snapshot(): CpuSnapshot[] {
+    const { atRest = () => false } = this.#options;
+    const all = snapshotCpus(this.#boot);
+    return all.map((one) => (atRest(one.cpu) ? { ...one, finished: true } : one));
   }
 
   #readClock(): void {

@@ -13,7 +13,7 @@ import { EXIT_VIOLATION, FaultlineError } from '../base/bug.js';
 import { DEFAULT_RAM_BYTES } from '../explore/engine.js';
 import { findMutant } from '../explore/mutants.js';
 import { Crew } from '../host/crew.js';
-import { MachineFailure } from '../host/failure.js';
+import { type FailureKind, MachineFailure } from '../host/failure.js';
 import { type Build, WorkerPool } from '../host/pool.js';
 import { type BootedMachine, bootMachine } from '../machine/boot.js';
 import { MACHINE, Machine } from '../machine/types.js';
@@ -93,7 +93,7 @@ export class LitmusWorkers {
   }
 }
 
-/** Runs the variant. @throws FaultlineError if its world cannot be made */
+/** Runs the variant. @throws FaultlineError if its world cannot be made, or a worker was lost */
 export async function runOnWorkers(
   variant: LitmusVariant,
   workers: LitmusWorkers,
@@ -144,7 +144,10 @@ function bootFor({ program, mutant }: LitmusVariant): BootedMachine {
   return machine;
 }
 
-/** Lets the crew run to its end; what ended it, if that was not itself. */
+/** What says something of the protocol. Members report what a task throws: one that dies, or is lost, is our fault. */
+const FINDINGS: ReadonlySet<FailureKind> = new Set(['deadlock', 'stalled']);
+
+/** Lets the crew run to its end; what ended it, if that was not itself. @throws MachineFailure if a worker was lost */
 async function finish(
   crew: Crew,
   block: Int32Array,
@@ -162,7 +165,7 @@ async function finish(
     await crew.results();
     return undefined;
   } catch (error) {
-    if (error instanceof MachineFailure) return error;
+    if (error instanceof MachineFailure && FINDINGS.has(error.kind)) return error;
     throw error;
   } finally {
     clearInterval(timer);

@@ -69,7 +69,7 @@ export interface WorkersRun {
     readonly once: boolean;
   }[];
   readonly deadlock: LitmusDeadlock | null;
-  /** Something else ended the run: a task that does not return, a thread that was lost. */
+  /** Something else ended the run: a task that does not return. */
   readonly stopped: string | null;
 }
 

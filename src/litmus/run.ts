@@ -3,8 +3,10 @@
  *
  * @module
  */
+import { EXIT_INTERNAL, FaultlineError } from '../base/bug.js';
 import { type ExploreOptions, exploreProgram } from '../explore/explore-program.js';
 import type { ExploreReport, FailureReport } from '../explore/report.js';
+import { MachineFailure } from '../host/failure.js';
 import type { LitmusTest, LitmusVariant } from './litmus.js';
 import { LitmusWorkers, runOnWorkers } from './real-workers.js';
 import type {
@@ -56,7 +58,7 @@ export interface LitmusChoice {
   readonly variant: LitmusVariant;
 }
 
-/** Runs the variants, one after the other. @throws FaultlineError */
+/** Runs the variants, one after the other. @throws FaultlineError, if a worker was lost with EXIT_INTERNAL */
 export async function runLitmus(
   choices: readonly LitmusChoice[],
   options: LitmusOptions = {},
@@ -107,8 +109,17 @@ class VariantRun {
     this.#onProgress = onProgress;
   }
 
-  /** Undefined if it was interrupted before anything was seen. */
+  /** Undefined if it was interrupted before anything was seen. @throws FaultlineError if it has no verdict */
   async run(): Promise<LitmusResult | undefined> {
+    try {
+      return await this.#run();
+    } catch (error) {
+      if (error instanceof MachineFailure) throw noVerdict(this.#label, error);
+      throw error;
+    }
+  }
+
+  async #run(): Promise<LitmusResult | undefined> {
     const run = await this.#onWorkers();
     const explored = this.#isAborted ? undefined : await this.#exploreFor(run);
     if (this.#isAborted && run.iterations === 0) return undefined;
@@ -174,6 +185,11 @@ class VariantRun {
     };
     return exploreProgram({ name: program.name }, options);
   }
+}
+
+/** A thread that was lost says nothing of the protocol: the run has failed, and nothing was found. */
+function noVerdict(label: string, { code, message }: MachineFailure): FaultlineError {
+  return new FaultlineError(code, `${label}: no verdict: ${message}`, EXIT_INTERNAL);
 }
 
 function resultOf(

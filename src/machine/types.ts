@@ -29,6 +29,13 @@ export const Spinlock = struct('spinlock', {
 });
 export type Spinlock = Ptr<'spinlock'>;
 
+/** What CPUs wait for that is no lock, and is called something in reports. */
+export const Waited = struct('waited', {
+  unused: word,
+  lockClass: word, // its name; written once
+});
+export type Waited = Ptr<'waited'>;
+
 /** Wait queues a CPU may be in at once. */
 export const WAIT_ENTRIES_MAX = 4;
 /** Words of one entry of a wait queue; sync/wait-queue.ts has its layout. */
@@ -39,6 +46,8 @@ export const TEXT_CHARACTERS = 240;
 
 /** Locks a CPU may hold at once. The deepest kernel path here holds six. */
 export const HELD_LOCKS_MAX = 48;
+/** Things a CPU may have begun at once, and reports know of. */
+export const BEGUN_MAX = 8;
 
 /** What one CPU shows the others: written by its own worker unless a member says otherwise. */
 export const CpuArea = struct('cpu_area', {
@@ -57,6 +66,7 @@ export const CpuArea = struct('cpu_area', {
   failNth: word, // fallible calls until one is made to fail; 0 = none is; machine/fail.ts
   failSite: word, // … of this site alone; 0 = of any
   failedSite: word, // the site of the one that was made to fail; 0 = none yet
+  begun: words(BEGUN_MAX), // what it has begun, and others wait for the end of; 0 = a free place
   held: words(HELD_LOCKS_MAX), // locks held, outermost first, 0-terminated
   line3: cacheline,
   waitEntries: words(WAIT_ENTRIES_MAX * WAIT_ENTRY_WORDS), // its places in wait queues

@@ -20,7 +20,7 @@ export const WAIT_KINDS = [
   'device TLB fence',
   'fault replay',
   'fault buffer',
-  'interval notifier',
+  'end of',
   'turn',
   'log time',
   'RCU grace period',
@@ -31,8 +31,12 @@ export const WAIT_KINDS = [
   'kthread',
   'next work item',
   'next kthread',
-  'page map',
+  'references',
   'OOM delay',
+  'OOM reaper',
+  'loading of',
+  'driver',
+  'users of a page',
 ] as const;
 
 export type WaitKindName = (typeof WAIT_KINDS)[number];
@@ -53,7 +57,7 @@ export const WAIT_SHOOTDOWN = kind('TLB shootdown');
 export const WAIT_DEVICE_FENCE = kind('device TLB fence');
 export const WAIT_REPLAY = kind('fault replay');
 export const WAIT_FAULT_BUFFER = kind('fault buffer');
-export const WAIT_INTERVAL = kind('interval notifier');
+export const WAIT_INVALIDATION = kind('end of');
 export const WAIT_TURN = kind('turn');
 export const WAIT_LOG_TIME = kind('log time');
 export const WAIT_RCU = kind('RCU grace period');
@@ -64,8 +68,12 @@ export const WAIT_WORKQUEUE = kind('work queue');
 export const WAIT_KTHREAD = kind('kthread');
 export const WAIT_NEXT_WORK = kind('next work item');
 export const WAIT_NEXT_KTHREAD = kind('next kthread');
-export const WAIT_PAGEMAP = kind('page map');
+export const WAIT_REFERENCES = kind('references');
 export const WAIT_OOM = kind('OOM delay');
+export const WAIT_REAPER = kind('OOM reaper');
+export const WAIT_MODULE = kind('loading of');
+export const WAIT_DRIVER = kind('driver');
+export const WAIT_PAGE = kind('users of a page');
 
 /**
  * Waits that are no sign of trouble however long they last: the CPU has nothing to do until somebody

@@ -20,13 +20,9 @@ import { isMutant, M_3 } from '#mutants';
 
 import { EBUSY, EEXIST, ENOMEM, ERANGE } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
-import {
-  percpuRefExit,
-  percpuRefInit,
-  percpuRefKill,
-  type PercpuRefOps,
-} from '../deferred/percpu-refcount.js';
-import { PercpuRef } from '../deferred/types.js';
+import { awaitDrainedRef, initDrainedRef, killDrainedRef } from '../deferred/drained-ref.js';
+import { percpuRefExit } from '../deferred/percpu-refcount.js';
+import { DrainedRef } from '../deferred/types.js';
 import { devmRequestMemRegion } from '../device/devm-region.js';
 import { type DevmActionOps, devmAddActionOrReset, devmKzalloc } from '../device/devres.js';
 import { SECTION_BYTES } from '../device/region.js';
@@ -41,14 +37,7 @@ import { type Device, Resource } from '../device/types.js';
 import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
 import { defineKernelOps, opsIndex } from '../machine/ops-table.js';
-import { WAIT_PAGEMAP } from '../machine/wait-kind.js';
-import { containerOf, member, NULL, pointer, type Ptr, struct } from '../memory/layout.js';
-import {
-  completeAll,
-  Completion,
-  initCompletion,
-  waitForCompletionOf,
-} from '../sync/completion.js';
+import { member, NULL, pointer, type Ptr, struct } from '../memory/layout.js';
 import { memremapPages, memunmapPages } from './memremap.js';
 import {
   type DevPagemapOps,
@@ -61,26 +50,19 @@ import { DevPagemap } from './types.js';
 /** Memory of a device that no CPU can address. @kernel struct hmm_devmem */
 export const HmmDevmem = struct('hmm_devmem', {
   pagemap: DevPagemap,
-  ref: PercpuRef, // pages that are handed out
-  done: Completion, // none is any more
+  users: DrainedRef, // pages that are handed out
   resource: pointer<'resource'>(), // its physical addresses
 });
 export type HmmDevmem = Ptr<'hmm_devmem'>;
 
-const DONE = lockClass('hmm_devmem->completion');
+const USERS = lockClass('hmm_devmem');
 
-const refOps: PercpuRefOps = defineKernelOps({
-  opsName: 'hmm_devmem',
-  release(cpu: Cpu, ref: PercpuRef) {
-    const devmem: HmmDevmem = containerOf(ref, HmmDevmem.ref);
-    completeAll(cpu, member(devmem, HmmDevmem.done));
-  },
-});
+const usersOf = (devmem: number): DrainedRef => member(devmem as HmmDevmem, HmmDevmem.users);
 
 const exitAction: DevmActionOps = defineKernelOps({
   opsName: 'hmm_devmem_ref_exit',
   action(cpu: Cpu, devmem: number) {
-    percpuRefExit(cpu, member(devmem as HmmDevmem, HmmDevmem.ref));
+    percpuRefExit(cpu, member(usersOf(devmem), DrainedRef.ref));
   },
 });
 
@@ -94,9 +76,8 @@ const releaseAction: DevmActionOps = defineKernelOps({
 const killAction: DevmActionOps = defineKernelOps({
   opsName: 'hmm_devmem_ref_kill',
   action(cpu: Cpu, devmem: number) {
-    percpuRefKill(cpu, member(devmem as HmmDevmem, HmmDevmem.ref));
-    const done = member(devmem as HmmDevmem, HmmDevmem.done);
-    waitForCompletionOf(cpu, done, WAIT_PAGEMAP, devmem);
+    killDrainedRef(cpu, usersOf(devmem));
+    awaitDrainedRef(cpu, usersOf(devmem));
   },
 });
 
@@ -107,8 +88,7 @@ const killAction: DevmActionOps = defineKernelOps({
 export function hmmDevmemAdd(cpu: Cpu, dev: Device, ops: DevPagemapOps, size: number): HmmDevmem {
   const devmem = devmKzalloc(cpu, dev, HmmDevmem);
   if (devmem === NULL) return -ENOMEM as HmmDevmem;
-  initCompletion(cpu, member(devmem, HmmDevmem.done), DONE);
-  let error = percpuRefInit(cpu, member(devmem, HmmDevmem.ref), refOps);
+  let error = initDrainedRef(cpu, usersOf(devmem), USERS);
   if (error === 0) error = devmAddActionOrReset(cpu, dev, exitAction, devmem);
   if (error === 0) error = findAddresses(cpu, dev, devmem, size);
   if (error === 0) error = createPages(cpu, devmem, ops);
@@ -142,7 +122,7 @@ function createPages(cpu: Cpu, devmem: HmmDevmem, ops: DevPagemapOps): number {
   write(cpu, pgmap, DevPagemap.type, MEMORY_DEVICE_PRIVATE);
   write(cpu, pgmap, DevPagemap.ops, opsIndex(cpu, ops));
   write(cpu, pgmap, DevPagemap.owner, devmem);
-  write(cpu, pgmap, DevPagemap.ref, member(devmem, HmmDevmem.ref));
+  write(cpu, pgmap, DevPagemap.ref, member(usersOf(devmem), DrainedRef.ref));
   const start = readAddress(cpu, resource, Resource.start);
   setRange(cpu, pgmap, 0, start, readAddress(cpu, resource, Resource.end));
   write(cpu, pgmap, DevPagemap.nrRange, 1);

@@ -38,23 +38,23 @@
  * @module
  */
 import { reachPoint } from '#debug';
-import { fetchAdd, read, write } from '#memory';
+import { fetchAdd, read, readOwn, write, writeOwn } from '#memory';
 import { BUSTED_PGMAP_LOOKUP, isMutant, M_12, M_13 } from '#mutants';
 
 import { EINVAL, ENOMEM, ENXIO } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
+import { explainWait } from '../debug/wait-graph.js';
+import { awaitDrainedRef, initDrainedRef } from '../deferred/drained-ref.js';
 import {
   percpuRefExit,
   percpuRefGetMany,
-  percpuRefInit,
   percpuRefKill,
-  type PercpuRefOps,
   percpuRefPut,
   percpuRefPutMany,
   percpuRefTrygetLive,
 } from '../deferred/percpu-refcount.js';
 import { synchronizeRcu } from '../deferred/rcu.js';
-import type { PercpuRef } from '../deferred/types.js';
+import { DrainedRef, type PercpuRef } from '../deferred/types.js';
 import {
   IORES_DESC_NONE,
   IORESOURCE_SYSTEM_RAM,
@@ -65,13 +65,11 @@ import type { Cpu } from '../machine/cpu.js';
 import { failSite, shouldFail } from '../machine/fail.js';
 import { PHYSICAL_END } from '../machine/limits.js';
 import { lockClass } from '../machine/lock-class.js';
-import { defineKernelOps } from '../machine/ops-table.js';
 import type { Pfn } from '../machine/page-alloc.js';
-import { Page } from '../machine/types.js';
-import { WAIT_PAGEMAP } from '../machine/wait-kind.js';
+import { MACHINE, Machine, Page } from '../machine/types.js';
+import { WAIT_REFERENCES } from '../machine/wait-kind.js';
 import { warn } from '../machine/warn.js';
-import { containerOf, member, NULL } from '../memory/layout.js';
-import { completeAll, initCompletion, waitForCompletionOf } from '../sync/completion.js';
+import { member, NULL } from '../memory/layout.js';
 import { memremapCore, pgmapTable } from './core.js';
 import { addPages, memHotplugBegin, memHotplugDone, pfnToPage, removePages } from './hotplug.js';
 import {
@@ -94,11 +92,17 @@ import {
   rangeSections,
   rangeStart,
 } from './pagemap.js';
-import { freePfnLeaves, pfnTableErase, pfnTableInsert, pfnTableStore } from './pfn-table.js';
+import {
+  freePfnLeaves,
+  pfnTableErase,
+  pfnTableInsert,
+  pfnTableStore,
+  pfnTableValues,
+} from './pfn-table.js';
 import { DevicePage, DevPagemap, MemremapCore, PGMAP_RANGES_MAX, SECTION_PAGES } from './types.js';
 import { putDevicePage } from './zone-device.js';
 
-const DONE = lockClass('dev_pagemap->done');
+const USERS = lockClass('dev_pagemap');
 const TRACK_PFN = failSite('track_pfn_remap');
 /** Struct pages that one page of an altmap has room for. */
 const PAGES_PER_ALTMAP_PAGE = PAGE_SIZE / (4 * Page.words);
@@ -179,19 +183,10 @@ function isManaged(cpu: Cpu, pgmap: DevPagemap): boolean {
 
 /** Begins the count of a page map that has its own: 0 or -ENOMEM. */
 export function initOwnRef(cpu: Cpu, pgmap: DevPagemap): number {
-  const ref = member(pgmap, DevPagemap.ownRef);
-  initCompletion(cpu, member(pgmap, DevPagemap.done), DONE);
-  write(cpu, pgmap, DevPagemap.ref, ref);
-  return percpuRefInit(cpu, ref, ownRefOps);
+  const own = member(pgmap, DevPagemap.own);
+  write(cpu, pgmap, DevPagemap.ref, member(own, DrainedRef.ref));
+  return initDrainedRef(cpu, own, USERS);
 }
-
-const ownRefOps: PercpuRefOps = defineKernelOps({
-  opsName: 'dev_pagemap',
-  release(cpu: Cpu, ref: PercpuRef) {
-    const pgmap: DevPagemap = containerOf(ref, DevPagemap.ownRef);
-    completeAll(cpu, member(pgmap, DevPagemap.done));
-  },
-});
 
 /** True if somebody else's page map is there, and alive. */
 function hasConflict(cpu: Cpu, pgmap: DevPagemap, index: number): boolean {
@@ -224,7 +219,9 @@ function mapRange(cpu: Cpu, pgmap: DevPagemap, index: number): number {
   if (error !== 0) return error;
   initPages(cpu, pgmap, index);
   if (!isHandedOut(cpu, pgmap)) {
-    percpuRefGetMany(cpu, pgmapRef(cpu, pgmap), usedPages(cpu, pgmap, index));
+    const refs = usedPages(cpu, pgmap, index);
+    percpuRefGetMany(cpu, pgmapRef(cpu, pgmap), refs);
+    writeOwn(cpu, pgmap, DevPagemap.pageRefs, readOwn(cpu, pgmap, DevPagemap.pageRefs) + refs);
   }
   return 0;
 }
@@ -321,7 +318,7 @@ function killRef(cpu: Cpu, pgmap: DevPagemap, form: number): void {
 function awaitUsers(cpu: Cpu, pgmap: DevPagemap, form: number): void {
   if (form === PGMAP_INTERNAL) {
     reachPoint(cpu, 'users are waited for');
-    waitForCompletionOf(cpu, member(pgmap, DevPagemap.done), WAIT_PAGEMAP, pgmap);
+    awaitDrainedRef(cpu, member(pgmap, DevPagemap.own));
   }
   if (form !== PGMAP_KILL_CLEANUP) return;
   const ops = pgmapOps(cpu, pgmap);
@@ -337,6 +334,7 @@ function putPageRefs(cpu: Cpu, pgmap: DevPagemap): void {
     if (isOld) putEachPage(cpu, pgmap, i);
     else percpuRefPutMany(cpu, pgmapRef(cpu, pgmap), usedPages(cpu, pgmap, i));
   }
+  writeOwn(cpu, pgmap, DevPagemap.pageRefs, 0);
 }
 
 /** A page that is in use gives its reference back when it no longer is. */
@@ -394,4 +392,18 @@ function allocAltmap(cpu: Cpu, pgmap: DevPagemap, pages: number): number {
 /** @kernel vmem_altmap_free */
 function freeAltmap(cpu: Cpu, pgmap: DevPagemap, pages: number): void {
   write(cpu, pgmap, DevPagemap.altmapAlloc, read(cpu, pgmap, DevPagemap.altmapAlloc) - pages);
+}
+
+/** Of those that are left, the ones that nobody has but page maps which are still there. */
+explainWait(WAIT_REFERENCES, (cpu, counted) => {
+  const ref = member(counted as DrainedRef, DrainedRef.ref);
+  const refs = pageRefsOf(cpu, ref);
+  return refs === 0 ? '' : `, of which ${refs} came with pages and are put when these are unmapped`;
+});
+
+function pageRefsOf(cpu: Cpu, ref: PercpuRef): number {
+  if (read(cpu, MACHINE, Machine.memremapCore) === 0) return 0;
+  const pgmaps = new Set(pfnTableValues(cpu, pgmapTable(cpu))) as Set<DevPagemap>;
+  const counted = [...pgmaps].filter((pgmap) => pgmapRef(cpu, pgmap) === ref);
+  return counted.reduce((sum, pgmap) => sum + readOwn(cpu, pgmap, DevPagemap.pageRefs), 0);
 }

@@ -21,7 +21,7 @@ import type { Pfn } from '../machine/page-alloc.js';
 import { kfree, kzalloc } from '../machine/slab.js';
 import { element, type Field, member, NULL } from '../memory/layout.js';
 import { initSpinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
-import { PFN_LEAF_SLOTS, PfnLeaf, PfnTable, SECTION_PAGES } from './types.js';
+import { PFN_LEAF_SLOTS, PFN_ROOT_SLOTS, PfnLeaf, PfnTable, SECTION_PAGES } from './types.js';
 
 const TABLE_LOCK = lockClass('pfn_table->lock');
 
@@ -35,6 +35,20 @@ export function pfnTableLoad(cpu: Cpu, table: PfnTable, pfn: Pfn): number {
   const section = sectionOf(pfn);
   const leaf = readOnce(cpu, table, rootSlot(section)) as PfnLeaf;
   return leaf === NULL ? 0 : readOnce(cpu, leaf, leafSlot(section)); // I1
+}
+
+/** Everything that is stored, a word for each section that has one; for reports, which others may outrun. */
+export function pfnTableValues(cpu: Cpu, table: PfnTable): readonly number[] {
+  const found: number[] = [];
+  for (let root = 0; root < PFN_ROOT_SLOTS; root++) {
+    const leaf = readOnce(cpu, table, element(PfnTable.root, root)) as PfnLeaf;
+    if (leaf === NULL) continue;
+    for (let slot = 0; slot < PFN_LEAF_SLOTS; slot++) {
+      const value = readOnce(cpu, leaf, element(PfnLeaf.slots, slot));
+      if (value !== 0) found.push(value);
+    }
+  }
+  return found;
 }
 
 /** Stores a word for `count` sections, over what is there: 0 or -ENOMEM. May sleep. @kernel xa_store_range */

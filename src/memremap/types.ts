@@ -3,10 +3,9 @@
  *
  * @module
  */
-import { PercpuRef } from '../deferred/types.js';
+import { DrainedRef } from '../deferred/types.js';
 import { Page, Spinlock } from '../machine/types.js';
 import { addresses, pointer, type Ptr, struct, word, words } from '../memory/layout.js';
-import { Completion } from '../sync/completion.js';
 import { Mutex } from '../sync/mutex.js';
 import { WaitQueue } from '../sync/wait-queue.js';
 
@@ -31,7 +30,7 @@ export const DevicePage = {
 } as const;
 
 /** Slots of a table's root, and of each leaf. */
-const PFN_ROOT_SLOTS = 256;
+export const PFN_ROOT_SLOTS = 256;
 export const PFN_LEAF_SLOTS = 256;
 
 /** Slots for sections in a row. */
@@ -71,8 +70,8 @@ export const DevPagemap = struct('dev_pagemap', {
   nrRange: word, // how many ranges; while mapping, how many are done
   ranges: addresses(2 * PGMAP_RANGES_MAX), // start and end of each, end inclusive. Unit: bytes
   ref: pointer<'percpu_ref'>(), // counts users: its own, or in the older forms the caller's
-  ownRef: PercpuRef,
-  done: Completion, // the own reference count has come to 0
+  own: DrainedRef, // its own count
+  pageRefs: word, // references that came with its pages, until they are put. Only for reports
   altmapReserve: word, // pages at the start that are not to be touched. Unit: pages
   altmapFree: word, // … and after these, for the struct pages themselves; 0: those are in memory
   altmapAlloc: word, // of these, in use; under hotplugLock

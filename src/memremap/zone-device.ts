@@ -20,11 +20,12 @@
 import { fetchAdd, read, readOnce, write, writeOnce } from '#memory';
 
 import { bug } from '../base/bug.js';
+import { explainWait } from '../debug/wait-graph.js';
 import { percpuRefTrygetLive } from '../deferred/percpu-refcount.js';
 import type { Cpu } from '../machine/cpu.js';
 import { schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
 import { Page } from '../machine/types.js';
-import { WAIT_QUEUE } from '../machine/wait-kind.js';
+import { WAIT_PAGE } from '../machine/wait-kind.js';
 import { warn } from '../machine/warn.js';
 import { member } from '../memory/layout.js';
 import { finishWait, initWait, prepareToWait, wakeUpAll } from '../sync/wait-queue.js';
@@ -122,7 +123,7 @@ function putDax(cpu: Cpu, left: number): void {
 /** Waits until nobody uses a page of FS_DAX memory; the caller has seen to it that nobody begins to. Sleeps. */
 export function waitForIdleDaxPage(cpu: Cpu, page: Page): void {
   const queue = member(memremapCore(cpu), MemremapCore.idle);
-  const wait = initWait(cpu, WAIT_QUEUE, queue);
+  const wait = initWait(cpu, WAIT_PAGE, page);
   for (;;) {
     prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
     if (readOnce(cpu, page, Page.refcount) === 1) break; // pairs with putDax
@@ -130,3 +131,7 @@ export function waitForIdleDaxPage(cpu: Cpu, page: Page): void {
   }
   finishWait(cpu, queue, wait);
 }
+
+explainWait(WAIT_PAGE, (cpu, page) => {
+  return `: ${readOnce(cpu, page as Page, Page.refcount) - 1} references left`;
+});

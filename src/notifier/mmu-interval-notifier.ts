@@ -49,11 +49,13 @@ import { isMutant, M_2, M_4, M_5, M_6, M_7, M_7_EARLY, M_REMOVE_UNLOCKED } from 
 
 import { bug } from '../base/bug.js';
 import { EAGAIN, EINVAL, EOVERFLOW } from '../base/errno.js';
+import { noteBegun, noteEnded } from '../debug/begun.js';
 import { SLEEPING } from '../debug/lock-how.js';
 import type { Cpu } from '../machine/cpu.js';
 import { opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { mightSleep, schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
-import { WAIT_INTERVAL } from '../machine/wait-kind.js';
+import type { Waited } from '../machine/types.js';
+import { WAIT_INVALIDATION } from '../machine/wait-kind.js';
 import { containerOf, member, NULL, type Va } from '../memory/layout.js';
 import { initListHead, listAdd, listDelInit, listEmpty, listNext } from '../memory/list.js';
 import { MmStruct } from '../mm/types.js';
@@ -131,7 +133,7 @@ export function mmuIntervalReadBegin(cpu: Cpu, interval: MmuIntervalNotifier): n
 /** Sleeps until the mm's sequence is no longer `seq`. */
 function waitWhileSeq(cpu: Cpu, subscriptions: MmuNotifierSubscriptions, seq: number): void {
   const queue = member(subscriptions, MmuNotifierSubscriptions.wait);
-  const wait = initWait(cpu, WAIT_INTERVAL, subscriptions);
+  const wait = initWait(cpu, WAIT_INVALIDATION, invalidationOf(subscriptions));
   reachPoint(cpu, 'about to wait for the end');
   for (;;) {
     prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
@@ -263,6 +265,7 @@ function invStartRange(
   spinLock(cpu, lock);
   const active = read(cpu, subscriptions, MmuNotifierSubscriptions.activeInvalidateRanges);
   write(cpu, subscriptions, MmuNotifierSubscriptions.activeInvalidateRanges, active + 1);
+  noteBegun(cpu, invalidationOf(subscriptions));
   const node = intervalTreeIterFirst(cpu, itree, searchKey(range));
   let seq = read(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
   if (node !== NULL && (isMutant(cpu, M_5) || (seq & 1) === 0)) {
@@ -274,6 +277,11 @@ function invStartRange(
   return node;
 }
 
+/** As those who wait, and who end it, know it. */
+function invalidationOf(subscriptions: MmuNotifierSubscriptions): Waited {
+  return member(subscriptions, MmuNotifierSubscriptions.invalidation);
+}
+
 /** Closes an invalidation; the last one moves the sequence on. @kernel mn_itree_inv_end */
 export function mnItreeInvEnd(cpu: Cpu, subscriptions: MmuNotifierSubscriptions): void {
   const lock = member(subscriptions, MmuNotifierSubscriptions.lock);
@@ -281,6 +289,7 @@ export function mnItreeInvEnd(cpu: Cpu, subscriptions: MmuNotifierSubscriptions)
   const active = read(cpu, subscriptions, MmuNotifierSubscriptions.activeInvalidateRanges) - 1;
   if (active < 0) bug(`subscriptions ${subscriptions}: invalidation end without start (INV-14)`);
   write(cpu, subscriptions, MmuNotifierSubscriptions.activeInvalidateRanges, active);
+  noteEnded(cpu, invalidationOf(subscriptions));
   const seq = read(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq);
   const isLast = isMutant(cpu, M_6) || active === 0;
   if (!isLast || (seq & 1) === 0) {

@@ -10,6 +10,7 @@ import { ENOMEM } from '../base/errno.js';
 import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
 import { kzalloc } from '../machine/slab.js';
+import { Waited } from '../machine/types.js';
 import { hlistAddHeadRcu, hlistDelInitRcu, hlistEmpty, type HlistNode } from '../memory/hlist.js';
 import { member, NULL } from '../memory/layout.js';
 import { initListHead } from '../memory/list.js';
@@ -19,6 +20,7 @@ import { initWaitQueue } from '../sync/wait-queue.js';
 import { HAS_ITREE, HAS_LIST, MmuNotifierSubscriptions } from './types.js';
 
 const SUBSCRIPTIONS_LOCK = lockClass('notifier_subscriptions->lock');
+const INVALIDATION = lockClass('invalidation of an mm');
 const SUBSCRIPTIONS_WAIT = lockClass('notifier_subscriptions->wq');
 /** The first sequence number; even: nobody invalidates. */
 const FIRST_SEQ = 2;
@@ -96,6 +98,8 @@ export function makeSubscriptions(cpu: Cpu, mm: MmStruct): number {
   initSpinlock(cpu, member(subscriptions, MmuNotifierSubscriptions.lock), SUBSCRIPTIONS_LOCK);
   write(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq, FIRST_SEQ);
   initListHead(cpu, member(subscriptions, MmuNotifierSubscriptions.deferred));
+  const invalidation = member(subscriptions, MmuNotifierSubscriptions.invalidation);
+  write(cpu, invalidation, Waited.lockClass, INVALIDATION);
   initWaitQueue(cpu, member(subscriptions, MmuNotifierSubscriptions.wait), SUBSCRIPTIONS_WAIT);
   storeRelease(cpu, mm, MmStruct.subscriptions, subscriptions); // pairs with mmSubscriptions
   return 0;

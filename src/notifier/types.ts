@@ -4,7 +4,7 @@
  * @module
  */
 import { RcuHead, SrcuStruct } from '../deferred/types.js';
-import { Spinlock } from '../machine/types.js';
+import { Spinlock, Waited } from '../machine/types.js';
 import { HlistHead, HlistNode } from '../memory/hlist.js';
 import { address, cacheline, pointer, type Ptr, struct, word } from '../memory/layout.js';
 import { ListHead } from '../memory/list.js';
@@ -38,6 +38,7 @@ export const MmuNotifierSubscriptions = struct('mmu_notifier_subscriptions', {
   deferred: ListHead, // intervals to insert or remove when the sequence becomes even
   kinds: word, // HAS_*: who there is; also read without the lock
   list: HlistHead, // MmuNotifiers; walked in a read section of Notifiers.srcu
+  invalidation: Waited, // what those have begun who are counted in activeInvalidateRanges
   line1: cacheline,
   wait: WaitQueue, // for the sequence to move on
 });

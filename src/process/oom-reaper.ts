@@ -19,6 +19,8 @@
  *                whose holder may be waiting for memory, not for a driver's, and not for an address space to end.
  *            I2  It looks at page tables only with the mmap lock, and never after exit has it for writing (INV-37).
  *            I3  Each victim's mm is queued once.
+ *            I4  Between two attempts it sleeps the whole time, whoever is killed meanwhile: who kills wakes the
+ *                queue that the reaper is in while it waits for victims, and not the reaper.
  * Ordering   The reaper runs beside exit's own unmapping: page table locks decide who clears an entry.
  * Deviation  Here all of a reaping may not sleep (nonBlockStart); Linux watches over the methods of lists only.
  *            Who the victim is, the caller says. The victims' delays are in the queue, not a timer each.
@@ -59,13 +61,12 @@ import {
   schedule,
   scheduleTimeout,
   sendSigkill,
-  setCurrentRunning,
   setCurrentState,
   TASK_UNINTERRUPTIBLE,
 } from '../machine/sched.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { MACHINE, Machine } from '../machine/types.js';
-import { WAIT_OOM, WAIT_QUEUE } from '../machine/wait-kind.js';
+import { WAIT_OOM, WAIT_REAPER } from '../machine/wait-kind.js';
 import { containerOf, member, NULL } from '../memory/layout.js';
 import { initListHead, listAddTail, listDelInit, listEmpty, listNext } from '../memory/list.js';
 import { mmapReadLock, mmapReadTrylock, mmapReadUnlock } from '../mm/mmap-lock.js';
@@ -96,12 +97,14 @@ import {
   initWait,
   initWaitQueue,
   prepareToWait,
+  wakeUp,
   wakeUpAll,
 } from '../sync/wait-queue.js';
 import { getTask, putTask } from './task.js';
 import { OomReaper, Task } from './types.js';
 
 const OOM_LOCK = lockClass('oom_reaper_lock');
+const OOM_WAIT = lockClass('oom_reaper_wait');
 const OOM_KTHREAD = lockClass('oom_reaper');
 /** @kernel OOM_REAPER_DELAY. Unit: milliseconds */
 const DELAY_MS = 2000;
@@ -146,9 +149,8 @@ function queueOomReaper(cpu: Cpu, task: Task, mm: MmStruct): void {
   spinLock(cpu, lock);
   writeAddress(cpu, task, Task.reapAt, Math.ceil(reapAt));
   listAddTail(cpu, member(task, Task.victim), member(reaper, OomReaper.victims));
-  const kthread = read(cpu, reaper, OomReaper.kthread);
   spinUnlock(cpu, lock);
-  if (kthread !== NULL) wakeUpKthread(cpu, kthread);
+  wakeUp(cpu, member(reaper, OomReaper.wait)); // I4
 }
 
 // --- one address space ---
@@ -216,6 +218,7 @@ export function bootOomReaper(cpu: Cpu): void {
   const reaper = (cpu.percpu + allocPercpu(cpu, OomReaper.words)) as OomReaper;
   initSpinlock(cpu, member(reaper, OomReaper.lock), OOM_LOCK);
   initListHead(cpu, member(reaper, OomReaper.victims));
+  initWaitQueue(cpu, member(reaper, OomReaper.wait), OOM_WAIT);
   initWaitQueue(cpu, member(reaper, OomReaper.done), OOM_LOCK);
   write(cpu, reaper, OomReaper.delayMs, DELAY_MS);
   write(cpu, reaper, OomReaper.retryMs, RETRY_MS);
@@ -238,7 +241,7 @@ export function startOomReaper(cpu: Cpu): boolean {
   write(cpu, reaper, OomReaper.kthread, kthread);
   spinUnlock(cpu, lock);
   if (kthread === NULL) return false;
-  wakeUpKthread(cpu, kthread); // who kills from now on finds it: it cannot miss a victim
+  wakeUpKthread(cpu, kthread);
   return true;
 }
 
@@ -258,13 +261,22 @@ export function waitForReaped(cpu: Cpu, count: number): void {
   mightSleep(cpu);
   const reaper = reaperOf(cpu);
   const queue = member(reaper, OomReaper.done);
-  const wait = initWait(cpu, WAIT_QUEUE, reaper);
+  const wait = initWait(cpu, WAIT_REAPER, kthreadOf(cpu, reaper));
   for (;;) {
     prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
     if (reapedCount(cpu) >= count) break;
     schedule(cpu);
   }
   finishWait(cpu, queue, wait);
+}
+
+/** NULL if it has not been started. */
+function kthreadOf(cpu: Cpu, reaper: OomReaper): Kthread {
+  const lock = member(reaper, OomReaper.lock);
+  spinLock(cpu, lock);
+  const kthread = read(cpu, reaper, OomReaper.kthread);
+  spinUnlock(cpu, lock);
+  return kthread;
 }
 
 /** Victims that have been done with. */
@@ -290,26 +302,34 @@ const oomReaper: KthreadOps = defineKernelOps({
   run(cpu: Cpu, kthread: Kthread, data: number): number {
     const reaper = data as OomReaper;
     for (;;) {
-      setCurrentState(cpu, TASK_UNINTERRUPTIBLE);
-      const isStopped = kthreadShouldStop(cpu, kthread); // before the look: what was queued until then is done
-      const task = takeVictim(cpu, reaper, isStopped);
-      if (task !== NULL) {
-        setCurrentRunning(cpu);
-        oomReapTask(cpu, reaper, task);
-      } else if (isStopped) {
-        setCurrentRunning(cpu);
-        return 0;
-      } else {
-        sleepFor(cpu, reaper, msToNext(cpu, reaper));
-      }
+      const task = waitForVictim(cpu, reaper, kthread);
+      if (task === NULL) return 0;
+      oomReapTask(cpu, reaper, task);
     }
   },
 });
 
-/** Sleeps in the state that was set, until somebody wakes this CPU or the time is over. */
-function sleepFor(cpu: Cpu, reaper: OomReaper, timeoutMs: number): void {
+/** The next victim whose time has come; NULL when the thread is to stop and all have been done with. Sleeps. */
+function waitForVictim(cpu: Cpu, reaper: OomReaper, kthread: Kthread): Task {
+  const queue = member(reaper, OomReaper.wait);
+  const wait = initWait(cpu, WAIT_OOM, reaper);
+  let task: Task = NULL;
+  for (;;) {
+    prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
+    const isStopped = kthreadShouldStop(cpu, kthread); // before the look: what was queued until then is done
+    task = takeVictim(cpu, reaper, isStopped);
+    if (task !== NULL || isStopped) break;
+    scheduleTimeout(cpu, msToNext(cpu, reaper));
+  }
+  finishWait(cpu, queue, wait);
+  return task;
+}
+
+/** Sleeps between two attempts; only who stops the thread ends that (I4). @kernel schedule_timeout_idle */
+function sleepBeforeRetry(cpu: Cpu, reaper: OomReaper): void {
   beginWait(cpu, WAIT_OOM, reaper);
-  scheduleTimeout(cpu, timeoutMs);
+  setCurrentState(cpu, TASK_UNINTERRUPTIBLE);
+  scheduleTimeout(cpu, read(cpu, reaper, OomReaper.retryMs));
   endWait(cpu);
 }
 
@@ -347,8 +367,7 @@ function oomReapTask(cpu: Cpu, reaper: OomReaper, task: Task): void {
   const mm = readOnce(cpu, task, Task.oomMm); // pinned as long as the task is
   let isDone = oomReapTaskMm(cpu, mm);
   for (let attempt = 1; attempt < ATTEMPTS_MAX && !isDone; attempt++) {
-    setCurrentState(cpu, TASK_UNINTERRUPTIBLE);
-    sleepFor(cpu, reaper, read(cpu, reaper, OomReaper.retryMs));
+    sleepBeforeRetry(cpu, reaper);
     isDone = oomReapTaskMm(cpu, mm);
   }
   fetchOr(cpu, mm, MmStruct.flags, MMF_OOM_SKIP); // whoever needs memory may choose another victim

@@ -52,6 +52,7 @@ export const OomReaper = struct('oom_reaper', {
   retryMs: word, // between two attempts
   reaped: word, // victims that were done with; under lock
   gaveUp: word, // … of which all attempts failed; under lock
+  wait: WaitQueue, // the reaper, for victims. @kernel oom_reaper_wait
   done: WaitQueue, // who waits until a victim is done with
 });
 export type OomReaper = Ptr<'oom_reaper'>;

@@ -28,10 +28,11 @@
 import { read, write } from '#memory';
 
 import { EAGAIN, EFAULT } from '../base/errno.js';
+import { noteBegun, noteEnded } from '../debug/begun.js';
 import type { Cpu } from '../machine/cpu.js';
 import { defineKernelOps } from '../machine/ops-table.js';
 import { schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
-import { WAIT_QUEUE } from '../machine/wait-kind.js';
+import { WAIT_INVALIDATION } from '../machine/wait-kind.js';
 import { containerOf, member, NULL } from '../memory/layout.js';
 import type { MmStruct } from '../mm/types.js';
 import {
@@ -55,6 +56,7 @@ function start(cpu: Cpu, notifier: MmuNotifier, hit: MmuNotifierRange): number {
   const lock = member(space, MirrorSpace.lock);
   spinLock(cpu, lock);
   write(cpu, space, MirrorSpace.inProgress, read(cpu, space, MirrorSpace.inProgress) + 1);
+  noteBegun(cpu, member(space, MirrorSpace.invalidation));
   spinUnlock(cpu, lock);
   if (syncHits(cpu, space, hit)) return 0;
   end(cpu, notifier);
@@ -80,6 +82,7 @@ function end(cpu: Cpu, notifier: MmuNotifier): void {
   spinLock(cpu, lock);
   const left = read(cpu, space, MirrorSpace.inProgress) - 1;
   write(cpu, space, MirrorSpace.inProgress, left);
+  noteEnded(cpu, member(space, MirrorSpace.invalidation));
   write(cpu, space, MirrorSpace.seq, (read(cpu, space, MirrorSpace.seq) + 1) | 0);
   spinUnlock(cpu, lock);
   if (left === 0) wakeUpAll(cpu, member(space, MirrorSpace.wait));
@@ -90,7 +93,7 @@ function begin(cpu: Cpu, range: MirrorRange): number {
   const space = rangeSpace(cpu, range);
   if (!takeNumber(cpu, space, range)) {
     const queue = member(space, MirrorSpace.wait);
-    const wait = initWait(cpu, WAIT_QUEUE, queue);
+    const wait = initWait(cpu, WAIT_INVALIDATION, member(space, MirrorSpace.invalidation));
     for (;;) {
       prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
       if (takeNumber(cpu, space, range)) break;
@@ -98,7 +101,7 @@ function begin(cpu: Cpu, range: MirrorRange): number {
     }
     finishWait(cpu, queue, wait);
   }
-  return read(cpu, range, MirrorRange.valid) !== 0 ? 0 : -EFAULT;
+  return read(cpu, range, MirrorRange.dead) === 0 ? 0 : -EFAULT;
 }
 
 /** False if there is one to wait for. */
@@ -107,7 +110,7 @@ function takeNumber(cpu: Cpu, space: MirrorSpace, range: MirrorRange): boolean {
   spinLock(cpu, lock);
   const isDead = read(cpu, space, MirrorSpace.dead) !== 0;
   const isQuiet = read(cpu, space, MirrorSpace.inProgress) === 0;
-  write(cpu, range, MirrorRange.valid, isDead ? 0 : 1);
+  write(cpu, range, MirrorRange.dead, isDead ? 1 : 0);
   write(cpu, range, MirrorRange.count, read(cpu, space, MirrorSpace.seq));
   spinUnlock(cpu, lock);
   return isDead || isQuiet;

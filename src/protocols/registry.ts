@@ -10,7 +10,7 @@ import { popLoop } from './pop-loop.js';
 import type { MirrorProtocol } from './protocol.js';
 import { syncAtEnd } from './sync-at-end.js';
 import { twoPass } from './two-pass.js';
-import { validFlag } from './valid-flag.js';
+import { validFlag, validFlagUncounted } from './valid-flag.js';
 
 /** A protocol, and what people are told of it. */
 export interface ProtocolEntry {
@@ -48,9 +48,15 @@ export const PROTOCOLS: readonly ProtocolEntry[] = [
     flaw: 'a fault does not wait for an end (LT-5)',
   },
   {
+    name: 'valid-flag-5.2',
+    protocol: validFlagUncounted,
+    title: 'hmm_range of Linux 5.2: a flag, and a wait for invalidations under way',
+    flaw: 'misses an invalidation inside a fault (LT-6), a refusal stays counted (M-2)',
+  },
+  {
     name: 'valid-flag',
     protocol: validFlag,
-    title: 'hmm_range of Linux 5.2 to 5.4: a flag, and a wait for invalidations under way',
+    title: 'hmm_range of Linux 5.3 and 5.4: the same, and a refusal is counted back',
     flaw: 'misses an invalidation inside a fault (LT-6)',
   },
   { name: 'interval', protocol: interval, title: 'interval notifiers, since Linux 5.5' },

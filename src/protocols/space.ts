@@ -24,6 +24,7 @@ import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
 import { opsIndex } from '../machine/ops-table.js';
 import { kfree, kzalloc } from '../machine/slab.js';
+import { Waited } from '../machine/types.js';
 import { containerOf, member, NULL } from '../memory/layout.js';
 import { initListHead, listAddTail, listDelInit, listNext } from '../memory/list.js';
 import { MmStruct } from '../mm/types.js';
@@ -51,6 +52,7 @@ import { Mirror, MirrorSpace } from './types.js';
 const MIRRORS_SEM = lockClass('hmm->mirrors_sem');
 const RANGES_LOCK = lockClass('hmm->ranges_lock');
 const RANGES_WAIT = lockClass('hmm->wq');
+const INVALIDATION = lockClass('invalidation of mirrors');
 
 /**
  * Registers a mirror with the space of its mm, whose notifier has those methods: 0, -EINVAL (the mm has ended, or
@@ -105,6 +107,7 @@ function newSpace(cpu: Cpu, mm: MmStruct): MirrorSpace {
   initListHead(cpu, member(space, MirrorSpace.mirrors));
   initSpinlock(cpu, member(space, MirrorSpace.lock), RANGES_LOCK);
   initListHead(cpu, member(space, MirrorSpace.ranges));
+  write(cpu, member(space, MirrorSpace.invalidation), Waited.lockClass, INVALIDATION);
   initWaitQueue(cpu, member(space, MirrorSpace.wait), RANGES_WAIT);
   return space;
 }

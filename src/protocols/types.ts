@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Spinlock } from '../machine/types.js';
+import { Spinlock, Waited } from '../machine/types.js';
 import { address, cacheline, pointer, type Ptr, struct, word } from '../memory/layout.js';
 import { ListHead } from '../memory/list.js';
 import { IntervalTreeNode, IntervalTreeRoot } from '../notifier/interval-tree.js';
@@ -28,6 +28,7 @@ export const MirrorSpace = struct('mirror_space', {
   inProgress: word, // invalidations that have started. @kernel notifiers
   seq: word, // invalidations that have ended
   dead: word, // the address space ends
+  invalidation: Waited, // what those have begun who are counted in inProgress
   line3: cacheline,
   wait: WaitQueue, // for a range to be valid, for inProgress to be 0
 });
@@ -57,5 +58,6 @@ export const MirrorRange = struct('mirror_range', {
   valid: word, // no invalidation has come across; under MirrorSpace.lock
   seq: word, // from `begin`: of the mirror's interval; 0 while that is in no tree
   count: word, // from `begin`: MirrorSpace.seq, in list-tree
+  dead: word, // from `begin`: MirrorSpace.dead, in list-tree
 });
 export type MirrorRange = Ptr<'mirror_range'>;

@@ -15,9 +15,12 @@
  *            I2  A fault that begins while its range is being invalidated waits for the end of all invalidations.
  * Ordering   The count, the list and the marks are under the space's lock; the mark comes before the driver's lock.
  *            The waiter is woken after the mark.
- * Known bug  LT-6: an invalidation that begins and ends between the fault's wait and its look leaves no trace. M-2: a
- *            start that refuses has counted, and nobody counts it out; ranges never become valid again. Intervals
+ *            A start that would have to sleep and may not counts itself out again and refuses, as an end would: so
+ *            since 5.3.
+ * Known bug  LT-6: an invalidation that begins and ends between the fault's wait and its look leaves no trace. Intervals
  *            have replaced it in 5.5.
+ *            M-2, of 5.2 alone (valid-flag-5.2): a start that refuses stays counted, and nobody counts it out; ranges
+ *            never become valid again.
  * Deviation  hmm_range_fault looked at the flag too, from page to page; here the fault finds out when it has read
  *            all. A refusal asks for the list's form of its time (LIST_UNPAIRED): see notifier/boot.ts.
  *
@@ -26,10 +29,11 @@
 import { clockMs, read, readOnce, write, writeOnce } from '#memory';
 
 import { EAGAIN, EBUSY, EFAULT } from '../base/errno.js';
+import { noteBegun, noteEnded } from '../debug/begun.js';
 import type { Cpu } from '../machine/cpu.js';
 import { defineKernelOps } from '../machine/ops-table.js';
 import { scheduleTimeout, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
-import { WAIT_QUEUE } from '../machine/wait-kind.js';
+import { WAIT_INVALIDATION } from '../machine/wait-kind.js';
 import { containerOf, member } from '../memory/layout.js';
 import { listAdd, listNext } from '../memory/list.js';
 import type { MmStruct } from '../mm/types.js';
@@ -45,22 +49,31 @@ import { type Mirror, MirrorRange, MirrorSpace } from './types.js';
 
 /** @kernel hmm_invalidate_range_start */
 function start(cpu: Cpu, notifier: MmuNotifier, hit: MmuNotifierRange): number {
+  const error = startUncounted(cpu, notifier, hit);
+  if (error !== 0) end(cpu, notifier);
+  return error;
+}
+
+/** As it was in 5.2: a refusal leaves the count up (M-2). */
+function startUncounted(cpu: Cpu, notifier: MmuNotifier, hit: MmuNotifierRange): number {
   const space = spaceOf(notifier);
   const lock = member(space, MirrorSpace.lock);
   spinLock(cpu, lock);
   write(cpu, space, MirrorSpace.inProgress, read(cpu, space, MirrorSpace.inProgress) + 1);
+  noteBegun(cpu, member(space, MirrorSpace.invalidation));
   markRangesLocked(cpu, space, hit);
   spinUnlock(cpu, lock);
-  return syncMirrors(cpu, space, hit) ? 0 : -EAGAIN; // M-2: it stays counted
+  return syncMirrors(cpu, space, hit) ? 0 : -EAGAIN;
 }
 
-/** @kernel hmm_invalidate_range_end */
+/** @kernel hmm_invalidate_range_end, notifiers_decrement */
 function end(cpu: Cpu, notifier: MmuNotifier): void {
   const space = spaceOf(notifier);
   const lock = member(space, MirrorSpace.lock);
   spinLock(cpu, lock);
   const left = read(cpu, space, MirrorSpace.inProgress) - 1;
   write(cpu, space, MirrorSpace.inProgress, left);
+  noteEnded(cpu, member(space, MirrorSpace.invalidation));
   if (left === 0) validateAll(cpu, space);
   spinUnlock(cpu, lock);
   if (left === 0) wakeUpAll(cpu, member(space, MirrorSpace.wait));
@@ -96,7 +109,7 @@ function begin(cpu: Cpu, range: MirrorRange): number {
 
 function waitUntilValid(cpu: Cpu, space: MirrorSpace, range: MirrorRange): void {
   const queue = member(space, MirrorSpace.wait);
-  const wait = initWait(cpu, WAIT_QUEUE, queue);
+  const wait = initWait(cpu, WAIT_INVALIDATION, member(space, MirrorSpace.invalidation));
   const deadline = clockMs(cpu) + RANGE_TIMEOUT_MS;
   for (;;) {
     prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
@@ -116,12 +129,25 @@ const notifierOps: MmuNotifierOps = defineKernelOps({
   invalidateRangeEnd: end,
 });
 
+const uncountedOps: MmuNotifierOps = defineKernelOps({
+  ...notifierOps,
+  opsName: 'hmm, valid flag of 5.2',
+  invalidateRangeStart: startUncounted,
+});
+
+const RANGE_MEMBERS = { openRange, begin, retry: isMarked, closeRange: dropRange } as const;
+
 export const validFlag: MirrorProtocol = defineKernelOps({
   opsName: 'valid-flag',
   register: (cpu: Cpu, mirror: Mirror, mm: MmStruct) => joinSpace(cpu, mirror, mm, notifierOps),
   ...SPACE_MEMBERS,
-  openRange,
-  begin,
-  retry: isMarked,
-  closeRange: dropRange,
+  ...RANGE_MEMBERS,
+});
+
+/** With M-2. */
+export const validFlagUncounted: MirrorProtocol = defineKernelOps({
+  opsName: 'valid-flag-5.2',
+  register: (cpu: Cpu, mirror: Mirror, mm: MmStruct) => joinSpace(cpu, mirror, mm, uncountedOps),
+  ...SPACE_MEMBERS,
+  ...RANGE_MEMBERS,
 });

@@ -16,8 +16,15 @@ import { fillWords, read, write } from '#memory';
 import { bug } from '../base/bug.js';
 import { EBUSY, errnoName } from '../base/errno.js';
 import { bootDeferred } from '../deferred/boot.js';
+import {
+  drainDrainedRef,
+  initDrainedRef,
+  isDrainedRefLive,
+  killDrainedRef,
+} from '../deferred/drained-ref.js';
 import { percpuRefPutMany, percpuRefTotal } from '../deferred/percpu-refcount.js';
 import type { PercpuRef } from '../deferred/types.js';
+import { DrainedRef } from '../deferred/types.js';
 import { bootDevices } from '../device/boot.js';
 import { deviceInitialize } from '../device/device.js';
 import type { DeviceType } from '../device/device-ref.js';
@@ -41,13 +48,7 @@ import {
   pciP2pdmaAddResource,
 } from '../drivers/p2pdma/p2pdma.js';
 import { P2pdma, type P2pmemMapping } from '../drivers/p2pdma/types.js';
-import {
-  drainPagemapRef,
-  initPagemapRef,
-  isPagemapRefLive,
-  killPagemapRef,
-  pagemapRefOps,
-} from '../drivers/pagemap-ref.js';
+import { PAGEMAP_USERS, pagemapRefOps } from '../drivers/pagemap-ref.js';
 import {
   initPmem,
   PmemDevice,
@@ -55,7 +56,6 @@ import {
   pmemMap,
   type PmemMapOps,
 } from '../drivers/pmem/pmem.js';
-import { PagemapRef } from '../drivers/types.js';
 import type { Cpu } from '../machine/cpu.js';
 import { PHYSICAL_END } from '../machine/limits.js';
 import { defineKernelOps, opsIndex } from '../machine/ops-table.js';
@@ -117,8 +117,8 @@ export const BindArena = struct('bind_arena', {
   pmem: PmemDevice,
   pgmap: DevPagemap,
   other: DevPagemap, // bound in the place of the first, where that is still there
-  count: PagemapRef,
-  otherCount: PagemapRef,
+  count: DrainedRef,
+  otherCount: DrainedRef,
 });
 export type BindArena = Ptr<'bind_arena'>;
 
@@ -225,8 +225,8 @@ function memremapSubject(arena: BindArena, form: number, name: string): Subject 
   const dev = member(arena, BindArena.dev);
   const first = member(arena, BindArena.pgmap);
   const firstCount = member(arena, BindArena.count);
-  const unbind = (cpu: Cpu, note: Note, pgmap: DevPagemap, count: PagemapRef): void => {
-    if (callerKills(form)) killPagemapRef(cpu, count);
+  const unbind = (cpu: Cpu, note: Note, pgmap: DevPagemap, count: DrainedRef): void => {
+    if (callerKills(form)) killDrainedRef(cpu, count);
     devresReleaseAll(cpu, dev);
     if (pfnToPage(cpu, rangeStart(cpu, pgmap, 0)) === NULL) drainOld(cpu, form, count);
     else note('struct pages that nobody removes');
@@ -257,7 +257,7 @@ function bindPagemap(
   dev: Device,
   form: number,
   pgmap: DevPagemap,
-  count: PagemapRef,
+  count: DrainedRef,
   note: Note,
 ): number {
   fillWords(cpu, pgmap, 0, DevPagemap.words);
@@ -266,22 +266,22 @@ function bindPagemap(
   setRange(cpu, pgmap, 0, START, START + SECTION_BYTES - 1);
   write(cpu, pgmap, DevPagemap.nrRange, 1);
   if (form === PGMAP_INTERNAL) return devmMemremapPages(cpu, dev, pgmap);
-  let error = initPagemapRef(cpu, count);
+  let error = initDrainedRef(cpu, count, PAGEMAP_USERS);
   if (error !== 0) return error;
-  write(cpu, pgmap, DevPagemap.ref, member(count, PagemapRef.ref));
+  write(cpu, pgmap, DevPagemap.ref, member(count, DrainedRef.ref));
   write(cpu, pgmap, DevPagemap.ops, opsIndex(cpu, pagemapRefOps));
   error = devmMemremapPages(cpu, dev, pgmap);
   if (error === 0) return 0;
-  const isLive = isPagemapRefLive(cpu, count);
+  const isLive = isDrainedRefLive(cpu, count);
   if (isLive && !callerKills(form)) note(LIVE);
-  if (isLive) killPagemapRef(cpu, count);
+  if (isLive) killDrainedRef(cpu, count);
   drainOld(cpu, form, count);
   return error;
 }
 
 /** Where the page map does not. */
-function drainOld(cpu: Cpu, form: number, count: PagemapRef): void {
-  if (form !== PGMAP_INTERNAL && form !== PGMAP_KILL_CLEANUP) drainPagemapRef(cpu, count);
+function drainOld(cpu: Cpu, form: number, count: DrainedRef): void {
+  if (form !== PGMAP_INTERNAL && form !== PGMAP_KILL_CLEANUP) drainDrainedRef(cpu, count);
 }
 
 // --- drivers ---
@@ -311,9 +311,9 @@ function bindP2pdma(cpu: Cpu, pdev: PciDev, form: number, mends: boolean, note: 
   const isShared = form !== PGMAP_INTERNAL && form !== PGMAP_KILL_CLEANUP;
   if (p2pdma !== NULL && isShared && added === 0) {
     const shared = member(p2pdma, P2pdma.shared);
-    if (isPagemapRefLive(cpu, shared)) {
+    if (isDrainedRefLive(cpu, shared)) {
       note(LIVE);
-      killPagemapRef(cpu, shared);
+      killDrainedRef(cpu, shared);
     }
   }
   devresReleaseAll(cpu, member(pdev, PciDev.dev));

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 
+import { noteBegun, noteEnded } from '../../src/debug/begun.js';
 import { pushHeld } from '../../src/debug/held-locks.js';
 import {
   blockersOf,
@@ -22,8 +23,10 @@ import {
   TASK_UNINTERRUPTIBLE,
   wakeUpProcess,
 } from '../../src/machine/sched.js';
+import { BEGUN_MAX } from '../../src/machine/types.js';
 import {
   WAIT_COMPLETION,
+  WAIT_INVALIDATION,
   WAIT_MUTEX,
   WAIT_NONE,
   WAIT_RWSEM_READ,
@@ -58,6 +61,39 @@ function cycleOf(cpu: Cpu): number[] | undefined {
   const start = cycle.indexOf(Math.min(...cycle));
   return [...cycle.slice(start), ...cycle.slice(0, start)];
 }
+
+describe('what a CPU has begun', () => {
+  test('is waited for until it has ended it, once for each time', () => {
+    const [cpu, other] = bootCpus(2);
+    const what = newLock(cpu!, ALPHA);
+    sleepFor(cpu!, WAIT_INVALIDATION, what);
+    const blockers = (): number[] => {
+      const all = snapshotCpus(cpu!);
+      return blockersOf(all[0]!, all);
+    };
+    assert.deepEqual(blockers(), []);
+    for (let i = 0; i < 2; i++) noteBegun(other!, what);
+    noteEnded(other!, what);
+    assert.deepEqual(blockers(), [1]);
+    const all = snapshotCpus(cpu!).map((one) => ({ ...one, finished: one.cpu === 1 }));
+    assert.deepEqual(
+      all.map((one) => describeCpu(cpu!, one, all)),
+      [
+        'waits for end of graph->alpha, begun by cpu 1 (has ended)',
+        'has ended; has not ended graph->alpha',
+      ],
+    );
+    noteEnded(other!, what);
+    noteEnded(other!, what);
+    assert.deepEqual(blockers(), [], 'and an end of nothing is none');
+  });
+
+  test('is forgotten where there is too much of it', () => {
+    const [cpu] = bootCpus(1);
+    for (let i = 0; i < BEGUN_MAX + 1; i++) noteBegun(cpu!, newLock(cpu!, ALPHA));
+    assert.equal(snapshotCpu(cpu!, 0).begun.length, BEGUN_MAX);
+  });
+});
 
 describe('waits are recorded like a stack', () => {
   test('the innermost is shown, and the one around it again after that', () => {

@@ -38,12 +38,15 @@ const callbacks: Pick<ModuleDefinition, 'init' | 'exit'> = {
 
 /** What a module that goes says of itself: whether it may be used. */
 const mayBeUsed: boolean[] = [];
+/** … and what loading it again came to. */
+const loadedMeanwhile: number[] = [];
 const goes = defineModule({
   name: 'goes',
   license: 'GPL',
   init: () => initResult,
   exit(cpu, module) {
     mayBeUsed.push(tryModuleGet(cpu, module));
+    loadedMeanwhile.push(loadModule(cpu, goes));
   },
 });
 
@@ -103,6 +106,7 @@ test('a module in use is not unloaded, and one that goes is not used', () => {
   loadModule(cpu, goes);
   assert.equal(unloadModule(cpu, goes), 0);
   assert.deepEqual(mayBeUsed, [false], 'I2');
+  assert.deepEqual(loadedMeanwhile, [-EBUSY], 'nobody waits for what goes');
   assert.deepEqual(warningTexts(cpu), []);
 });
 

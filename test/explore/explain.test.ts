@@ -226,6 +226,31 @@ describe('the diagram', () => {
   });
 });
 
+describe('the diagram of a run of hundreds of steps', () => {
+  const long = (): Explanation => explained('dax+busted-dax-kill', '--runs=50').told;
+  const numbered = (text: string): number => [...text.matchAll(/^ *\d+ /gm)].length;
+
+  test('is short, has what decides, and counts the rest where that is', () => {
+    const { diagram, steps, tasks, criticalPairs } = long();
+    const lines = diagram.split('\n');
+    assert.ok(steps.length > 200, `${steps.length} steps`);
+    assert.ok(lines.length <= 120, `${lines.length} lines`);
+    assert.ok(criticalPairs.some(({ first }) => new RegExp(`^ *${first} \\*`, 'm').test(diagram)));
+    assert.match(diagram, /… \d+ steps in unbindDax/);
+    const counts = [...diagram.matchAll(/… (\d+) steps?/g)].map(([, count]) => Number(count));
+    const ofShown = steps.filter(({ task }) => lines[0]!.includes(tasks[task]!.name));
+    const told = numbered(diagram) + counts.reduce((sum, count) => sum + count, 0);
+    assert.equal(told, ofShown.length, 'nothing is forgotten');
+  });
+
+  test('has no column for who waits for work, and names no sleep as a cause', () => {
+    const { diagram, sentence } = long();
+    assert.match(sentence ?? '', /reads dev_dax\.alive of world\.dax before CPU\d writes it/);
+    assert.doesNotMatch(sentence ?? '', /sleep|wake/);
+    assert.doesNotMatch(diagram.split('\n')[0]!, /kworker/);
+  });
+});
+
 describe('the whole explanation', () => {
   test('says what failed, what decides, and how to run it again', () => {
     const { told, text } = explained('hastyFault');

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 
-import { EXIT_GOOD, EXIT_VIOLATION } from '../../src/base/bug.js';
+import { EXIT_GOOD, EXIT_INTERNAL, EXIT_VIOLATION, FaultlineError } from '../../src/base/bug.js';
 import { litmusExitCode } from '../../src/cli/litmus.js';
 import { programNamed } from '../../src/explore/programs/registry.js';
 import type { LitmusVariant, Safety } from '../../src/litmus/litmus.js';
@@ -20,7 +20,7 @@ import {
   litmusSummary,
   litmusText,
 } from '../../src/report/litmus-table.js';
-import { liveWorkers } from '../support/workers.js';
+import { liveWorkers, loseWorker } from '../support/workers.js';
 
 /** Iterations for tests; a run ends by their number and not by its time. */
 const FEW: LitmusOptions = { iterations: 300, seconds: 60, exploreSeconds: 0 };
@@ -157,7 +157,11 @@ describe('a run ends', () => {
   test('with a report of who waits, though a kworker is there and has nothing to do', async () => {
     const stuck = await result(choice('LT-8', 'kill-waits'));
     assert.match(stuck.deadlock!.summary, /^deadlock: nobody is left to wake cpu 1 \(unbind\)$/);
-    assert.ok(stuck.deadlock!.waits.includes('cpu 1 (unbind) waits for completion'));
+    assert.ok(
+      stuck.deadlock!.waits.some((line) =>
+        line.includes('(unbind) waits for references to explored driver ref'),
+      ),
+    );
   });
 
   test('with what exploration says of a deadlock that real workers do not show', async () => {
@@ -286,4 +290,43 @@ test('what a broken rule is called has no CPUs, steps and addresses', () => {
     ],
   ];
   for (const [message, name] of NAMES) assert.equal(withoutPlaces(message), name);
+});
+
+test('a deadlock is told with what is waited for, who is to end it, and who has ended', async () => {
+  const told: readonly [id: string, variant: string, waits: readonly RegExp[]][] = [
+    [
+      'LT-16',
+      'linux',
+      [
+        /^cpu 0 \(reaper\) has ended; has not ended invalidation of an mm$/,
+        /^cpu 1 \(driver\) waits for end of invalidation of an mm, begun by cpu 0 \(has ended\)$/,
+      ],
+    ],
+    ['LT-8', 'kill-waits', [/^cpu 0 \(user\) has ended$/, /16 left, of which 16 came with pages/]],
+    ['LT-9', 'one-count', [/^cpu 0 \(user\) has ended$/, /16 left, of which 16 came with pages/]],
+  ];
+  for (const [id, variant, waits] of told) {
+    const { deadlock } = await result(choice(id, variant));
+    for (const line of waits) {
+      const isTold = deadlock?.waits.some((wait) => line.test(wait)) === true;
+      assert.ok(isTold, `${id}: ${deadlock?.waits.join('\n')}`);
+    }
+  }
+});
+
+test('a thread that is lost is a run that failed, and no verdict', async () => {
+  let isLost = false;
+  const onProgress = (done: number): void => {
+    if (done > 0 && !isLost) loseWorker();
+    isLost ||= done > 0;
+  };
+  await assert.rejects(
+    runLitmus([choice('LT-5', 'wait')], { ...FEW, iterations: 1e9, onProgress }),
+    (error: unknown) =>
+      error instanceof FaultlineError &&
+      error.exitCode === EXIT_INTERNAL &&
+      error.code === 'FAULTLINE_MACHINE_LOST_WORKER' &&
+      /^LT-5 wait: no verdict: cpu \d .*lost its worker thread/.test(error.message),
+  );
+  assert.ok(isLost);
 });

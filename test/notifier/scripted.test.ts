@@ -157,7 +157,7 @@ describe('a fault against an invalidation', () => {
     const old = cpuFrame();
     await start(INVALIDATOR, range);
     const begun = await blocks(FAULTER, 'mmuIntervalReadBegin', interval(driver));
-    assert.equal(puppets.waitOf(FAULTER), 'interval notifier');
+    assert.equal(puppets.waitOf(FAULTER), 'end of');
     await puppets.call(INVALIDATOR, 'clearPages', range);
     assert.ok(puppets.isBlocked(FAULTER), 'the page table has changed, but it is not over');
     await end(INVALIDATOR, range);

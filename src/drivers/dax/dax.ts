@@ -25,6 +25,7 @@ import { BUSTED_DAX_KILL, isMutant } from '#mutants';
 import { bug } from '../../base/bug.js';
 import { EBUSY, EINVAL, ENOMEM, ENXIO } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
+import { drainDrainedRef, initDrainedRef, killDrainedRef } from '../../deferred/drained-ref.js';
 import { percpuRefExit } from '../../deferred/percpu-refcount.js';
 import {
   initSrcuStruct,
@@ -32,7 +33,7 @@ import {
   srcuReadUnlock,
   synchronizeSrcu,
 } from '../../deferred/srcu.js';
-import { SrcuStruct } from '../../deferred/types.js';
+import { DrainedRef, SrcuStruct } from '../../deferred/types.js';
 import type { DriverOps } from '../../device/bus.js';
 import { devmRequestMemRegion } from '../../device/devm-region.js';
 import {
@@ -70,8 +71,7 @@ import {
 } from '../../memremap/pagemap.js';
 import { DevPagemap } from '../../memremap/types.js';
 import { initSpinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
-import { drainPagemapRef, initPagemapRef, killPagemapRef, pagemapRefOps } from '../pagemap-ref.js';
-import { PagemapRef } from '../types.js';
+import { PAGEMAP_USERS, pagemapRefOps } from '../pagemap-ref.js';
 
 /** Pages of one device at most. */
 export const DAX_PAGES_MAX = 64;
@@ -82,7 +82,7 @@ export const DevDax = struct('dev_dax', {
   start: address, // unit: bytes
   size: address, // unit: bytes
   form: word, // PGMAP_*
-  count: PagemapRef, // of its page map, in the older forms
+  count: DrainedRef, // of its page map, in the older forms
   srcu: SrcuStruct, // faults. @kernel dax_srcu
   alive: word, // faults may map
   cdev: word, // the character device is there; under the device's lock
@@ -173,34 +173,34 @@ function mapPages(cpu: Cpu, dax: DevDax, start: number, size: number): number {
 /** With a count of the driver's own. @kernel dax_pmem_probe */
 function mapOld(cpu: Cpu, dax: DevDax, dev: Device, pgmap: DevPagemap, form: number): number {
   const count = member(dax, DevDax.count);
-  let error = initPagemapRef(cpu, count);
+  let error = initDrainedRef(cpu, count, PAGEMAP_USERS);
   if (error !== 0) return error;
   if (form !== PGMAP_KILL_CLEANUP) error = devmAddAction(cpu, dev, exitAction, count);
   if (error !== 0) {
-    percpuRefExit(cpu, member(count, PagemapRef.ref));
+    percpuRefExit(cpu, member(count, DrainedRef.ref));
     return error;
   }
-  write(cpu, pgmap, DevPagemap.ref, member(count, PagemapRef.ref));
+  write(cpu, pgmap, DevPagemap.ref, member(count, DrainedRef.ref));
   write(cpu, pgmap, DevPagemap.ops, opsIndex(cpu, pagemapRefOps));
   error = devmMemremapPages(cpu, dev, pgmap);
   if (!callerKills(form)) return error;
   if (error === 0) return devmAddActionOrReset(cpu, dev, killRefAction, count);
   devmRemoveAction(cpu, dev, exitAction, count);
-  percpuRefExit(cpu, member(count, PagemapRef.ref));
+  percpuRefExit(cpu, member(count, DrainedRef.ref));
   return error;
 }
 
 const exitAction: DevmActionOps = defineKernelOps({
   opsName: 'dax_pmem_percpu_exit',
   action(cpu: Cpu, count: number) {
-    drainPagemapRef(cpu, count as PagemapRef);
+    drainDrainedRef(cpu, count as DrainedRef);
   },
 });
 
 const killRefAction: DevmActionOps = defineKernelOps({
   opsName: 'dax_pmem_percpu_kill',
   action(cpu: Cpu, count: number) {
-    killPagemapRef(cpu, count as PagemapRef);
+    killDrainedRef(cpu, count as DrainedRef);
   },
 });
 

@@ -23,7 +23,7 @@ import { read, readAddress } from '#memory';
 
 import { ENOMEM } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
-import { percpuRefExit, percpuRefKill } from '../../deferred/percpu-refcount.js';
+import { drainDrainedRef, killDrainedRef } from '../../deferred/drained-ref.js';
 import { type DevmActionOps, devmAddActionOrReset } from '../../device/devres.js';
 import { freeRegion, SECTION_BYTES } from '../../device/region.js';
 import {
@@ -39,7 +39,6 @@ import type { Cpu } from '../../machine/cpu.js';
 import { defineKernelOps } from '../../machine/ops-table.js';
 import { kfree, kzalloc } from '../../machine/slab.js';
 import { MACHINE, Machine, type Page } from '../../machine/types.js';
-import { WAIT_PAGEMAP } from '../../machine/wait-kind.js';
 import { member, NULL } from '../../memory/layout.js';
 import { devmMemremapPages } from '../../memremap/devm-memremap.js';
 import { pfnToPage } from '../../memremap/hotplug.js';
@@ -49,11 +48,9 @@ import {
   PGMAP_INTERNAL,
   PGMAP_KILL_CLEANUP,
   pgmapOps,
-  pgmapRef,
   rangeStart,
 } from '../../memremap/pagemap.js';
 import { DevPagemap } from '../../memremap/types.js';
-import { waitForCompletionOf } from '../../sync/completion.js';
 import type { PmemMapOps } from '../pmem/pmem.js';
 
 /** Resource.desc of memory of the test. */
@@ -92,9 +89,8 @@ const killAction: DevmActionOps = defineKernelOps({
     const pgmap = data as DevPagemap;
     const form = read(cpu, pgmap, DevPagemap.form);
     if (form === PGMAP_INTERNAL) {
-      percpuRefKill(cpu, pgmapRef(cpu, pgmap));
-      waitForCompletionOf(cpu, member(pgmap, DevPagemap.done), WAIT_PAGEMAP, pgmap);
-      percpuRefExit(cpu, pgmapRef(cpu, pgmap));
+      killDrainedRef(cpu, member(pgmap, DevPagemap.own));
+      drainDrainedRef(cpu, member(pgmap, DevPagemap.own));
       return;
     }
     const ops = pgmapOps(cpu, pgmap);

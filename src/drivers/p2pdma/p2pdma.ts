@@ -34,6 +34,7 @@ import { BUSTED_P2PDMA_ALLOC, BUSTED_P2PDMA_RELEASE, isMutant, M_14 } from '#mut
 
 import { EINVAL, ENOMEM } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
+import { drainDrainedRef, initDrainedRef, killDrainedRefOnce } from '../../deferred/drained-ref.js';
 import {
   PERCPU_REF_INIT_ATOMIC,
   percpuRefExit,
@@ -43,6 +44,7 @@ import {
 } from '../../deferred/percpu-refcount.js';
 import { rcuReadLock, rcuReadUnlock, synchronizeRcu } from '../../deferred/rcu.js';
 import type { PercpuRef } from '../../deferred/types.js';
+import { DrainedRef } from '../../deferred/types.js';
 import {
   type DevmActionOps,
   devmAddAction,
@@ -72,13 +74,7 @@ import {
 } from '../../memremap/pagemap.js';
 import { DevPagemap } from '../../memremap/types.js';
 import { pagePgmap } from '../../memremap/zone-device.js';
-import {
-  drainPagemapRef,
-  initPagemapRef,
-  killPagemapRefOnce,
-  pagemapRefOf,
-} from '../pagemap-ref.js';
-import { PagemapRef } from '../types.js';
+import { PAGEMAP_USERS, pagemapRefOf } from '../pagemap-ref.js';
 import {
   type GenPool,
   genPoolAddOwner,
@@ -106,17 +102,17 @@ const pageOps: DevPagemapOps = defineKernelOps({
 const oldOps: DevPagemapOps = defineKernelOps({
   opsName: 'p2pdma with a count of its own',
   kill(cpu: Cpu, pgmap: DevPagemap) {
-    killPagemapRefOnce(cpu, pagemapRefOf(cpu, pgmap));
+    killDrainedRefOnce(cpu, pagemapRefOf(cpu, pgmap));
   },
   cleanup(cpu: Cpu, pgmap: DevPagemap) {
-    drainPagemapRef(cpu, pagemapRefOf(cpu, pgmap));
+    drainDrainedRef(cpu, pagemapRefOf(cpu, pgmap));
   },
 });
 
 const killAction: DevmActionOps = defineKernelOps({
   opsName: 'pci_p2pdma_percpu_kill',
   action(cpu: Cpu, shared: number) {
-    killPagemapRefOnce(cpu, shared as PagemapRef);
+    killDrainedRefOnce(cpu, shared as DrainedRef);
   },
 });
 
@@ -144,7 +140,7 @@ const releaseAction: DevmActionOps = defineKernelOps({
     const p2pdma = p2pdmaOf(cpu, pdev);
     if (p2pdma === NULL) return;
     if (isShared(cpu, p2pdma) && read(cpu, p2pdma, P2pdma.form) !== PGMAP_KILL_CLEANUP) {
-      drainPagemapRef(cpu, member(p2pdma, P2pdma.shared));
+      drainDrainedRef(cpu, member(p2pdma, P2pdma.shared));
     }
     storeRelease(cpu, pdev, PciDev.p2pdma, 0);
     if (!isMutant(cpu, BUSTED_P2PDMA_RELEASE)) synchronizeRcu(cpu); // I2
@@ -218,12 +214,12 @@ function setUp(cpu: Cpu, pdev: PciDev, form: number, mends: boolean): number {
 function publish(cpu: Cpu, pdev: PciDev, p2pdma: P2pdma): number {
   const shared = member(p2pdma, P2pdma.shared);
   const hasShared = isShared(cpu, p2pdma);
-  let error = hasShared ? initPagemapRef(cpu, shared, PERCPU_REF_INIT_ATOMIC) : 0;
+  let error = hasShared ? initDrainedRef(cpu, shared, PAGEMAP_USERS, PERCPU_REF_INIT_ATOMIC) : 0;
   if (error !== 0) return error;
   error = devmAddActionOrReset(cpu, member(pdev, PciDev.dev), releaseAction, pdev);
   if (error === 0 && shouldFail(cpu, SYSFS_CREATE_GROUP)) error = -ENOMEM;
   if (error !== 0) {
-    if (hasShared) percpuRefExit(cpu, member(shared, PagemapRef.ref));
+    if (hasShared) percpuRefExit(cpu, member(shared, DrainedRef.ref));
     return error;
   }
   openP2pmem(cpu, pdev);
@@ -276,8 +272,8 @@ function initCount(cpu: Cpu, p2pdma: P2pdma, resource: P2pdmaPagemap): number {
   if (form === PGMAP_INTERNAL) return 0;
   const own = member(resource, P2pdmaPagemap.own);
   const count = isShared(cpu, p2pdma) ? member(p2pdma, P2pdma.shared) : own;
-  write(cpu, pgmap, DevPagemap.ref, member(count, PagemapRef.ref));
-  return count === own ? initPagemapRef(cpu, own) : 0;
+  write(cpu, pgmap, DevPagemap.ref, member(count, DrainedRef.ref));
+  return count === own ? initDrainedRef(cpu, own, PAGEMAP_USERS) : 0;
 }
 
 function describe(cpu: Cpu, pdev: PciDev, pgmap: DevPagemap, start: number, bytes: number): void {

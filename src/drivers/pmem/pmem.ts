@@ -25,6 +25,7 @@ import { BUSTED_PMEM_EXIT, isMutant } from '#mutants';
 import { bug } from '../../base/bug.js';
 import { EBUSY, EINVAL, ENODEV, ENOMEM } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
+import { DrainedRef } from '../../deferred/types.js';
 import type { DriverOps } from '../../device/bus.js';
 import { devmRequestMemRegion } from '../../device/devm-region.js';
 import { type DevmActionOps, devmAddActionOrReset, devmKzalloc } from '../../device/devres.js';
@@ -42,6 +43,7 @@ import {
   MEMORY_DEVICE_FS_DAX,
   PGMAP_INTERNAL,
   PGMAP_KILL_CLEANUP,
+  pgmapRef,
   setRange,
 } from '../../memremap/pagemap.js';
 import { DevPagemap } from '../../memremap/types.js';
@@ -51,6 +53,7 @@ import {
   blkQueueEnter,
   blkQueueExit,
   initQueue,
+  queueRef,
   registerQueue,
   RequestQueue,
 } from './queue.js';
@@ -152,7 +155,7 @@ function attachOld(cpu: Cpu, pmem: PmemDevice, pgmap: DevPagemap, form: number):
     error = devmAddActionOrReset(cpu, dev, releaseQueueAction, queue);
   }
   if (error !== 0) return error;
-  write(cpu, pgmap, DevPagemap.ref, member(queue, RequestQueue.usage));
+  write(cpu, pgmap, DevPagemap.ref, queueRef(queue));
   write(cpu, pgmap, DevPagemap.ops, opsIndex(cpu, queueOps));
   error = memremap(cpu, pmem, pgmap);
   if (error === 0 && callerKills(form)) {
@@ -182,7 +185,8 @@ const queueOps: DevPagemapOps = defineKernelOps({
 });
 
 function queueOf(cpu: Cpu, pgmap: DevPagemap): RequestQueue {
-  return containerOf(read(cpu, pgmap, DevPagemap.ref), RequestQueue.usage);
+  const usage: DrainedRef = containerOf(pgmapRef(cpu, pgmap), DrainedRef.ref);
+  return containerOf(usage, RequestQueue.usage);
 }
 
 const releaseQueueAction: DevmActionOps = defineKernelOps({

@@ -14,78 +14,62 @@
 import { fetchAdd, write } from '#memory';
 
 import { ENODEV } from '../../base/errno.js';
+import { drainDrainedRef, initDrainedRef, killDrainedRef } from '../../deferred/drained-ref.js';
 import {
   PERCPU_REF_INIT_ATOMIC,
-  percpuRefExit,
-  percpuRefInit,
-  percpuRefKill,
-  type PercpuRefOps,
   percpuRefPut,
   percpuRefSwitchToPercpu,
   percpuRefTrygetLive,
 } from '../../deferred/percpu-refcount.js';
-import { PercpuRef } from '../../deferred/types.js';
+import { DrainedRef, type PercpuRef } from '../../deferred/types.js';
 import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
-import { defineKernelOps } from '../../machine/ops-table.js';
-import { containerOf, member, type Ptr, struct, word } from '../../memory/layout.js';
-import {
-  completeAll,
-  Completion,
-  initCompletion,
-  waitForCompletion,
-} from '../../sync/completion.js';
+import { member, type Ptr, struct, word } from '../../memory/layout.js';
 
 /** @kernel struct request_queue */
 export const RequestQueue = struct('request_queue', {
-  usage: PercpuRef, // who is in it. @kernel q_usage_counter
-  drained: Completion, // nobody is any more. @kernel mq_freeze_wq
+  usage: DrainedRef, // who is in it. @kernel q_usage_counter, mq_freeze_wq
   freezeDepth: word, // who froze it; atomic
 });
 export type RequestQueue = Ptr<'request_queue'>;
 
-const DRAINED = lockClass('q->mq_freeze_wq');
-
-const usageOps: PercpuRefOps = defineKernelOps({
-  opsName: 'q_usage_counter',
-  release(cpu: Cpu, usage: PercpuRef) {
-    const queue: RequestQueue = containerOf(usage, RequestQueue.usage);
-    completeAll(cpu, member(queue, RequestQueue.drained));
-  },
-});
+const USAGE = lockClass('q_usage_counter');
 
 /** Makes it live: 0 or -ENOMEM. @kernel blk_alloc_queue */
 export function initQueue(cpu: Cpu, queue: RequestQueue): number {
-  initCompletion(cpu, member(queue, RequestQueue.drained), DRAINED);
   write(cpu, queue, RequestQueue.freezeDepth, 0);
   const usage = member(queue, RequestQueue.usage);
-  return percpuRefInit(cpu, usage, usageOps, PERCPU_REF_INIT_ATOMIC);
+  return initDrainedRef(cpu, usage, USAGE, PERCPU_REF_INIT_ATOMIC);
+}
+
+/** Who counts its users. */
+export function queueRef(queue: RequestQueue): PercpuRef {
+  return member(member(queue, RequestQueue.usage), DrainedRef.ref);
 }
 
 /** Its users are counted on each CPU from now on. @kernel blk_register_queue */
 export function registerQueue(cpu: Cpu, queue: RequestQueue): void {
-  percpuRefSwitchToPercpu(cpu, member(queue, RequestQueue.usage));
+  percpuRefSwitchToPercpu(cpu, queueRef(queue));
 }
 
 /** 0, or -ENODEV if it is frozen. Who entered leaves by blkQueueExit. @kernel blk_queue_enter */
 export function blkQueueEnter(cpu: Cpu, queue: RequestQueue): number {
-  return percpuRefTrygetLive(cpu, member(queue, RequestQueue.usage)) ? 0 : -ENODEV;
+  return percpuRefTrygetLive(cpu, queueRef(queue)) ? 0 : -ENODEV;
 }
 
 /** @kernel blk_queue_exit */
 export function blkQueueExit(cpu: Cpu, queue: RequestQueue): void {
-  percpuRefPut(cpu, member(queue, RequestQueue.usage));
+  percpuRefPut(cpu, queueRef(queue));
 }
 
 /** Nobody enters any more. @kernel blk_freeze_queue_start */
 export function blkFreezeQueueStart(cpu: Cpu, queue: RequestQueue): void {
   if (fetchAdd(cpu, queue, RequestQueue.freezeDepth, 1) !== 0) return; // I2
-  percpuRefKill(cpu, member(queue, RequestQueue.usage));
+  killDrainedRef(cpu, member(queue, RequestQueue.usage));
 }
 
 /** Freezes it, waits until nobody is in it, and ends its count. Sleeps. @kernel blk_cleanup_queue */
 export function blkCleanupQueue(cpu: Cpu, queue: RequestQueue): void {
   blkFreezeQueueStart(cpu, queue);
-  waitForCompletion(cpu, member(queue, RequestQueue.drained)); // I1
-  percpuRefExit(cpu, member(queue, RequestQueue.usage));
+  drainDrainedRef(cpu, member(queue, RequestQueue.usage)); // I1
 }

@@ -118,10 +118,16 @@ export function svmFault(cpu: Cpu, context: SvmContext, request: SvmRequest): nu
     }
     const stats = svmStats(cpu);
     write(cpu, stats, SvmStats.retries, read(cpu, stats, SvmStats.retries) + 1);
-    const now = clockMs(cpu);
-    if (deadline === 0) deadline = now + RANGE_TIMEOUT_MS;
-    else if (now > deadline) return -EBUSY;
+    deadline = tryAgainUntil(cpu, deadline);
+    if (deadline === 0) return -EBUSY;
   }
+}
+
+/** Until when a fault that was in vain is tried again, which 0 does not know yet; 0 if its time is over. */
+export function tryAgainUntil(cpu: Cpu, deadline: number): number {
+  const now = clockMs(cpu);
+  if (deadline === 0) return now + RANGE_TIMEOUT_MS;
+  return now > deadline ? 0 : deadline;
 }
 
 /** Says in `pfns` what is wanted of each page; a round before may have left its answers there. */

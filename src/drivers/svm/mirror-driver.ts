@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { clockMs, read, readAddress, write } from '#memory';
+import { read, readAddress, write } from '#memory';
 
 import { FaultlineError } from '../../base/bug.js';
 import { EBUSY, ENOMEM } from '../../base/errno.js';
@@ -27,7 +27,6 @@ import {
   type MirrorOps,
   type MirrorProtocol,
   protocolOf,
-  RANGE_TIMEOUT_MS,
 } from '../../protocols/protocol.js';
 import { PROTOCOLS } from '../../protocols/registry.js';
 import { Mirror, MirrorRange } from '../../protocols/types.js';
@@ -39,6 +38,7 @@ import {
   svmCountInvalidation,
   type SvmDriver,
   svmInvalidate,
+  tryAgainUntil,
 } from './driver.js';
 import { deviceClearRange } from './page-table.js';
 import { countUp } from './stats.js';
@@ -122,9 +122,8 @@ function faultRange(
       return result;
     }
     countUp(cpu, SvmStats.retries);
-    const now = clockMs(cpu);
-    if (deadline === 0) deadline = now + RANGE_TIMEOUT_MS;
-    else if (now > deadline) return -EBUSY;
+    deadline = tryAgainUntil(cpu, deadline);
+    if (deadline === 0) return -EBUSY;
   }
 }
 

@@ -77,6 +77,8 @@ function verbOf(kind: number): string {
   }
 }
 
+const SLEEPS: ReadonlySet<number> = new Set([OP_PARK, OP_RESUME, OP_UNPARK]);
+
 /** A critical pair as a sentence. */
 export function describePair(
   { first, second }: Pair,
@@ -93,14 +95,17 @@ export function describePair(
   const sentence =
     `CPU${one.task} ${verb} ${name} before CPU${other.task} ` +
     (verb === then ? 'does' : `${then} it`);
-  return { first, second, name, sentence, isLock };
+  const isSleep = [one, other].some(({ kind }) => SLEEPS.has(kind));
+  return { first, second, name, sentence, isLock, isSleep };
 }
 
-/** Those of data, or of locks if there are no others; each sentence once. */
+/** Those of data, or of locks if there are no others, or of sleeping; each sentence once. */
 export function decisivePairs(pairs: readonly CriticalPair[]): CriticalPair[] {
-  const ofData = pairs.filter(({ isLock }) => !isLock);
+  const awake = pairs.filter(({ isSleep }) => !isSleep);
+  const ofData = awake.filter(({ isLock }) => !isLock);
+  const told = [ofData, awake, pairs].find(({ length }) => length > 0) ?? [];
   const distinct = new Map<string, CriticalPair>();
-  for (const pair of ofData.length > 0 ? ofData : pairs) {
+  for (const pair of told) {
     if (!distinct.has(pair.sentence)) distinct.set(pair.sentence, pair);
   }
   return [...distinct.values()];

@@ -10,11 +10,13 @@
  *
  * By default only what matters is there: where a task begins and ends a run of steps, what other tasks can
  * notice, locks, sleeping and waking, and what is critical. What a column leaves out is counted, and so are
- * the rounds of a loop that spins and sees the same each time.
+ * the rounds of a loop that spins and sees the same each time. If that is longer than LINES_MAX, less of it is
+ * shown (fold.ts), and columns of tasks that have no part in it are left out.
  *
  * @module
  */
 import type { ExplainedStep, Explanation, Switch } from './explanation.js';
+import { commonFunction, stepChoices } from './fold.js';
 import { shortPlace } from './sites.js';
 
 export interface DiagramOptions {
@@ -28,6 +30,8 @@ export interface DiagramOptions {
 type Told = Omit<Explanation, 'diagram'>;
 
 const WIDTH = 100;
+/** A diagram gets no longer, if that can be helped. */
+const LINES_MAX = 120;
 /** A CPU's column gets no narrower than this; a narrow terminal wraps lines then. */
 const COLUMN_MIN = 20;
 const COLUMN_MAX = 56;
@@ -49,27 +53,36 @@ export function renderDiagram(
   told: Told,
   { width = WIDTH, all = false }: DiagramOptions = {},
 ): string {
-  const rows = rowsOf(told, all);
+  const whole = drawn(told, rowsOf(told, all), width);
+  if (all || whole.length <= LINES_MAX) return whole.join('\n');
+  const choices = stepChoices(told).map((kept) => drawn(told, foldedRows(told, kept), width));
+  const shown = choices.find(({ length }) => length <= LINES_MAX) ?? choices.at(-1) ?? whole;
+  return shown.join('\n');
+}
+
+/** The rows as lines, with a column for each task that has any. */
+function drawn(told: Told, rows: readonly Row[], width: number): string[] {
+  const tasks = told.tasks.flatMap((_, id) => (rows.some(({ task }) => task === id) ? [id] : []));
   const places = rows.map(({ where }) => where.length);
   const where = Math.min(WHERE_MAX, Math.max('where'.length, ...places));
   const forCells = width - STEP_WIDTH - where;
-  const fitting = Math.floor(forCells / told.tasks.length) - GAP;
+  const fitting = Math.floor(forCells / tasks.length) - GAP;
   const longest = Math.max(...rows.map(({ text }) => text.length), COLUMN_MIN);
   const cell = Math.min(Math.max(fitting, COLUMN_MIN), COLUMN_MAX, longest);
-  const heads = told.tasks.map(({ name }, task) => `CPU${task} ${name}`);
+  const heads = tasks.map((task) => `CPU${task} ${told.tasks[task]!.name}`);
   return [
     ...lines('step', heads, 'where', cell, where),
-    ...rows.flatMap((row) => rowLines(row, told.tasks.length, cell, where)),
-  ].join('\n');
+    ...rows.flatMap((row) => rowLines(row, tasks, cell, where)),
+  ];
 }
 
 function rowLines(
   { task, step, text, where }: Row,
-  tasks: number,
+  tasks: readonly number[],
   cell: number,
   place: number,
 ): string[] {
-  const cells = Array.from({ length: tasks }, (_, id) => (id === task ? text : ''));
+  const cells = tasks.map((id) => (id === task ? text : ''));
   return lines(step, cells, where, cell, place);
 }
 
@@ -148,6 +161,47 @@ function rowsOf(told: Told, all: boolean): Row[] {
   }
   if (skipped > 0) rows.push(skipRow(steps.at(-1)!.task, skipped));
   return [...rows, ...told.tasks.map(({ end }, task) => note(task, `(${end})`))];
+}
+
+/** The steps that are kept, and how many come between them. Tasks without any are left out, if they end well. */
+function foldedRows(told: Told, kept: ReadonlySet<number>): Row[] {
+  const { steps, switches } = told;
+  const switchAt = new Map(switches.map((one) => [one.step, one]));
+  const shown = new Set(steps.filter(({ step }) => kept.has(step)).map(({ task }) => task));
+  const rows: Row[] = [];
+  let hidden: ExplainedStep[] = [];
+  let place = '';
+  for (const step of steps) {
+    if (!kept.has(step.step)) {
+      if (shown.has(step.task)) hidden.push(step);
+      continue;
+    }
+    rows.push(...hiddenRows(hidden));
+    const within = `${step.task} ${step.operation} ${step.site?.function ?? ''}`;
+    if (hidden.length > 0 || within !== place) rows.push(...placeRows(told, step));
+    hidden = [];
+    place = within;
+    rows.push(stepRow(step));
+    const next = switchAt.get(step.step + 1);
+    if (next !== undefined) rows.push(...switchRow(next));
+  }
+  rows.push(...hiddenRows(hidden));
+  return [...rows, ...[...shown].sort().map((task) => note(task, `(${told.tasks[task]!.end})`))];
+}
+
+/** For each task, how many of its steps are left out, and where they are. */
+function hiddenRows(hidden: readonly ExplainedStep[]): Row[] {
+  return [...new Set(hidden.map(({ task }) => task))].map((task) => {
+    const own = hidden.filter((step) => step.task === task);
+    const within = commonFunction(own);
+    const count = `  … ${own.length} ${own.length === 1 ? 'step' : 'steps'}`;
+    return note(task, within === '' ? count : `${count} in ${within}`);
+  });
+}
+
+function placeRows(told: Told, step: ExplainedStep): Row[] {
+  const within = step.site?.function ?? '';
+  return [...operationRow(told, step), ...(within === '' ? [] : [note(step.task, within)])];
 }
 
 /** True if others could tell the difference, or who reads would miss it. */

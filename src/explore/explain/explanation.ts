@@ -59,6 +59,8 @@ export interface CriticalPair {
   readonly sentence: string;
   /** Two takings of one lock. */
   readonly isLock: boolean;
+  /** Somebody's sleep, or the end of it: how tasks wait, and seldom what they wait for. */
+  readonly isSleep: boolean;
 }
 
 /** One column of the diagram. */

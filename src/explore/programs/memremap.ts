@@ -9,15 +9,10 @@ import { isMutant, M_14 } from '#mutants';
 import { bug } from '../../base/bug.js';
 import { errnoName } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
+import { awaitDrainedRef, initDrainedRef, killDrainedRefOnce } from '../../deferred/drained-ref.js';
 import { runKworker, stopKworkers } from '../../deferred/kworker.js';
-import {
-  PERCPU_REF_INIT_ATOMIC,
-  percpuRefExit,
-  percpuRefInit,
-  percpuRefIsDying,
-  percpuRefKill,
-} from '../../deferred/percpu-refcount.js';
-import { PercpuRef } from '../../deferred/types.js';
+import { PERCPU_REF_INIT_ATOMIC, percpuRefExit } from '../../deferred/percpu-refcount.js';
+import { DrainedRef } from '../../deferred/types.js';
 import { bootDevices } from '../../device/boot.js';
 import { deviceInitialize } from '../../device/device.js';
 import { devresReleaseAll } from '../../device/devres.js';
@@ -33,7 +28,6 @@ import type { Page } from '../../machine/types.js';
 import { warningCount, warningTexts } from '../../machine/warn.js';
 import {
   cacheline,
-  containerOf,
   type Field,
   member,
   NULL,
@@ -59,20 +53,7 @@ import {
 } from '../../memremap/pagemap.js';
 import { DevPagemap } from '../../memremap/types.js';
 import { getDevicePage, putDevicePage, zoneDevicePageInit } from '../../memremap/zone-device.js';
-import {
-  completeAll,
-  Completion,
-  initCompletion,
-  waitForCompletion,
-} from '../../sync/completion.js';
 import { defineProgram, type ExploreProgram, type Outcome, reach, task } from '../program.js';
-
-/** A reference count as drivers had it, in the older forms. */
-const DriverRef = struct('explored_driver_ref', {
-  ref: PercpuRef,
-  done: Completion,
-});
-type DriverRef = Ptr<'explored_driver_ref'>;
 
 const World = struct('memremap_world', {
   first: word, // dev_pagemap
@@ -85,28 +66,19 @@ const World = struct('memremap_world', {
 });
 type World = Ptr<'memremap_world'>;
 
-const DONE = lockClass('explored driver ref');
+const USERS = lockClass('explored driver ref');
 
-const refOf = (cpu: Cpu, pgmap: DevPagemap): DriverRef =>
-  read(cpu, pgmap, DevPagemap.data) as DriverRef;
-
-export const exploredRef = defineOps({
-  opsName: 'explored driver ref',
-  release(cpu: Cpu, ref: PercpuRef) {
-    const driverRef: DriverRef = containerOf(ref, DriverRef.ref);
-    completeAll(cpu, member(driverRef, DriverRef.done));
-  },
-});
+const refOf = (cpu: Cpu, pgmap: DevPagemap): DrainedRef =>
+  read(cpu, pgmap, DevPagemap.data) as DrainedRef;
 
 /** Kills once, also if several page maps share the count: so p2pdma did. */
 function kill(cpu: Cpu, pgmap: DevPagemap): void {
-  const ref = member(refOf(cpu, pgmap), DriverRef.ref);
-  if (!percpuRefIsDying(cpu, ref)) percpuRefKill(cpu, ref);
+  killDrainedRefOnce(cpu, refOf(cpu, pgmap));
 }
 
 function drain(cpu: Cpu, pgmap: DevPagemap): void {
   reach(cpu, 'users are waited for');
-  waitForCompletion(cpu, member(refOf(cpu, pgmap), DriverRef.done));
+  awaitDrainedRef(cpu, refOf(cpu, pgmap));
 }
 
 export const killAndCleanup = defineOps({
@@ -147,16 +119,14 @@ function newPagemap(cpu: Cpu, form: number, ops: number, section: number): DevPa
   return pgmap;
 }
 
-function setRef(cpu: Cpu, pgmap: DevPagemap, driverRef: DriverRef): void {
-  write(cpu, pgmap, DevPagemap.ref, member(driverRef, DriverRef.ref));
+function setRef(cpu: Cpu, pgmap: DevPagemap, driverRef: DrainedRef): void {
+  write(cpu, pgmap, DevPagemap.ref, member(driverRef, DrainedRef.ref));
   write(cpu, pgmap, DevPagemap.data, driverRef);
 }
 
-function newRef(cpu: Cpu, flags = 0): DriverRef {
-  const driverRef = kzalloc(cpu, DriverRef);
-  initCompletion(cpu, member(driverRef, DriverRef.done), DONE);
-  const error = percpuRefInit(cpu, member(driverRef, DriverRef.ref), exploredRef, flags);
-  if (error !== 0) bug('no memory');
+function newRef(cpu: Cpu, flags = 0): DrainedRef {
+  const driverRef = kzalloc(cpu, DrainedRef);
+  if (initDrainedRef(cpu, driverRef, USERS, flags) !== 0) bug('no memory');
   return driverRef;
 }
 
@@ -259,7 +229,7 @@ function unmapThenWait(cpu: Cpu, at: number): void {
   reach(cpu, 'struct pages are gone');
   drain(cpu, pgmap);
   stopKworkers(cpu);
-  percpuRefExit(cpu, member(refOf(cpu, pgmap), DriverRef.ref));
+  percpuRefExit(cpu, member(refOf(cpu, pgmap), DrainedRef.ref));
 }
 
 /** The last to be mapped goes first. */
@@ -365,7 +335,7 @@ const outcomes: readonly Outcome[] = [
 ];
 
 const common = {
-  ops: { exploredRef, killAndCleanup, killOnly, killAndWait, pageOwner, pageDevice },
+  ops: { killAndCleanup, killOnly, killAndWait, pageOwner, pageDevice },
   ramBytes: 64 * 4096,
   world: World,
 } as const;

@@ -19,6 +19,7 @@ import { RELEASE_PROGRAMS } from './mirror-release.js';
 import { MODULE_PROGRAMS } from './modules.js';
 import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.js';
 import { OOM_PROGRAMS } from './oom.js';
+import { oomRetry } from './oom-retry.js';
 import { osq } from './osq.js';
 import { PAGEMAP_USER_PROGRAMS } from './pagemap-users.js';
 import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
@@ -77,6 +78,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   ...SPACE_PROGRAMS,
   lt24,
   ...OOM_PROGRAMS,
+  oomRetry,
 ];
 
 /** What tests the explorer itself: programs with a planted bug each, and one without. */

@@ -40,7 +40,7 @@ export const REFUSAL_TESTS: readonly LitmusTest[] = [
       },
       {
         name: 'interval-uncounted',
-        title: 'the refusal of an interval is not counted back, as in struct hmm of 5.2',
+        title: 'the refusal of an interval is not counted back, as that of a mirror was not in 5.2',
         expected: 'unsafe',
         program: program('lt-14-interval'),
         mutant: 'M-2',
