@@ -28,7 +28,7 @@ import { FaultlineError } from '../base/bug.js';
 import { EBUSY, EEXIST, ENOENT, ENOMEM, EWOULDBLOCK } from '../base/errno.js';
 import { noteBegun, noteEnded } from '../debug/begun.js';
 import type { Cpu } from '../machine/cpu.js';
-import { type LockClass,lockClass } from '../machine/lock-class.js';
+import { type LockClass, lockClass } from '../machine/lock-class.js';
 import { defineOps, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { printk } from '../machine/printk.js';
 import { schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
