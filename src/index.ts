@@ -284,6 +284,30 @@ export * from './sync/seqlock.js';
 export * from './sync/spinlock.js';
 export * from './sync/wait-queue.js';
 export {
+  defineTortureLock,
+  LOCK_WORDS_MAX,
+  type LoadedLock,
+  type TortureLock,
+} from './torture/lock.js';
+export {
+  type CpuPlace,
+  type Detector,
+  type MemberResult as TortureMemberResult,
+  type RoleResult as TortureRoleResult,
+  type TargetResult,
+  type TortureReport,
+  type Violation,
+} from './torture/result.js';
+export { type TortureOptions, tortureTarget, tortureTargets } from './torture/run.js';
+export {
+  PHASE_LIVENESS,
+  PHASE_SAFETY,
+  type TortureConfig,
+  type TortureMember,
+  type TortureTarget,
+} from './torture/target.js';
+export { findTarget, TORTURE_TARGETS } from './torture/targets/registry.js';
+export {
   BindArena,
   bindFailures,
   type BindFailures,

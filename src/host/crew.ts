@@ -22,6 +22,7 @@ import { HALT_DEADLOCK, HALT_PANIC, HALT_STOP, haltMachine } from '../machine/sc
 import { MACHINE, Machine } from '../machine/types.js';
 import {
   deathFailure,
+  framesOf,
   lostWorkerFailure,
   type MachineFailure,
   strayErrorFailure,
@@ -97,6 +98,8 @@ export class Crew {
   /** Members that have not returned. */
   #busy: number;
   readonly #stopListening: readonly (() => void)[];
+  /** Where CPUs were when the machine was halted, or died. */
+  readonly #stacks = new Map<number, string>();
 
   /** Starts the workers; member i becomes CPU i. Their programs wait for `start`. */
   constructor(machine: BootedMachine, members: readonly CrewMember[], options: CrewOptions = {}) {
@@ -158,6 +161,11 @@ export class Crew {
     }
   }
 
+  /** Where CPU `cpu` was when it died, or left because the machine was halted; empty if it has done neither. */
+  stackOf(cpu: number): readonly string[] {
+    return framesOf(this.#stacks.get(cpu) ?? '');
+  }
+
   /** Opens the start barrier. */
   start(): void {
     writeOnce(this.#boot, MACHINE, Machine.started, 1);
@@ -215,7 +223,9 @@ export class Crew {
     try {
       const outcome = (await this.#pool.run(task)) as Outcome;
       this.#busy--;
+      if (outcome.status === 'halted') this.#stacks.set(task.cpu, outcome.stack);
       if (outcome.status === 'died') {
+        this.#stacks.set(task.cpu, outcome.death.stack);
         this.#fail(deathFailure(this.#boot, outcome.death, this.#nameOf, OWN_CODE), HALT_PANIC);
       }
       return outcome;

@@ -6,6 +6,9 @@
 import type { Cpu } from '../machine/cpu.js';
 import { defineOps, type OpsTable } from '../machine/ops-table.js';
 
+/** Words that a lock may have. */
+export const LOCK_WORDS_MAX = 256;
+
 /** What a module exports as `lock`: made by `defineTortureLock`. All functions run on workers, as CPUs. */
 export interface TortureLock extends OpsTable {
   /** Words of the lock's struct; the second is the kernel's (its lock class) and not to be used. */
@@ -26,4 +29,12 @@ export interface TortureLock extends OpsTable {
 /** Makes a lock that can be tortured. Export it as `lock`. */
 export function defineTortureLock(lock: TortureLock): Readonly<TortureLock> {
   return defineOps(lock);
+}
+
+/** A lock module of the user's. */
+export interface LoadedLock {
+  /** URL of the module, for the workers. */
+  readonly url: string;
+  /** What it exports as `lock`. */
+  readonly lock: TortureLock;
 }

@@ -1,0 +1,22 @@
+/**
+ * The targets there are.
+ *
+ * @module
+ */
+import { FaultlineError } from '../../base/bug.js';
+import type { TortureTarget } from '../target.js';
+import { bustedTarget, mutexTarget, ownLockTarget, rwsemTarget, spinTarget } from './locks.js';
+
+/** All that a run without names tortures, in this order. */
+export const TORTURE_TARGETS: readonly TortureTarget[] = [spinTarget, mutexTarget, rwsemTarget];
+
+/** Those that must be asked for. */
+const SPECIAL: readonly TortureTarget[] = [bustedTarget, ownLockTarget];
+
+/** The target of that name. @throws FaultlineError */
+export function findTarget(name: string): TortureTarget {
+  const found = [...TORTURE_TARGETS, ...SPECIAL].find((target) => target.name === name);
+  if (found !== undefined) return found;
+  const known = TORTURE_TARGETS.map((target) => target.name).join(', ');
+  throw new FaultlineError('FAULTLINE_BAD_TARGET', `no target '${name}'; there are ${known}`);
+}
