@@ -298,7 +298,7 @@ export {
   type TortureReport,
   type Violation,
 } from './torture/result.js';
-export { type TortureOptions, tortureTarget, tortureTargets } from './torture/run.js';
+export { tortureBusted, type TortureOptions, tortureTarget, tortureTargets } from './torture/run.js';
 export {
   PHASE_LIVENESS,
   PHASE_SAFETY,

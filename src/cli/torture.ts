@@ -15,13 +15,21 @@ import {
   type TortureOptions,
   type TortureReport,
   type TortureTarget,
+  tortureBusted,
   tortureTargets,
 } from 'faultline';
 
 import { describeEnvironment, environmentLine } from '../report/environment.js';
 import { type Progress, startProgress } from '../report/progress.js';
 import { TORTURE_SCHEMA, type TortureResultFile } from '../report/torture-result.js';
-import { startLine, statLines, targetTable, targetText } from '../report/torture-table.js';
+import {
+  bustedLine,
+  bustedTable,
+  startLine,
+  statLines,
+  targetTable,
+  targetText,
+} from '../report/torture-table.js';
 import { untilInterrupted } from './interrupt.js';
 import { badOptions, fileName, integer, real } from './options.js';
 import { checkJsonTarget, outputWidth, say, wantsColor, writeJson } from './output.js';
@@ -30,6 +38,7 @@ import { loadDriver, loadLock } from './user-module.js';
 /** What the command line gives; commander fills in the defaults. */
 export interface TortureCommandOptions {
   readonly list?: boolean;
+  readonly busted?: boolean;
   readonly cpus: number;
   readonly devices: number;
   readonly nwritersStress: number;
@@ -77,6 +86,7 @@ function addLoadOptions(command: Command): void {
   command
     .optionsGroup('What is tortured:')
     .option('--list', 'show the targets, and the mistakes that each must find')
+    .option('--busted', 'with each planted mistake of the targets, one by one: each must be found')
     .option('--cpus <n>', 'CPUs of each target', integer(1, 128), CPUS)
     .option('--devices <n>', 'devices, for targets that have any', integer(0, 16), 2)
     .option('--nwriters-stress <n>', 'writers; -1: half of the CPUs, or all', integer(-1, 128), -1)
@@ -132,11 +142,16 @@ async function runTortureCommand(
   }
   const targets = chooseTargets(names, options);
   checkJsonTarget(json, { '--lock': options.lock, '--driver': options.driver });
-  const torture = await tortureOptions(command, targets.length, options);
+  const torture = await tortureOptions(
+    command,
+    options.busted === true ? 1 : targets.length,
+    options,
+  );
   const environment = describeEnvironment('wasm', options.cpus);
   say(`${environmentLine(environment)}\n`, json);
   const report = await runAll(targets, torture, options);
   if (!report.canary.reported && !report.interrupted) say(CANARY_UNSEEN, json);
+  if (options.busted === true) say(bustedTable(report.results, lookOf(json)), json);
   const file: TortureResultFile = {
     schema: TORTURE_SCHEMA,
     environment,
@@ -144,7 +159,7 @@ async function runTortureCommand(
     ...report,
   };
   if (json !== undefined) writeJson(json, file);
-  return tortureExitCode(report);
+  return options.busted === true ? bustedExitCode(report) : tortureExitCode(report);
 }
 
 const CANARY_UNSEEN =
@@ -243,7 +258,8 @@ async function runAll(
     progress = startProgress();
   };
   try {
-    return await tortureTargets(targets, {
+    const run = options.busted === true ? tortureBusted : tortureTargets;
+    return await run(targets, {
       ...torture,
       onProgress: (done, operations) => {
         const label = at < 0 ? 'canary' : `${targets[at]?.name ?? ''}, ${operations} operations`;
@@ -255,10 +271,11 @@ async function runAll(
       onTarget: (target, roles) => {
         at++;
         parameters = parametersOf(roles, options);
-        aside(startLine(target.name, parameters));
+        if (options.busted !== true) aside(startLine(target.name, parameters));
       },
       onResult: (result) => {
-        aside(`${targetText(result, parameters, options.longHold)}\n`);
+        if (options.busted === true) aside(bustedLine(result));
+        else aside(`${targetText(result, parameters, options.longHold)}\n`);
       },
     });
   } finally {
@@ -272,4 +289,11 @@ export function tortureExitCode({ canary, results, interrupted }: TortureReport)
   if (!isGood) return EXIT_VIOLATION;
   if (interrupted) return EXIT_INTERRUPTED;
   return canary.reported ? EXIT_GOOD : EXIT_VIOLATION;
+}
+
+/** Each planted mistake must be found, and the canary. */
+function bustedExitCode({ canary, results, interrupted }: TortureReport): number {
+  if (interrupted) return EXIT_INTERRUPTED;
+  const isGood = canary.reported && results.every(({ verdict }) => verdict === 'FAILURE');
+  return isGood ? EXIT_GOOD : EXIT_VIOLATION;
 }

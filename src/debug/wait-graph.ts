@@ -39,6 +39,8 @@ import {
   WAIT_NONE,
   WAIT_PAGEMAP,
   WAIT_PERCPU_REF,
+  WAIT_PERCPU_RWSEM_READ,
+  WAIT_PERCPU_RWSEM_WRITE,
   WAIT_QUEUE,
   WAIT_RCU,
   WAIT_REPLAY,
@@ -102,6 +104,8 @@ const HOLDER_WAITS: ReadonlyMap<number, string> = new Map([
   [WAIT_MUTEX, 'held by'],
   [WAIT_RWSEM_READ, 'held by'],
   [WAIT_RWSEM_WRITE, 'held by'],
+  [WAIT_PERCPU_RWSEM_READ, 'held by'],
+  [WAIT_PERCPU_RWSEM_WRITE, 'held by'],
   [WAIT_SRCU, 'read by'],
   [WAIT_WORK, 'run by'],
   [WAIT_WORKQUEUE, 'run by'],
@@ -129,6 +133,8 @@ const SLEEPING_WAITS: ReadonlySet<number> = new Set([
   WAIT_NEXT_WORK,
   WAIT_NEXT_KTHREAD,
   WAIT_PAGEMAP,
+  WAIT_PERCPU_RWSEM_READ,
+  WAIT_PERCPU_RWSEM_WRITE,
 ]);
 
 /** The CPUs that can end the wait of `waiter`, as far as that is recorded. */

@@ -28,6 +28,7 @@ import {
   strayErrorFailure,
 } from './failure.js';
 import { type Build, WORKER, WorkerPool } from './pool.js';
+import { stackMapper } from './source-position.js';
 import { Watchdog, type WatchdogOptions } from './watchdog.js';
 import type { Outcome, WorkerTask } from './worker.js';
 
@@ -161,9 +162,10 @@ export class Crew {
     }
   }
 
-  /** Where CPU `cpu` was when it died, or left because the machine was halted; empty if it has done neither. */
-  stackOf(cpu: number): readonly string[] {
-    return framesOf(this.#stacks.get(cpu) ?? '');
+  /** Where CPUs were when they died, or left because the machine was halted, in terms of the source. */
+  stacks(): ReadonlyMap<number, readonly string[]> {
+    const map = stackMapper();
+    return new Map([...this.#stacks].map(([cpu, stack]) => [cpu, framesOf(map(stack))]));
   }
 
   /** Opens the start barrier. */
@@ -226,7 +228,10 @@ export class Crew {
       if (outcome.status === 'halted') this.#stacks.set(task.cpu, outcome.stack);
       if (outcome.status === 'died') {
         this.#stacks.set(task.cpu, outcome.death.stack);
-        this.#fail(deathFailure(this.#boot, outcome.death, this.#nameOf, OWN_CODE), HALT_PANIC);
+        if (this.#failure === undefined) {
+          const failure = deathFailure(this.#boot, outcome.death, this.#nameOf, OWN_CODE);
+          this.#fail(failure, HALT_PANIC);
+        }
       }
       return outcome;
     } catch (error) {

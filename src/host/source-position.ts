@@ -35,11 +35,17 @@ export function positionMapper(): (at: Position) => Position {
 
 /** The trace with the position of each frame in the source, where a map tells it. */
 export function mapStack(stack: string): string {
-  const maps = new Map<string, SourceMap | undefined>();
-  return stack.replace(POSITION, (_, file: string, line: string, column: string) => {
-    const at = originOf({ file, line: Number(line), column: Number(column) }, maps);
-    return `${at.file}:${at.line}:${at.column}`;
-  });
+  return stackMapper()(stack);
+}
+
+/** Does that for several traces; keeps the maps that it has read. */
+export function stackMapper(): (stack: string) => string {
+  const mapPosition = positionMapper();
+  return (stack) =>
+    stack.replace(POSITION, (_, file: string, line: string, column: string) => {
+      const at = mapPosition({ file, line: Number(line), column: Number(column) });
+      return `${at.file}:${at.line}:${at.column}`;
+    });
 }
 
 function originOf(start: Position, maps: Map<string, SourceMap | undefined>): Position {

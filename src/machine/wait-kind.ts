@@ -33,6 +33,8 @@ export const WAIT_KINDS = [
   'next kthread',
   'page map',
   'OOM delay',
+  'percpu_rwsem (read)',
+  'percpu_rwsem (write)',
 ] as const;
 
 export type WaitKindName = (typeof WAIT_KINDS)[number];
@@ -66,6 +68,8 @@ export const WAIT_NEXT_WORK = kind('next work item');
 export const WAIT_NEXT_KTHREAD = kind('next kthread');
 export const WAIT_PAGEMAP = kind('page map');
 export const WAIT_OOM = kind('OOM delay');
+export const WAIT_PERCPU_RWSEM_READ = kind('percpu_rwsem (read)');
+export const WAIT_PERCPU_RWSEM_WRITE = kind('percpu_rwsem (write)');
 
 /**
  * Waits that are no sign of trouble however long they last: the CPU has nothing to do until somebody

@@ -112,6 +112,34 @@ function slowLines({ target, members }: TargetResult, longHoldMs: number): strin
     );
 }
 
+/** What became of one planted mistake. */
+export function bustedLine({ target, mutant, violation }: TargetResult): string {
+  const found =
+    violation === null
+      ? 'NOT FOUND'
+      : `found by ${violation.detector} after ${seconds(violation.atSeconds)}: ${violation.what}`;
+  return `${target}-torture: ${mutant ?? ''}: ${found}`;
+}
+
+/** What became of all planted mistakes. */
+export function bustedTable(
+  results: readonly TargetResult[],
+  { color, width }: TortureLook,
+): string {
+  return textTable({
+    head: ['target', 'mistake', 'found by', 'after'],
+    colAligns: ['left', 'left', 'left', 'right'],
+    rows: results.map(({ target, mutant, violation }) => [
+      target,
+      mutant ?? '',
+      violation?.detector ?? 'NOT FOUND',
+      violation === null ? '' : seconds(violation.atSeconds),
+    ]),
+    color,
+    ...(Number.isFinite(width) && { width }),
+  });
+}
+
 const RULER = '='.repeat(66);
 
 /** What was violated, where everybody was, who met whom, and the line to paste. */

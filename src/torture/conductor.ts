@@ -2,6 +2,8 @@
  * The main thread's side of a run: phases, stutter, shuffle, onoff.
  *
  * Protocol   safety phase: every now and then, by the options,
+ *              rest     all members stand still for a moment: a wake-up that was lost shows, for nobody
+ *                       comes any more who would make up for it (rest.ts)
  *              stutter  all members stand still, for as long as they have run
  *              shuffle  all stand still, leave, and enter one place further on
  *              onoff    one leaves, and enters again a while later
@@ -46,6 +48,8 @@ const LIVENESS_MIN_MS = 50;
 const LIVENESS_MAX_MS = 5000;
 /** How often the main thread looks. Unit: milliseconds. */
 const POLL_MS = 20;
+/** How often all come to rest for a moment, so that a wake-up that was lost is not made up for by the next. */
+const REST_EVERY_MS = 400;
 /** A CPU stays offline no longer than this: others may wait for what it would do. Unit: milliseconds. */
 const OFFLINE_MAX_MS = 500;
 
@@ -55,8 +59,10 @@ export class Conductor {
   /** Workers that take part: who serves the others does not. */
   readonly #plain: readonly number[];
   readonly #timing: Timing;
-  /** True when the run is to end now: it has failed, or was interrupted. */
-  readonly #isOver: () => boolean;
+  readonly #hasFailed: () => boolean;
+  readonly #isInterrupted: () => boolean;
+  /** Called now and then while all come to rest. */
+  readonly #onRest: () => void;
   #random: number;
   #shift = 0;
   stutters = 0;
@@ -70,12 +76,16 @@ export class Conductor {
     plain: readonly number[],
     timing: Timing,
     seed: number,
-    isOver: () => boolean,
+    hasFailed: () => boolean,
+    isInterrupted: () => boolean,
+    onRest: () => void,
   ) {
     this.#block = block;
     this.#plain = plain;
     this.#timing = timing;
-    this.#isOver = isOver;
+    this.#hasFailed = hasFailed;
+    this.#isInterrupted = isInterrupted;
+    this.#onRest = onRest;
     this.#random = seedFor(seed, 0x7fff);
   }
 
@@ -84,10 +94,16 @@ export class Conductor {
     const startedAt = performance.now();
     const lively = this.#livenessMs();
     await this.#safety(startedAt, this.#timing.durationMs - lively);
+    if (!this.#isOver()) await this.#standStill(PAUSE_STAND, 0);
     this.safetyMs = performance.now() - startedAt;
     if (!this.#isOver()) await this.#liveness(lively);
     this.livenessMs = performance.now() - startedAt - this.safetyMs;
-    leaveWord(this.#block, B_PHASE, PHASE_OVER);
+    if (!this.#hasFailed()) leaveWord(this.#block, B_PHASE, PHASE_OVER);
+  }
+
+  /** The run is to end now. */
+  #isOver(): boolean {
+    return this.#hasFailed() || this.#isInterrupted();
   }
 
   #livenessMs(): number {
@@ -98,7 +114,7 @@ export class Conductor {
 
   async #safety(startedAt: number, forMs: number): Promise<void> {
     const { stutterMs, shuffleMs, onoffMs } = this.#timing;
-    const next = { stutter: stutterMs, shuffle: shuffleMs, onoff: onoffMs };
+    const next = { stutter: stutterMs, shuffle: shuffleMs, onoff: onoffMs, rest: REST_EVERY_MS };
     for (;;) {
       const now = performance.now() - startedAt;
       if (now >= forMs || this.#isOver()) break;
@@ -118,6 +134,9 @@ export class Conductor {
         leaveWord(this.#block, B_OFFLINE, 0);
         this.offlines++;
         next.onoff = now + onoffMs;
+      } else if (now >= next.rest) {
+        await this.#standStill(PAUSE_STAND, 0);
+        next.rest = performance.now() - startedAt + REST_EVERY_MS;
       } else {
         await sleep(Math.min(POLL_MS, Math.max(1, forMs - now)));
       }
@@ -139,7 +158,10 @@ export class Conductor {
   async #standStill(how: number, forMs: number): Promise<void> {
     const block = this.#block;
     leaveWord(block, B_PAUSE, how);
-    while (glance(block, B_PAUSED) < this.#plain.length && !this.#isOver()) await sleep(1);
+    while (glance(block, B_PAUSED) < this.#plain.length && !this.#isOver()) {
+      await sleep(1);
+      this.#onRest();
+    }
     await this.#sleep(forMs);
     if (how === PAUSE_MOVE) leaveWord(block, B_SHIFT, ++this.#shift);
     leaveWord(block, B_PAUSED, 0);

@@ -19,10 +19,10 @@ import { hasLockReports } from '../machine/lock-report.js';
 import { MACHINE, Machine } from '../machine/types.js';
 import { warningCount, warningTexts } from '../machine/warn.js';
 import { sharedIntegers } from '../memory/shared-tables.js';
-import { glance, leaveWord, textLeftAt } from '../memory/turn-token.js';
+import { glance, textLeftAt } from '../memory/turn-token.js';
 import { SVM_DRIVER_MODULE } from '../workloads/built-ins.js';
 import type { LoadedDriver } from '../workloads/measure.js';
-import { B_ENDED, B_LOST, B_PHASE, blockWords, PHASE_OVER } from './block.js';
+import { B_ENDED, B_LOST, blockWords } from './block.js';
 import { Conductor, type Timing } from './conductor.js';
 import type { LoadedLock } from './lock.js';
 import type { TortureMemberArgs } from './member.js';
@@ -30,7 +30,16 @@ import type { MemberResult, RoleResult, TargetResult, TortureReport, Violation }
 import { memberName, memberResults, roleResults } from './statistics.js';
 import type { TortureConfig, TortureTarget } from './target.js';
 import { findTarget } from './targets/registry.js';
-import { type Finding, findingOf, reportFinding, type Scene, violationOf } from './violation.js';
+import { type LostWakeUp, lostWakeUp } from './rest.js';
+import {
+  type Finding,
+  findingOf,
+  lostFinding,
+  reportFinding,
+  type Scene,
+  stacksOf,
+  violationOf,
+} from './violation.js';
 
 /** How targets are tortured. */
 export interface TortureOptions {
@@ -91,6 +100,8 @@ class TortureRun {
   readonly #conductor: Conductor;
   #startedAt = performance.now();
   #saidAt = performance.now();
+  #haltedAt: number | undefined;
+  #lost: LostWakeUp | undefined;
 
   constructor(
     target: TortureTarget,
@@ -121,7 +132,18 @@ class TortureRun {
     });
     const serves = (role: string): boolean => target.services?.includes(role) === true;
     const plain = roles.flatMap((role, index) => (serves(role) ? [] : [index]));
-    this.#conductor = new Conductor(this.#block, plain, timing, config.seed, this.#isOver);
+    this.#conductor = new Conductor(
+      this.#block,
+      plain,
+      timing,
+      config.seed,
+      () => this.#crew.isHalted,
+      () => signal?.aborted === true,
+      this.#onRest,
+    );
+    void this.#crew.halted.then(() => {
+      this.#haltedAt = performance.now();
+    });
   }
 
   #args(): TortureMemberArgs {
@@ -165,13 +187,18 @@ class TortureRun {
     }
   }
 
-  readonly #isOver = (): boolean => this.#crew.isHalted || this.#options.signal?.aborted === true;
+  /** All come to rest: who sleeps for a free lock now has been forgotten. */
+  readonly #onRest = (): void => {
+    const lost = lostWakeUp(this.#machine.cpu);
+    if (lost === undefined) return;
+    this.#lost = lost;
+    this.#crew.halt();
+  };
 
   /** What the checked build reports ends the run: the workers are called back at once. */
   readonly #poll = (): void => {
-    const { signal, timing, onProgress, onStat, statIntervalMs = 0 } = this.#options;
+    const { timing, onProgress, onStat, statIntervalMs = 0 } = this.#options;
     const now = performance.now();
-    if (signal?.aborted === true) leaveWord(this.#block, B_PHASE, PHASE_OVER);
     const boot = this.#machine.cpu;
     if (hasLockReports(boot) || warningCount(boot) > 0) this.#crew.halt();
     if (statIntervalMs > 0 && now - this.#saidAt >= statIntervalMs) {
@@ -193,21 +220,31 @@ class TortureRun {
   }
 
   #violation(failure: MachineFailure | undefined): Violation | null {
+    if (failure === undefined && !this.#hasFindings()) return null;
     const scene: Scene = {
       boot: this.#machine.cpu,
       block: this.#block,
-      crew: this.#crew,
+      stacks: stacksOf(this.#crew),
       nameOf: (cpu) => `cpu ${cpu} (${memberName(this.#roles, cpu)})`,
-      atSeconds: (performance.now() - this.#startedAt) / 1000,
+      atSeconds: ((this.#haltedAt ?? performance.now()) - this.#startedAt) / 1000,
       command: this.#options.commandFor(this.#target.name),
     };
-    const found = failure ? findingOf(failure, scene) : this.#finding();
-    return found === undefined ? null : violationOf(scene, found);
+    return violationOf(scene, failure ? findingOf(failure, scene) : this.#finding());
   }
 
-  /** What a run that nobody died of has left. */
-  #finding(): Finding | undefined {
+  /** Whether a run that nobody died of has left anything. */
+  #hasFindings(): boolean {
     const boot = this.#machine.cpu;
+    const lost = textLeftAt(this.#block, B_LOST);
+    return (
+      this.#lost !== undefined || hasLockReports(boot) || warningCount(boot) > 0 || lost !== ''
+    );
+  }
+
+  /** … and what it is. */
+  #finding(): Finding {
+    const boot = this.#machine.cpu;
+    if (this.#lost !== undefined) return lostFinding(this.#lost);
     const [report] = lockReports(boot);
     if (report !== undefined) return reportFinding(report);
     const [warning] = warningTexts(boot);
@@ -216,7 +253,6 @@ class TortureRun {
       return { detector: 'warning', what: warning, evidenceTitle: 'Warnings:', evidence };
     }
     const lost = textLeftAt(this.#block, B_LOST);
-    if (lost === '') return undefined;
     const what = `${this.#target.name}: not given back: ${lost}`;
     return { detector: 'leak', what, evidenceTitle: 'What is lost:', evidence: lost.split(', ') };
   }
@@ -258,6 +294,20 @@ function bootFor(target: TortureTarget, options: TortureOptions, cpus: number): 
   return machine;
 }
 
+/**
+ * Runs each target with each of its planted mistakes, until that is found or its time is over.
+ * @throws FaultlineError if one cannot be run
+ */
+export async function tortureBusted(
+  targets: readonly TortureTarget[],
+  options: TortureOptions,
+): Promise<TortureReport> {
+  const planted = targets.flatMap((target) =>
+    (target.busted ?? []).map((mutant) => ({ target, mutant })),
+  );
+  return tortureAll(planted, options);
+}
+
 /** The target that must be reported, and for how long it may go unseen. Unit: milliseconds. */
 const CANARY = 'lock_busted';
 const CANARY_MS = 5000;
@@ -290,19 +340,35 @@ export async function runCanary(
  * Runs the canary, then one target after the other, each for its share of the time; goes on after a violation.
  * @throws FaultlineError if one cannot be run
  */
-export async function tortureTargets(
+export function tortureTargets(
   targets: readonly TortureTarget[],
   options: TortureOptions,
 ): Promise<TortureReport> {
-  const sizes = targets.map((target) => rolesOf(target, options).length);
+  return tortureAll(
+    targets.map((target) => ({ target })),
+    options,
+  );
+}
+
+interface PlannedRun {
+  readonly target: TortureTarget;
+  readonly mutant?: string;
+}
+
+async function tortureAll(
+  planned: readonly PlannedRun[],
+  options: TortureOptions,
+): Promise<TortureReport> {
+  const sizes = planned.map(({ target }) => rolesOf(target, options).length);
   const pools = new WorkerPools(Math.max(2, ...sizes));
   const results: TargetResult[] = [];
   try {
     const canary = await runCanary(options, pools);
-    for (const target of targets) {
+    for (const { target, mutant } of planned) {
       if (options.signal?.aborted === true || !canary.reported) break;
       options.onTarget?.(target, rolesOf(target, options));
-      const result = await tortureTarget(target, options, pools);
+      const run = { ...options, ...(mutant !== undefined && { mutant }) };
+      const result = await tortureTarget(target, run, pools);
       results.push(result);
       options.onResult?.(result);
     }

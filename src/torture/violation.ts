@@ -19,13 +19,14 @@ import {
   PHASE_OVER,
 } from './block.js';
 import type { CpuPlace, Detector, Violation } from './result.js';
+import type { LostWakeUp } from './rest.js';
 import { PHASE_SAFETY } from './target.js';
 
 /** Where a violation is looked at from. */
 export interface Scene {
   readonly boot: Cpu;
   readonly block: Int32Array;
-  readonly crew: Crew;
+  readonly stacks: ReadonlyMap<number, readonly string[]>;
   readonly nameOf: (cpu: number) => string;
   /** Since the start. Unit: seconds. */
   readonly atSeconds: number;
@@ -63,15 +64,29 @@ function phaseOf(block: Int32Array): Violation['phase'] {
   return phase === PHASE_SAFETY ? 'safety' : 'liveness';
 }
 
-function placesOf({ boot, crew, nameOf }: Scene): CpuPlace[] {
+function placesOf(scene: Scene): CpuPlace[] {
+  const { boot, nameOf } = scene;
   const all = snapshotCpus(boot);
   return all.map((snapshot) => ({
     cpu: snapshot.cpu,
     name: nameOf(snapshot.cpu),
     doing: describeCpu(boot, snapshot, all),
-    stack: crew.stackOf(snapshot.cpu),
+    stack: scene.stacks.get(snapshot.cpu) ?? [],
   }));
 }
+
+/** Where the frames of each CPU were, as far as they are the kernel's or the target's. */
+export function stacksOf(crew: Crew): ReadonlyMap<number, readonly string[]> {
+  const stacks = [...crew.stacks()];
+  return new Map(
+    stacks.map(([cpu, frames]) => [
+      cpu,
+      frames.filter((frame) => !OURS.test(frame)).map((frame) => frame.replace(ROOT, '')),
+    ]),
+  );
+}
+const OURS = /\/src\/torture\/member\.ts:/;
+const ROOT = new URL('../../', import.meta.url).href.replace(/dist\/$/, '');
 
 /** What the failure of a machine means here. */
 export function findingOf(failure: MachineFailure, scene: Scene): Finding {
@@ -99,18 +114,18 @@ function finding(
   evidenceTitle: string,
   evidence: readonly string[],
 ): Finding {
-  return { detector, what, evidenceTitle, evidence: evidence.map((line) => line.trim()) };
+  return { detector, what, evidenceTitle, evidence };
 }
 
 /** A CPU died: because of a rule of the target's or of the kernel's, or of an error of somebody's. */
 function deathFinding(summary: string, scene: Scene): Finding {
-  const { block, crew, nameOf } = scene;
+  const { block, stacks, nameOf } = scene;
   if (glance(block, B_FAILED) !== 0) {
     const cpu = glance(block, B_FAIL_CPU);
     const set = glance(block, B_FAIL_OTHERS);
     const others = Array.from({ length: 32 }, (_, id) => id).filter((id) => (set >>> id) & 1);
-    const parties = [cpu, ...others].flatMap((id) => accessOf(nameOf(id), crew.stackOf(id)));
-    return finding('invariant', textLeftAt(block, B_FAIL_TEXT), 'The accesses that met:', parties);
+    const parties = [cpu, ...others].flatMap((id) => accessOf(nameOf(id), stacks.get(id) ?? []));
+    return finding('invariant', textLeftAt(block, B_FAIL_TEXT), 'Who met whom:', parties);
   }
   const died = /^(.*) died in .*?: (\w+): (.*) \(holds (.*)\)$/s.exec(summary);
   const [, who = '', error = '', message = summary] = died ?? [];
@@ -136,4 +151,15 @@ export function reportFinding(text: string): Finding {
         : 'lockdep';
   const evidenceTitle = detector === 'lockdep' ? 'The locks:' : 'The accesses:';
   return { detector, what: first.trim(), evidenceTitle, evidence: rest };
+}
+
+/** CPUs that sleep for a lock that is free. */
+export function lostFinding({ lock, cpus }: LostWakeUp): Finding {
+  const names = cpus.map((cpu) => `cpu ${cpu}`).join(', ');
+  return {
+    detector: 'wait-for graph',
+    what: `lost wake-up: ${names} sleeps for ${lock}, which is free, and everybody else has stopped`,
+    evidenceTitle: 'Who waits for whom:',
+    evidence: [`${names} -> ${lock} -> nobody`],
+  };
 }

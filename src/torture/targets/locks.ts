@@ -4,6 +4,16 @@
  * @module
  */
 import { bug } from '../../base/bug.js';
+import {
+  percpuDownRead,
+  percpuDownReadTrylock,
+  percpuDownWrite,
+  percpuFreeRwsem,
+  percpuInitRwsem,
+  type PercpuRwsem,
+  percpuUpRead,
+  percpuUpWrite,
+} from '../../deferred/percpu-rwsem.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { initMutex, type Mutex, mutexLock, mutexTrylock, mutexUnlock } from '../../sync/mutex.js';
 import {
@@ -92,6 +102,33 @@ export const rwsemTarget = lockTarget({
   downgrade: (cpu, lock) => {
     downgradeWrite(cpu, lock as Rwsem);
   },
+});
+
+export const percpuRwsemTarget = lockTarget({
+  name: 'percpu_rwsem',
+  title: 'per-CPU read/write semaphore: cheap readers, writers that wait for a grace period',
+  busted: ['busted-percpu-rwsem', 'busted-percpu-rwsem-read'],
+  invariant: 'INV-1',
+  init: (cpu, lock) => {
+    const error = percpuInitRwsem(cpu, lock as PercpuRwsem, lockClass('torture_percpu_rwsem'));
+    if (error !== 0) bug('no memory for counts');
+  },
+  destroy: (cpu, lock) => {
+    percpuFreeRwsem(cpu, lock as PercpuRwsem);
+  },
+  lock: (cpu, lock) => {
+    percpuDownWrite(cpu, lock as PercpuRwsem);
+  },
+  unlock: (cpu, lock) => {
+    percpuUpWrite(cpu, lock as PercpuRwsem);
+  },
+  readLock: (cpu, lock) => {
+    percpuDownRead(cpu, lock as PercpuRwsem);
+  },
+  readUnlock: (cpu, lock) => {
+    percpuUpRead(cpu, lock as PercpuRwsem);
+  },
+  tryReadLock: (cpu, lock) => percpuDownReadTrylock(cpu, lock as PercpuRwsem),
 });
 
 /** The canary: a run of it must report. @kernel lock_busted */

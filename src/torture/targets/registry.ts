@@ -5,10 +5,38 @@
  */
 import { FaultlineError } from '../../base/bug.js';
 import type { TortureTarget } from '../target.js';
-import { bustedTarget, mutexTarget, ownLockTarget, rwsemTarget, spinTarget } from './locks.js';
+import { rcuTarget, srcuTarget } from './grace-period.js';
+import { intervalTarget } from './interval.js';
+import {
+  bustedTarget,
+  mutexTarget,
+  ownLockTarget,
+  percpuRwsemTarget,
+  rwsemTarget,
+  spinTarget,
+} from './locks.js';
+import { percpuRefTarget } from './percpu-ref.js';
+import { refcountTarget } from './refcount.js';
+import { seqlockTarget } from './seqlock.js';
+import { completionTarget, waitQueueTarget } from './waiting.js';
+import { workqueueTarget } from './workqueue.js';
 
 /** All that a run without names tortures, in this order. */
-export const TORTURE_TARGETS: readonly TortureTarget[] = [spinTarget, mutexTarget, rwsemTarget];
+export const TORTURE_TARGETS: readonly TortureTarget[] = [
+  spinTarget,
+  mutexTarget,
+  rwsemTarget,
+  percpuRwsemTarget,
+  seqlockTarget,
+  completionTarget,
+  waitQueueTarget,
+  refcountTarget,
+  rcuTarget,
+  srcuTarget,
+  percpuRefTarget,
+  workqueueTarget,
+  intervalTarget,
+];
 
 /** Those that must be asked for. */
 const SPECIAL: readonly TortureTarget[] = [bustedTarget, ownLockTarget];
