@@ -4,6 +4,7 @@
  * @module
  */
 import { FaultlineError } from '../../base/bug.js';
+import { mmTarget } from '../mm/mm.js';
 import type { TortureTarget } from '../target.js';
 import { rcuTarget, srcuTarget } from './grace-period.js';
 import { intervalTarget } from './interval.js';
@@ -36,6 +37,7 @@ export const TORTURE_TARGETS: readonly TortureTarget[] = [
   percpuRefTarget,
   workqueueTarget,
   intervalTarget,
+  mmTarget,
 ];
 
 /** Those that must be asked for. */
