@@ -363,14 +363,16 @@ export const NOTIFIER_OPERATIONS: readonly Operation[] = [
   { name: 'interval_read', run: readThrough },
 ];
 
-/** Ends all that are left. Nobody may be running. */
+/** Ends all that are left. Nobody may be running: what is put last is freed by whoever runs work items next. */
 export function endNotifiers(cpu: Cpu, world: World): void {
   for (let slot = 0; slot < NOTIFIERS_MAX; slot++) {
     const listener = take(cpu, world, World.notifiers, slot) as Listener;
     if (listener !== NULL) unregisterListener(cpu, listener);
-    const shared = take(cpu, world, World.shares, slot) as MmuNotifier;
-    if (shared !== NULL) mmuNotifierPut(cpu, shared);
     const watcher = take(cpu, world, World.intervals, slot) as Watcher;
     if (watcher !== NULL) removeWatcher(cpu, watcher);
+  }
+  for (let slot = 0; slot < NOTIFIERS_MAX; slot++) {
+    const shared = take(cpu, world, World.shares, slot) as MmuNotifier;
+    if (shared !== NULL) mmuNotifierPut(cpu, shared);
   }
 }
