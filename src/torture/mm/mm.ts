@@ -48,6 +48,7 @@ import {
   ownOf,
   SPACES,
   spaceAt,
+  somePlace,
   Space,
   unsettle,
   visit,
@@ -113,7 +114,7 @@ function done(cpu: Cpu, world: World, member: TortureMember, operation: number):
 
 /** One operation of a CPU. */
 function stepCpu(cpu: Cpu, world: World, member: TortureMember): void {
-  const index = member.random(SPACES);
+  const index = somePlace(member);
   const at = visit(cpu, world, index);
   armFailure(cpu, member);
   if (at === undefined) {

@@ -47,10 +47,11 @@ import type { MmStruct } from '../../mm/types.js';
 import { getTask } from '../../process/task.js';
 import type { Task } from '../../process/types.js';
 import { initSpinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
+import type { TortureMember } from '../target.js';
 import { member as memberOf } from '../../memory/layout.js';
 
-/** Places for address spaces. */
-export const SPACES = 5;
+/** Places for address spaces; every other visit is to the first, so that many meet there. */
+export const SPACES = 3;
 /** Devices at most, and drivers that each has: a device of its own for each of them. */
 export const DEVICES_MAX = 4;
 export const DRIVERS_MAX = 4;
@@ -189,6 +190,11 @@ export function spaceAt(world: World, index: number): Space {
 }
 
 // --- who is in an address space ---
+
+/** A place to go to. */
+export function somePlace(member: TortureMember): number {
+  return member.random(2) === 0 ? 0 : member.random(SPACES);
+}
 
 /** Takes a use of the address space in a place; undefined if there is none. */
 export function visit(cpu: Cpu, world: World, index: number): Visit | undefined {
