@@ -21,7 +21,7 @@ import {
 } from '../../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../../notifier/types.js';
 import { bytesOf, lookAtCell, newTag, storeCell, type Way } from './content.js';
-import { oneOf, type Operation, someOf, type Stage } from './stage.js';
+import { oneOf, type Operation, someOf, somePage, type Stage } from './stage.js';
 import {
   ALL_PAGES,
   beginDanger,
@@ -39,7 +39,7 @@ import {
 
 /** Stores to both cells of a page, in order (content.ts); true if the first was stored. */
 export function storeSomewhere(cpu: Cpu, way: Way): boolean {
-  const page = way.member.random(ALL_PAGES.pages);
+  const page = somePage(way.member);
   const tag = newTag(cpu, way.world, page);
   if (!storeCell(cpu, way, page, 0, tag)) return false;
   way.member.noise(cpu);
@@ -48,7 +48,7 @@ export function storeSomewhere(cpu: Cpu, way: Way): boolean {
 }
 
 export function lookSomewhere(cpu: Cpu, way: Way): boolean {
-  return lookAtCell(cpu, way, way.member.random(ALL_PAGES.pages), way.member.random(CELLS));
+  return lookAtCell(cpu, way, somePage(way.member), way.member.random(CELLS));
 }
 
 // --- advice ---

@@ -9,10 +9,12 @@
  * Invariant  I1  No method runs for a notifier that is retired (INV-12, INV-22).
  *            I2  A notifier is told no more ends than starts, and as many while nobody can be inside (INV-14).
  *            I3  Who is not told to retry has missed no invalidation (INV-19): between begin and retry the
- *                interval's own callback has not run.
+ *                interval's own callback has not run. And no read begins while an invalidation that has been
+ *                through that callback is under way (LT-5): the mm's sequence only goes up.
  *
  * @module
  */
+import { reachPoint } from '#debug';
 import { fetchAdd, read, readOnce, write, writeOnce } from '#memory';
 
 import { bug } from '../../base/bug.js';
@@ -59,6 +61,7 @@ import {
   MmuIntervalNotifier,
   MmuNotifier,
   type MmuNotifierRange,
+  MmuNotifierSubscriptions,
 } from '../../notifier/types.js';
 import { initMutex, Mutex, mutexLock, mutexTrylock, mutexUnlock } from '../../sync/mutex.js';
 import { spinLock, spinUnlock } from '../../sync/spinlock.js';
@@ -91,12 +94,18 @@ const WATCHER_LOCK = lockClass('torture_watcher->lock');
 
 // --- what they are told ---
 
+/** Whose method runs: alive when it begins, and a while later (I1). */
 function listenerOf(cpu: Cpu, notifier: MmuNotifier): Listener {
   const listener: Listener = containerOf(notifier, Listener.notifier);
-  if (readOnce(cpu, listener, Listener.alive) !== ALIVE) {
-    bug('INV-12: a method of a notifier runs that has been unregistered');
-  }
+  checkAlive(cpu, listener);
+  reachPoint(cpu, 'a notifier is told');
+  checkAlive(cpu, listener);
   return listener;
+}
+
+function checkAlive(cpu: Cpu, listener: Listener): void {
+  if (readOnce(cpu, listener, Listener.alive) === ALIVE) return;
+  bug('INV-12: a method of a notifier runs that has been unregistered');
 }
 
 function countStart(cpu: Cpu, notifier: MmuNotifier): number {
@@ -152,7 +161,7 @@ const sharedOps: MmuNotifierOps = defineKernelOps({
     return listener === NULL ? NULL : memberOf(listener, Listener.notifier);
   },
   freeNotifier(cpu: Cpu, notifier: MmuNotifier) {
-    retire(cpu, listenerOf(cpu, notifier));
+    retire(cpu, listenerOf(cpu, notifier)); // I3 of mmu-notifier-register.ts: once
   },
 });
 
@@ -335,6 +344,10 @@ function readThrough(cpu: Cpu, { world, member }: Stage): boolean {
   const interval = memberOf(watcher, Watcher.interval);
   const lock = memberOf(watcher, Watcher.lock);
   const seq = mmuIntervalReadBegin(cpu, interval);
+  const subscriptions = read(cpu, interval, MmuIntervalNotifier.subscriptions);
+  if (readOnce(cpu, subscriptions, MmuNotifierSubscriptions.invalidateSeq) === seq) {
+    member.fail('a read begins in an invalidation that has hit its interval', 'LT-5');
+  }
   mutexLock(cpu, lock);
   const calls = read(cpu, watcher, Watcher.calls);
   const isFresh = !mmuIntervalReadRetry(cpu, interval, seq);

@@ -8,7 +8,15 @@ import type { Cpu } from '../../machine/cpu.js';
 import { NULL } from '../../memory/layout.js';
 import { PHASE_SAFETY, type TortureMember } from '../target.js';
 import type { Way } from './content.js';
-import type { Region, Visit, World } from './world.js';
+import {
+  ALL_PAGES,
+  type Region,
+  SHARED,
+  STEADY,
+  type Visit,
+  VOLATILE,
+  type World,
+} from './world.js';
 
 /** Where an operation takes place. */
 export interface Stage {
@@ -30,6 +38,8 @@ export interface Operation {
 /** One call in so many may have an allocation fail, the n-th of the first so many. */
 const FAIL_ONE_IN = 6;
 const FAIL_NTH_MAX = 12;
+/** Pages of a region that are used more often than others. */
+const HOT_PAGES = 2;
 
 export function stageOf(world: World, member: TortureMember, at: Visit): Stage {
   const { index, space, life, mm } = at;
@@ -47,10 +57,17 @@ export function disarmFailure(cpu: Cpu): boolean {
   return failEnd(cpu) !== NO_SITE;
 }
 
-/** Some pages of a region. */
+/** Some pages of a region: every other time the first, where many meet. */
 export function someOf(member: TortureMember, region: Region, pagesMax: number): Region {
   const pages = 1 + member.random(Math.min(pagesMax, region.pages));
+  if (member.random(2) === 0) return { first: region.first, pages };
   return { first: region.first + member.random(region.pages - pages + 1), pages };
+}
+
+/** A page of an address space: every other time one of the hot ones, those that someOf prefers. */
+export function somePage(member: TortureMember): number {
+  if (member.random(2) !== 0) return member.random(ALL_PAGES.pages);
+  return oneOf(member, [STEADY, SHARED, VOLATILE]).first + member.random(HOT_PAGES);
 }
 
 /** One of several. */
