@@ -52,8 +52,8 @@ import {
   spaceAt,
   STEADY,
   unsettle,
-  visit,
   type Visit,
+  visit,
   VOLATILE,
   type World,
 } from '../../src/torture/mm/world.js';
@@ -258,9 +258,12 @@ describe('the content model', () => {
       const child = model.fork();
       lookAtChild(cpu, way, child, 1);
       model.overwrite(STEADY.first, newTag(cpu, model.world, STEADY.first), 0, child);
-      assert.throws(() => {
-        lookAtChild(cpu, way, child, 1);
-      }, seen(/^INV-24: cell 0 of page 0/));
+      assert.throws(
+        () => {
+          lookAtChild(cpu, way, child, 1);
+        },
+        seen(/^INV-24: cell 0 of page 0/),
+      );
       mmput(cpu, child);
     })();
   });

@@ -199,4 +199,3 @@ export const ADVICE_OPERATIONS: readonly Operation[] = [
   { name: 'msync', run: sync },
   { name: 'numa_hint', run: hint },
 ];
-

@@ -16,6 +16,7 @@ import { read, readAddress, readOnce } from '#memory';
 
 import { bug } from '../../base/bug.js';
 import { PAGE_SIZE } from '../../base/units.js';
+import { putContext } from '../../drivers/svm/device.js';
 import { deviceEntry } from '../../drivers/svm/page-table.js';
 import { SvmContext } from '../../drivers/svm/types.js';
 import { HMM_PFN_SHIFT, HMM_PFN_VALID, HMM_PFN_WRITE, HmmPfn } from '../../hmm/types.js';
@@ -26,13 +27,7 @@ import { member as memberOf, NULL, type Va } from '../../memory/layout.js';
 import { fileFindPage } from '../../mm/file.js';
 import { mmapWriteLock, mmapWriteUnlock } from '../../mm/mmap-lock.js';
 import { pageHasFlag, pageMapcount, pageRefcount, putPage } from '../../mm/page.js';
-import {
-  nextPopulated,
-  pageHigh,
-  pageLow,
-  pmdAddrEnd,
-  pteOf,
-} from '../../mm/page-table.js';
+import { nextPopulated, pageHigh, pageLow, pmdAddrEnd, pteOf } from '../../mm/page-table.js';
 import { NO_PTE, Pte, PTE_PRESENT, PTE_WRITE, pteHasFrame, ptePfn } from '../../mm/pte.js';
 import {
   MmStruct,
@@ -49,7 +44,6 @@ import { VA_MAX } from '../../notifier/mmu-notifier-range.js';
 import { MmuNotifierSubscriptions } from '../../notifier/types.js';
 import { mutexLock, mutexUnlock } from '../../sync/mutex.js';
 import { spinLock, spinUnlock } from '../../sync/spinlock.js';
-import { putContext } from '../../drivers/svm/device.js';
 import { borrowContext } from './device-operations.js';
 import { checkBalance } from './notifier-operations.js';
 import type { Operation, Stage } from './stage.js';
@@ -65,8 +59,8 @@ function check(cpu: Cpu, stage: Stage): boolean {
     checkBalance(cpu, world, at.mm) ??
     checkDevices(cpu, stage);
   if (found !== undefined) {
-    const [, invariant, text] = /^(INV-\d+): (.*)$/.exec(found) ?? [undefined, undefined, found];
-    member.fail(`mm ${at.mm}: ${text ?? found}`, invariant);
+    const rule = /^(INV-\d+): /.exec(found);
+    member.fail(`mm ${at.mm}: ${found.slice(rule?.[0].length ?? 0)}`, rule?.[1]);
   }
   mmapWriteUnlock(cpu, at.mm);
   return true;
@@ -149,7 +143,8 @@ function checkEntry(cpu: Cpu, vma: VmAreaStruct, pte: Pte, entry: number): strin
   }
   if (pfn !== ZERO_PFN) {
     const mapcount = pageMapcount(cpu, pfn);
-    if (mapcount < 1 || pageRefcount(cpu, pfn) < 1) return `frame ${pfn} is mapped, and has no count`;
+    if (mapcount < 1 || pageRefcount(cpu, pfn) < 1)
+      return `frame ${pfn} is mapped, and has no count`;
   }
   return (entry & PTE_WRITE) === 0 ? undefined : checkWritable(cpu, flags, pfn);
 }
@@ -200,12 +195,7 @@ function checkContext(cpu: Cpu, mm: MmStruct, context: SvmContext): string | und
   return found;
 }
 
-function checkDeviceEntry(
-  cpu: Cpu,
-  mm: MmStruct,
-  context: SvmContext,
-  va: Va,
-): string | undefined {
+function checkDeviceEntry(cpu: Cpu, mm: MmStruct, context: SvmContext, va: Va): string | undefined {
   const at = deviceEntry(cpu, context, pageHigh(va), pageLow(va)) as number as HmmPfn;
   const entry = at === (NO_PTE as number) ? 0 : readOnce(cpu, at, HmmPfn.entry);
   if ((entry & HMM_PFN_VALID) === 0) return undefined;

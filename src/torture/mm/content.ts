@@ -309,11 +309,15 @@ function checkPair(way: Way, page: number, owner: number, pair: readonly [number
   for (const value of pair) {
     const isTag = ownerOf(value) === owner && pageOfTag(value) === page;
     if (value === untouched(page) || isTag) continue;
-    way.member.fail(`page ${page} of a child has ${tagText(value)} in a cell of cpu ${owner}`, 'INV-24');
+    way.member.fail(
+      `page ${page} of a child has ${tagText(value)} in a cell of cpu ${owner}`,
+      'INV-24',
+    );
   }
   const [first, second] = pair;
   if (second === untouched(page)) return;
-  const isOlder = first === untouched(page) || ((seqOf(first) - seqOf(second)) & SEQ_MAX) > SEQ_MAX / 2;
+  const isOlder =
+    first === untouched(page) || ((seqOf(first) - seqOf(second)) & SEQ_MAX) > SEQ_MAX / 2;
   if (!isOlder) return;
   way.member.fail(
     `page ${page} of a child was copied while it was written: ${tagText(first)}, then ${tagText(second)}`,

@@ -26,11 +26,11 @@ import {
 import { svmDriverOver } from '../../drivers/svm/mirror-driver.js';
 import { SvmContext, type SvmDevice } from '../../drivers/svm/types.js';
 import type { Cpu } from '../../machine/cpu.js';
+import { frameWord } from '../../machine/frame.js';
+import { frameOf } from '../../machine/page-alloc.js';
 import { element, member as memberOf, NULL } from '../../memory/layout.js';
 import { fileFindPage } from '../../mm/file.js';
 import { putPage } from '../../mm/page.js';
-import { frameOf } from '../../machine/page-alloc.js';
-import { frameWord } from '../../machine/frame.js';
 import { spinLock, spinUnlock } from '../../sync/spinlock.js';
 import type { TortureConfig, TortureMember } from '../target.js';
 import { lookSomewhere, storeSomewhere } from './advice-operations.js';
@@ -41,9 +41,9 @@ import {
   DRIVERS_MAX,
   pageVa,
   SHARED,
-  SPACES,
   somePlace,
   spaceAt,
+  SPACES,
   World,
 } from './world.js';
 

@@ -64,7 +64,10 @@ function storeAndFind(cpu: Cpu, stage: Stage, va: Va): number | undefined {
 function find(cpu: Cpu, { at, member }: Stage, va: Va, tag: number): boolean {
   if (loadWord(cpu, at.mm, cellVa(va, cpu.id, 0)) !== 0) return false;
   if (cpu.loaded === tag) return true;
-  return member.fail(`a page of one's own at ${va.toString(16)} reads ${cpu.loaded}, not ${tag}`, 'INV-24');
+  return member.fail(
+    `a page of one's own at ${va.toString(16)} reads ${cpu.loaded}, not ${tag}`,
+    'INV-24',
+  );
 }
 
 /** Unmaps what lasted for a step; that cannot fail for want of memory for long. */

@@ -11,13 +11,12 @@
  *
  * @module
  */
-import { element } from '../../memory/layout.js';
 import { read, write } from '#memory';
 
 import { runPendingWork } from '../../deferred/kworker.js';
 import { initEngine } from '../../drivers/svm/engine.js';
 import type { Cpu } from '../../machine/cpu.js';
-import { member as memberOf, NULL } from '../../memory/layout.js';
+import { element, member as memberOf, NULL } from '../../memory/layout.js';
 import { mmput } from '../../mm/exit.js';
 import { LIST_END_BOTH, setListForm } from '../../notifier/boot.js';
 import { bootOomReaper, oomReapPending, setOomDelays } from '../../process/oom-reaper.js';
@@ -46,10 +45,10 @@ import {
   makeWorld,
   Own,
   ownOf,
-  SPACES,
-  spaceAt,
   somePlace,
   Space,
+  spaceAt,
+  SPACES,
   unsettle,
   visit,
   type World,

@@ -12,11 +12,18 @@ import { NULL } from '../../memory/layout.js';
 import { mmput, mmputAsync } from '../../mm/exit.js';
 import { mmAlloc, mmget, mmgetNotZero, useMm } from '../../mm/mm-struct.js';
 import { mmap } from '../../mm/mmap.js';
-import { MmStruct } from '../../mm/types.js';
+import type { MmStruct } from '../../mm/types.js';
 import * as uapi from '../../mm/uapi.js';
 import { mmdrop, mmgrab } from '../../notifier/mm-count.js';
 import { oomKill } from '../../process/oom-reaper.js';
-import { allocTask, CLONE_FILES, CLONE_VM, cloneTask, exitTask, putTask } from '../../process/task.js';
+import {
+  allocTask,
+  CLONE_FILES,
+  CLONE_VM,
+  cloneTask,
+  exitTask,
+  putTask,
+} from '../../process/task.js';
 import { Task } from '../../process/types.js';
 import { bytesOf, lookAtChild } from './content.js';
 import { disarmFailure, oneOf, type Operation, type Stage } from './stage.js';

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { failEnd, failNth, NO_SITE } from '../../machine/fail.js';
 import type { Cpu } from '../../machine/cpu.js';
+import { failEnd, failNth, NO_SITE } from '../../machine/fail.js';
 import { NULL } from '../../memory/layout.js';
 import { PHASE_SAFETY, type TortureMember } from '../target.js';
 import type { Way } from './content.js';

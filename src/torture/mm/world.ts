@@ -33,6 +33,7 @@ import {
   cacheline,
   element,
   type Field,
+  member as memberOf,
   NULL,
   pointer,
   type Ptr,
@@ -48,7 +49,6 @@ import { getTask } from '../../process/task.js';
 import type { Task } from '../../process/types.js';
 import { initSpinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
 import type { TortureMember } from '../target.js';
-import { member as memberOf } from '../../memory/layout.js';
 
 /** Places for address spaces; every other visit is to the first, so that many meet there. */
 export const SPACES = 3;
