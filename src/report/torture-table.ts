@@ -45,7 +45,7 @@ export function statLines(target: string, roles: readonly RoleResult[], failed: 
 const LABELS: Readonly<Record<string, string>> = { writer: 'Writes:', reader: 'Reads :' };
 
 function labelOf(role: string): string {
-  return LABELS[role] ?? `${role}:`;
+  return LABELS[role] ?? `${role.slice(0, 1).toUpperCase()}${role.slice(1)}s:`;
 }
 
 /** All that is said at the end of a target. */
