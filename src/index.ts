@@ -284,6 +284,13 @@ export * from './sync/seqlock.js';
 export * from './sync/spinlock.js';
 export * from './sync/wait-queue.js';
 export {
+  type Catch,
+  type GalleryEntry,
+  type GalleryOptions,
+  type GalleryReport,
+  showGallery,
+} from './torture/gallery.js';
+export {
   defineTortureLock,
   LOCK_WORDS_MAX,
   type LoadedLock,
@@ -298,7 +305,14 @@ export {
   type TortureReport,
   type Violation,
 } from './torture/result.js';
-export { tortureBusted, type TortureOptions, tortureTarget, tortureTargets } from './torture/run.js';
+export {
+  tortureBusted,
+  type TortureOptions,
+  tortureTarget,
+  tortureTargets,
+} from './torture/run.js';
+export { runSelftest } from './torture/selftest/run.js';
+export { type SelftestTable } from './torture/selftest/table.js';
 export {
   PHASE_LIVENESS,
   PHASE_SAFETY,

@@ -11,6 +11,7 @@ import { BUILT_INS } from './workloads/built-ins.js';
 const PROGRAMS: BuiltIns = {
   ...BUILT_INS,
   'faultline:torture': () => import('./torture/member.js'),
+  'faultline:selftest': () => import('./torture/selftest/cases.js'),
 };
 
 /** Runs a crew member; a Piscina worker's file exports it as its default. */

@@ -11,6 +11,9 @@ import {
   EXIT_INTERRUPTED,
   EXIT_VIOLATION,
   findTarget,
+  type GalleryEntry,
+  runSelftest,
+  showGallery,
   TORTURE_TARGETS,
   type TortureOptions,
   type TortureReport,
@@ -19,12 +22,18 @@ import {
   tortureTargets,
 } from 'faultline';
 
-import { describeEnvironment, environmentLine } from '../report/environment.js';
+import { describeEnvironment, type Environment, environmentLine } from '../report/environment.js';
 import { type Progress, startProgress } from '../report/progress.js';
-import { TORTURE_SCHEMA, type TortureResultFile } from '../report/torture-result.js';
+import {
+  type GalleryResultFile,
+  TORTURE_SCHEMA,
+  type TortureResultFile,
+} from '../report/torture-result.js';
 import {
   bustedLine,
   bustedTable,
+  galleryLine,
+  galleryText,
   startLine,
   statLines,
   targetTable,
@@ -39,6 +48,9 @@ import { loadDriver, loadLock } from './user-module.js';
 export interface TortureCommandOptions {
   readonly list?: boolean;
   readonly busted?: boolean;
+  readonly mutants?: boolean;
+  readonly selftest?: boolean;
+  readonly limit: number;
   readonly cpus: number;
   readonly devices: number;
   readonly nwritersStress: number;
@@ -58,6 +70,8 @@ export interface TortureCommandOptions {
 }
 
 const SEED_MAX = 0x7fffffff;
+/** What shows a planted mistake soonest. */
+const NOISE_MAX = 9;
 const CPUS = Math.max(4, Math.min(16, availableParallelism()));
 
 /** The command, for the program to add. */
@@ -87,6 +101,12 @@ function addLoadOptions(command: Command): void {
     .optionsGroup('What is tortured:')
     .option('--list', 'show the targets, and the mistakes that each must find')
     .option('--busted', 'with each planted mistake of the targets, one by one: each must be found')
+    .option(
+      '--mutants',
+      'the gallery: every planted mistake, here and explored, and who catches it',
+    )
+    .option('--selftest', "the kernel's selftests of lock orders, as a table")
+    .option('--limit <s>', 'for each mistake of the gallery', real(0.1, 3600), 60)
     .option('--cpus <n>', 'CPUs of each target', integer(1, 128), CPUS)
     .option('--devices <n>', 'devices, for targets that have any', integer(0, 16), 2)
     .option('--nwriters-stress <n>', 'writers; -1: half of the CPUs, or all', integer(-1, 128), -1)
@@ -105,7 +125,7 @@ function addRunOptions(command: Command): void {
       real(0, 10_000),
       100,
     )
-    .option('--noise <level>', 'random delays at marked points, 0 to 9', integer(0, 9), 2)
+    .option('--noise <level>', 'random delays at marked points, 0 to 9', integer(0, NOISE_MAX), 2)
     .option('--stutter <s>', 'run and stand still for so long; 0 = never', real(0, 1e6), 5)
     .option('--shuffle <s>', 'exchange places every so often; 0 = never', real(0, 1e6), 3)
     .option('--onoff <s>', 'take a CPU offline every so often; 0 = never', real(0, 1e6), 2)
@@ -140,6 +160,7 @@ async function runTortureCommand(
     say(targetTable(TORTURE_TARGETS, lookOf(json)), json);
     return EXIT_GOOD;
   }
+  if (options.selftest === true) return showSelftest(json);
   const targets = chooseTargets(names, options);
   checkJsonTarget(json, { '--lock': options.lock, '--driver': options.driver });
   const torture = await tortureOptions(
@@ -148,6 +169,7 @@ async function runTortureCommand(
     options,
   );
   const environment = describeEnvironment('wasm', options.cpus);
+  if (options.mutants === true) return showMutants(torture, environment, options);
   say(`${environmentLine(environment)}\n`, json);
   const report = await runAll(targets, torture, options);
   if (!report.canary.reported && !report.interrupted) say(CANARY_UNSEEN, json);
@@ -188,7 +210,10 @@ async function tortureOptions(
   options: TortureCommandOptions,
 ): Promise<TortureOptions> {
   const stallMs = options.watchdog * 1000;
-  const { cpus, devices, nwritersStress, nreadersStress, noise, seed } = options;
+  const { cpus, devices, nwritersStress, nreadersStress, seed } = options;
+  const isShow = options.busted === true || options.mutants === true;
+  const isGiven = command.getOptionValueSource('noise') === 'cli';
+  const noise = isShow && !isGiven ? NOISE_MAX : options.noise;
   return {
     config: {
       cpus,
@@ -296,4 +321,49 @@ function bustedExitCode({ canary, results, interrupted }: TortureReport): number
   if (interrupted) return EXIT_INTERRUPTED;
   const isGood = canary.reported && results.every(({ verdict }) => verdict === 'FAILURE');
   return isGood ? EXIT_GOOD : EXIT_VIOLATION;
+}
+
+/** The gallery: all mistakes must be caught, and the canary. */
+async function showMutants(
+  torture: TortureOptions,
+  environment: Environment,
+  options: TortureCommandOptions,
+): Promise<number> {
+  const { json } = options;
+  say(`${environmentLine(environment)}\n`, json);
+  let progress = startProgress();
+  const gallery = await showGallery({
+    ...torture,
+    limitSeconds: options.limit,
+    onEntry: (entry) => {
+      progress.stop();
+      say(galleryLine(entry), json);
+      progress = startProgress();
+    },
+    onGallery: (done, all, mutant) => {
+      progress.update(done / all, mutant);
+    },
+  }).finally(() => {
+    progress.stop();
+  });
+  say(galleryText(gallery, lookOf(json)), json);
+  const file: GalleryResultFile = {
+    schema: TORTURE_SCHEMA,
+    environment,
+    seed: options.seed,
+    ...gallery,
+  };
+  if (json !== undefined) writeJson(json, file);
+  if (gallery.interrupted) return EXIT_INTERRUPTED;
+  const isCaught = ({ checked, explore }: GalleryEntry): boolean =>
+    checked.detector !== null && explore.detector !== null;
+  return gallery.canary.reported && gallery.entries.every(isCaught) ? EXIT_GOOD : EXIT_VIOLATION;
+}
+
+/** The table of the lock selftests: every case as it must go. */
+async function showSelftest(json: string | undefined): Promise<number> {
+  const table = await runSelftest();
+  say(table.text, json);
+  if (json !== undefined) writeJson(json, { schema: TORTURE_SCHEMA, selftest: table });
+  return table.passed === table.cases ? EXIT_GOOD : EXIT_VIOLATION;
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { GalleryReport } from '../torture/gallery.js';
 import type { TortureReport } from '../torture/result.js';
 import type { Environment } from './environment.js';
 
@@ -14,4 +15,11 @@ export interface TortureResultFile extends TortureReport {
   readonly environment: Environment;
   /** Every option with its value, also those that were not given. */
   readonly options: Readonly<Record<string, unknown>>;
+}
+
+/** The gallery as a file. */
+export interface GalleryResultFile extends GalleryReport {
+  readonly schema: typeof TORTURE_SCHEMA;
+  readonly environment: Environment;
+  readonly seed: number;
 }

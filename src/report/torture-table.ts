@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Catch, GalleryEntry, GalleryReport } from '../torture/gallery.js';
 import type { MemberResult, RoleResult, TargetResult, Violation } from '../torture/result.js';
 import type { TortureTarget } from '../torture/target.js';
 import { formatNs } from './format.js';
@@ -45,7 +46,7 @@ export function statLines(target: string, roles: readonly RoleResult[], failed: 
 const LABELS: Readonly<Record<string, string>> = { writer: 'Writes:', reader: 'Reads :' };
 
 function labelOf(role: string): string {
-  return LABELS[role] ?? `${role}:`;
+  return LABELS[role] ?? `${role.slice(0, 1).toUpperCase()}${role.slice(1)}s:`;
 }
 
 /** All that is said at the end of a target. */
@@ -138,6 +139,45 @@ export function bustedTable(
     color,
     ...(Number.isFinite(width) && { width }),
   });
+}
+
+/** Who catches one planted mistake, and with what words. */
+export function galleryLine({ mutant, checked, explore }: GalleryEntry): string {
+  const said = (side: string, { where, detector, seconds: after, what }: Catch): string =>
+    detector === null
+      ? `  ${side}: NOT CAUGHT in ${where}, after ${seconds(after)}`
+      : `  ${side}: ${detector} in ${where}, after ${seconds(after)}: ${what}`;
+  return [mutant, said('checked', checked), said('explore', explore)].join('\n');
+}
+
+/** The mutation scores: each planted mistake, and who catches it. */
+export function galleryText(
+  { canary, entries }: GalleryReport,
+  { color, width }: TortureLook,
+): string {
+  const cell = ({ detector, seconds: after }: Catch): string =>
+    detector === null ? 'NOT CAUGHT' : `${detector}, ${seconds(after)}`;
+  const table = textTable({
+    head: ['mistake', 'run in', 'checked build', 'explore'],
+    colAligns: ['left', 'left', 'left', 'left'],
+    rows: entries.map(({ mutant, checked, explore }) => [
+      mutant,
+      checked.where,
+      cell(checked),
+      cell(explore),
+    ]),
+    color,
+    ...(Number.isFinite(width) && { width }),
+  });
+  const score = (side: 'checked' | 'explore'): string => {
+    const caught = entries.filter((entry) => entry[side].detector !== null).length;
+    return `${caught} of ${entries.length}`;
+  };
+  return [
+    table,
+    `mutation score: checked build ${score('checked')}, explore ${score('explore')}`,
+    `canary: ${canary.reported ? `reported after ${seconds(canary.seconds)}` : 'NOT REPORTED'}`,
+  ].join('\n');
 }
 
 const RULER = '='.repeat(66);

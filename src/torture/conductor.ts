@@ -49,7 +49,7 @@ const LIVENESS_MAX_MS = 5000;
 /** How often the main thread looks. Unit: milliseconds. */
 const POLL_MS = 20;
 /** How often all come to rest for a moment, so that a wake-up that was lost is not made up for by the next. */
-const REST_EVERY_MS = 400;
+const REST_EVERY_MS = 100;
 /** A CPU stays offline no longer than this: others may wait for what it would do. Unit: milliseconds. */
 const OFFLINE_MAX_MS = 500;
 

@@ -102,8 +102,8 @@ const SLICE_MS = 20;
 const SERVICE_NAP_MS = 0.1;
 /** A random delay takes up to 2 to the power of one below this; most are short. Unit: turns of a loop. */
 const DELAY_POWERS = 12;
-/** One delay in so many lets the core go, for this long at most. Unit: milliseconds. */
-const NAP_ONE_IN = 32;
+/** One delay in so many, less four for each level of noise, lets the core go, for this long at most. Unit: ms. */
+const NAP_ONE_IN = 40;
 const NAP_MS = 1;
 /** Of so many marked points the noise takes its share: 1 to 9. */
 const NOISE_OF = 64;
@@ -365,7 +365,7 @@ class TortureWorker implements TortureMember, PointWatcher {
 
   #delay(): void {
     if (this.random(NOISE_OF) >= this.config.noise) return;
-    if (this.random(NAP_ONE_IN) === 0) {
+    if (this.random(NAP_ONE_IN - 4 * this.config.noise) === 0) {
       pause((NAP_MS * (1 + this.random(20))) / 20);
       return;
     }

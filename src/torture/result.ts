@@ -15,6 +15,7 @@ export type Detector =
   | 'wait-for graph'
   | 'watchdog' // nobody waits for whom, and yet somebody gets nowhere
   | 'leak'
+  | 'content' // an outcome that must not be
   | 'warning'
   | 'lost worker'
   | 'exception';

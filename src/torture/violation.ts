@@ -139,16 +139,17 @@ function accessOf(name: string, stack: readonly string[]): string[] {
   return [name, ...stack.slice(0, 2).map((frame) => `  ${frame}`)];
 }
 
+/** Who says that: the first line of a report of the checked build. */
+export function detectorOfText(first: string): Detector {
+  if (/data race/i.test(first)) return 'data race';
+  if (/use.after.free|double.free|out.of.bounds/i.test(first)) return 'use after free';
+  return /leak/i.test(first) ? 'leak' : 'lockdep';
+}
+
 /** What a report of the checked build is about, by its first line. */
 export function reportFinding(text: string): Finding {
   const [first = '', ...rest] = text.split('\n');
-  const detector = /data race/i.test(first)
-    ? 'data race'
-    : /use after free|use-after-free|double free|out of bounds|out-of-bounds/i.test(first)
-      ? 'use after free'
-      : /leak/i.test(first)
-        ? 'leak'
-        : 'lockdep';
+  const detector = detectorOfText(first);
   const evidenceTitle = detector === 'lockdep' ? 'The locks:' : 'The accesses:';
   return { detector, what: first.trim(), evidenceTitle, evidence: rest };
 }

@@ -65,7 +65,7 @@ export const WRITE = 0;
 export const READ = 1;
 export const DOWNGRADE = 2;
 export const TRYLOCK = 3;
-export const OPERATIONS = ['write', 'read', 'downgrade', 'trylock that failed'] as const;
+export const OPERATIONS = ['write', 'read', 'downgrade', 'trylock'] as const;
 
 /** One operation in so many is a try, or a downgrade. */
 const TRY_ONE_IN = 8;
@@ -118,8 +118,9 @@ export function lockTarget(kind: LockKind): TortureTarget {
 
 function stepWriter(cpu: Cpu, world: TortureWorld, kind: LockKind, member: TortureMember): void {
   const start = member.now();
-  if (kind.tryLock !== undefined && member.random(TRY_ONE_IN) === 0) {
-    if (!kind.tryLock(cpu, world, member)) {
+  const tries = kind.tryLock !== undefined && member.random(TRY_ONE_IN) === 0;
+  if (tries) {
+    if (kind.tryLock?.(cpu, world, member) !== true) {
       member.count(TRYLOCK);
       return;
     }
@@ -129,7 +130,7 @@ function stepWriter(cpu: Cpu, world: TortureWorld, kind: LockKind, member: Tortu
   const inside = member.now();
   member.waited(inside - start);
   writeInside(cpu, world, kind, member);
-  const downgrades = kind.downgrade !== undefined && member.random(TRY_ONE_IN) === 0;
+  const downgrades = !tries && kind.downgrade !== undefined && member.random(TRY_ONE_IN) === 0;
   if (downgrades) {
     const before = read(cpu, world, TortureWorld.low);
     kind.downgrade?.(cpu, world);
@@ -139,7 +140,7 @@ function stepWriter(cpu: Cpu, world: TortureWorld, kind: LockKind, member: Tortu
     kind.unlock(cpu, world, member);
   }
   member.held(member.now() - inside);
-  member.count(downgrades ? DOWNGRADE : WRITE);
+  member.count(tries ? TRYLOCK : downgrades ? DOWNGRADE : WRITE);
 }
 
 function writeInside(cpu: Cpu, world: TortureWorld, kind: LockKind, member: TortureMember): void {
@@ -180,8 +181,9 @@ function notAlone(
 
 function stepReader(cpu: Cpu, world: TortureWorld, kind: LockKind, member: TortureMember): void {
   const start = member.now();
-  if (kind.tryReadLock !== undefined && member.random(TRY_ONE_IN) === 0) {
-    if (!kind.tryReadLock(cpu, world)) {
+  const tries = kind.tryReadLock !== undefined && member.random(TRY_ONE_IN) === 0;
+  if (tries) {
+    if (kind.tryReadLock?.(cpu, world) !== true) {
       member.count(TRYLOCK);
       return;
     }
@@ -193,7 +195,7 @@ function stepReader(cpu: Cpu, world: TortureWorld, kind: LockKind, member: Tortu
   readInside(cpu, world, kind, member);
   kind.readUnlock?.(cpu, world, member);
   member.held(member.now() - inside);
-  member.count(READ);
+  member.count(tries ? TRYLOCK : READ);
 }
 
 function readInside(cpu: Cpu, world: TortureWorld, kind: LockKind, member: TortureMember): void {

@@ -74,7 +74,7 @@ const BARRIER = 3;
 const SERVE = 4;
 
 /** One callback in so many is waited for: they must not grow without end. */
-const BARRIER_ONE_IN = 16;
+const BARRIER_ONE_IN = 4;
 const DOMAIN = lockClass('torture_srcu');
 
 export const freeVersion = defineKernelOps({

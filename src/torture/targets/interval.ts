@@ -215,6 +215,7 @@ function fault(cpu: Cpu, world: World, member: TortureMember): void {
   if (isMutant(cpu, M_9)) member.noise(cpu);
   spinLock(cpu, lock);
   const mustRetry = isMutant(cpu, M_9) ? isLate : mmuIntervalReadRetry(cpu, interval, seq);
+  member.noise(cpu);
   if (!mustRetry) map(cpu, world, page, frame, member);
   spinUnlock(cpu, lock);
   member.waited(member.now() - start);

@@ -37,13 +37,19 @@ import {
 import { LOCK_WORDS_MAX } from '../lock.js';
 import { lockTarget, TORTURE_LOCK } from './exclusion.js';
 
+// here, and not where they are given to a lock: so the main thread knows their names
+const SPINLOCK = lockClass('torture_spinlock');
+const MUTEX = lockClass('torture_mutex');
+const RWSEM = lockClass('torture_rwsem');
+const PERCPU_RWSEM = lockClass('torture_percpu_rwsem');
+
 export const spinTarget = lockTarget({
   name: 'spin',
   title: 'spinlock: writers that never sleep inside',
   busted: ['busted-spinlock', 'busted-spinlock-wake'],
   invariant: 'INV-39',
   init: (cpu, lock) => {
-    initSpinlock(cpu, lock as Spinlock, lockClass('torture_spinlock'));
+    initSpinlock(cpu, lock as Spinlock, SPINLOCK);
   },
   lock: (cpu, lock) => {
     spinLock(cpu, lock as Spinlock);
@@ -60,7 +66,7 @@ export const mutexTarget = lockTarget({
   busted: ['busted-mutex', 'busted-mutex-handoff', 'busted-osq'],
   invariant: 'INV-39',
   init: (cpu, lock) => {
-    initMutex(cpu, lock as Mutex, lockClass('torture_mutex'));
+    initMutex(cpu, lock as Mutex, MUTEX);
   },
   lock: (cpu, lock) => {
     mutexLock(cpu, lock as Mutex);
@@ -83,7 +89,7 @@ export const rwsemTarget = lockTarget({
   ],
   invariant: 'INV-1',
   init: (cpu, lock) => {
-    initRwsem(cpu, lock as Rwsem, lockClass('torture_rwsem'));
+    initRwsem(cpu, lock as Rwsem, RWSEM);
   },
   lock: (cpu, lock) => {
     downWrite(cpu, lock as Rwsem);
@@ -110,7 +116,7 @@ export const percpuRwsemTarget = lockTarget({
   busted: ['busted-percpu-rwsem', 'busted-percpu-rwsem-read'],
   invariant: 'INV-1',
   init: (cpu, lock) => {
-    const error = percpuInitRwsem(cpu, lock as PercpuRwsem, lockClass('torture_percpu_rwsem'));
+    const error = percpuInitRwsem(cpu, lock as PercpuRwsem, PERCPU_RWSEM);
     if (error !== 0) bug('no memory for counts');
   },
   destroy: (cpu, lock) => {

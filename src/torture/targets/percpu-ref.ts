@@ -30,6 +30,7 @@ import { PercpuRef } from '../../deferred/types.js';
 import type { Cpu } from '../../machine/cpu.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { defineKernelOps } from '../../machine/ops-table.js';
+import { scheduleTimeoutUninterruptible } from '../../machine/sched.js';
 import { kfree, kzalloc } from '../../machine/slab.js';
 import {
   cacheline,
@@ -74,8 +75,13 @@ const SERVE = 4;
 
 /** One use in so many leaves its reference for somebody else. */
 const LEAVE_ONE_IN = 8;
+/** One use in so many lasts so long: references are held across a kill. Unit: milliseconds. */
+const HOLD_ONE_IN = 64;
+const HOLD_MS = 1;
 /** How long the killer waits between two looks for a reference that lies about. Unit: milliseconds. */
 const LOOK_MS = 1;
+/** How long it lets it live. Unit: milliseconds. */
+const LIFE_MS = 0.5;
 const RELEASED = lockClass('torture_percpu_ref');
 
 export const tortureRefReleased = defineKernelOps({
@@ -153,6 +159,7 @@ function use(cpu: Cpu, world: World, member: TortureMember): void {
     member.fail('percpu_ref: a reference was given after kill had been confirmed', 'INV-8');
   }
   member.noise(cpu);
+  if (member.random(HOLD_ONE_IN) === 0) scheduleTimeoutUninterruptible(cpu, HOLD_MS);
   if (readOnce(cpu, world, World.releases) !== 0) {
     member.fail('percpu_ref: it was released while this CPU has a reference', 'INV-6');
   }
@@ -185,8 +192,9 @@ function giveBackLeft(cpu: Cpu, world: World): void {
 }
 
 function kill(cpu: Cpu, world: World, member: TortureMember): void {
-  const start = member.now();
   const released = at(world, World.released);
+  scheduleTimeoutUninterruptible(cpu, LIFE_MS);
+  const start = member.now();
   member.noise(cpu);
   setState(cpu, world, KILLED);
   percpuRefKillAndConfirm(cpu, at(world, World.ref), tortureRefConfirmed);

@@ -58,7 +58,7 @@ const GONE = 1;
 const REPLACE = 2;
 const BARRIER = 3;
 const SERVE = 4;
-const BARRIER_ONE_IN = 16;
+const BARRIER_ONE_IN = 4;
 
 export const tortureCounted = defineKernelOps({
   opsName: 'torture: free what was counted',
