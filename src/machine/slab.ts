@@ -16,7 +16,17 @@
  *
  * @module
  */
-import { BUILD, fillWords, noteAlloc, noteFree, read, readOwn, write, writeOwn } from '#memory';
+import {
+  BUILD,
+  fillWords,
+  noteAlloc,
+  noteFree,
+  read,
+  readOwn,
+  write,
+  writeOnce,
+  writeOwn,
+} from '#memory';
 
 import { bug } from '../base/bug.js';
 import { hashName } from '../base/hash.js';
@@ -234,7 +244,7 @@ function newSlab(cpu: Cpu, cache: KmemCache): Pfn {
     const object = (start + i * size) as FreeObject;
     writeOwn(cpu, object, FreeObject.next, (i === last ? 0 : object + size) as FreeObject);
   }
-  write(cpu, slab, Page.flags, PG_SLAB);
+  writeOnce(cpu, slab, Page.flags, PG_SLAB); // the page allocator looks at its neighbours'
   write(cpu, slab, Page.private, cache);
   write(cpu, slab, Page.freelist, start);
   write(cpu, slab, Page.inuse, 0);
