@@ -323,7 +323,9 @@ function mergeBlock(cpu: Cpu, freed: Pfn, freedOrder: number): void {
 /** Looks at a frame that may be anybody's: only what is under the lock, and so PG_BUDDY, means anything. */
 function isFreeBlock(cpu: Cpu, pfn: Pfn, order: number): boolean {
   const page = pageOf(cpu, pfn);
-  return (readOnce(cpu, page, Page.flags) & PG_BUDDY) !== 0 && read(cpu, page, Page.private) === order;
+  return (
+    (readOnce(cpu, page, Page.flags) & PG_BUDDY) !== 0 && read(cpu, page, Page.private) === order
+  );
 }
 
 function pushBlock(cpu: Cpu, pfn: Pfn, order: number): void {

@@ -107,8 +107,7 @@ export function mmap(
   const result = doMmap(cpu, mm, addr, length, prot, flags, file, offset);
   const mustPopulate = result >= 0 && wantsPopulate(cpu, mm, flags);
   mmapWriteUnlock(cpu, mm);
-  if (mustPopulate)
-    mmPopulateIgnoringErrors(cpu, mm, result, result + pageAlignUp(length));
+  if (mustPopulate) mmPopulateIgnoringErrors(cpu, mm, result, result + pageAlignUp(length));
   return result;
 }
 

@@ -148,6 +148,19 @@ export const mmTarget: TortureTarget = {
   title: 'address spaces: every call on them, devices that use them, notifiers, kills for memory',
   operations: OPERATIONS,
   services: ['service', 'reclaim'],
+  busted: [
+    'M-2',
+    'M-4',
+    'M-5',
+    'M-6',
+    'M-7',
+    'M-put-at-once',
+    'M-exit-shared',
+    'M-reap-waits',
+    'M-unstable-late',
+    'M-unstable-unseen',
+    'M-20',
+  ],
   ramBytes: () => 32 << 20,
   roles(config: TortureConfig) {
     const devices = deviceCount(config);
