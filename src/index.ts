@@ -306,6 +306,7 @@ export {
   type Violation,
 } from './torture/result.js';
 export {
+  rolesOf,
   tortureBusted,
   type TortureOptions,
   tortureTarget,

@@ -12,6 +12,7 @@ import {
   EXIT_VIOLATION,
   findTarget,
   type GalleryEntry,
+  rolesOf,
   runSelftest,
   showGallery,
   TORTURE_TARGETS,
@@ -168,6 +169,7 @@ async function runTortureCommand(
     options.busted === true ? 1 : targets.length,
     options,
   );
+  for (const target of targets) rolesOf(target, torture); // what cannot be run is said before anything is
   const environment = describeEnvironment('wasm', options.cpus);
   if (options.mutants === true) return showMutants(torture, environment, options);
   say(`${environmentLine(environment)}\n`, json);

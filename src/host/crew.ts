@@ -28,7 +28,6 @@ import {
   strayErrorFailure,
 } from './failure.js';
 import { type Build, WORKER, WorkerPool } from './pool.js';
-import { stackMapper } from './source-position.js';
 import { Watchdog, type WatchdogOptions } from './watchdog.js';
 import type { Outcome, WorkerTask } from './worker.js';
 
@@ -164,8 +163,7 @@ export class Crew {
 
   /** Where CPUs were when they died, or left because the machine was halted, in terms of the source. */
   stacks(): ReadonlyMap<number, readonly string[]> {
-    const map = stackMapper();
-    return new Map([...this.#stacks].map(([cpu, stack]) => [cpu, framesOf(map(stack))]));
+    return new Map([...this.#stacks].map(([cpu, stack]) => [cpu, framesOf(stack)]));
   }
 
   /** Opens the start barrier. */

@@ -164,9 +164,11 @@ export function lockReports(boot: Cpu): string[] {
   return lockReportTexts(boot).map(mapStack);
 }
 
-/** The frames of a stack, without those that only show how a program is run. */
-export function framesOf(mapped: string): readonly string[] {
-  const frames = stackLines(mapped).filter((frame) => !/\bat (bug|checkHalted) /.test(frame));
+/** The frames of a stack in terms of the source, without those that only show how a program is run. */
+export function framesOf(stack: string): readonly string[] {
+  const frames = stackLines(mapStack(stack)).filter(
+    (frame) => !/\bat (bug|checkHalted) /.test(frame),
+  );
   return withoutCallers(frames, () => false).map((frame) => frame.trim());
 }
 

@@ -33,19 +33,15 @@ export function positionMapper(): (at: Position) => Position {
   return (at) => originOf(at, maps);
 }
 
+/** Maps that were read for stack traces: where one CPU has died, the others say where they were, too. */
+const mapPosition = positionMapper();
+
 /** The trace with the position of each frame in the source, where a map tells it. */
 export function mapStack(stack: string): string {
-  return stackMapper()(stack);
-}
-
-/** Does that for several traces; keeps the maps that it has read. */
-export function stackMapper(): (stack: string) => string {
-  const mapPosition = positionMapper();
-  return (stack) =>
-    stack.replace(POSITION, (_, file: string, line: string, column: string) => {
-      const at = mapPosition({ file, line: Number(line), column: Number(column) });
-      return `${at.file}:${at.line}:${at.column}`;
-    });
+  return stack.replace(POSITION, (_, file: string, line: string, column: string) => {
+    const at = mapPosition({ file, line: Number(line), column: Number(column) });
+    return `${at.file}:${at.line}:${at.column}`;
+  });
 }
 
 function originOf(start: Position, maps: Map<string, SourceMap | undefined>): Position {

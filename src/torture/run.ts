@@ -137,13 +137,10 @@ class TortureRun {
       plain,
       timing,
       config.seed,
-      () => this.#crew.isHalted,
+      this.#hasFailed,
       () => signal?.aborted === true,
       this.#onRest,
     );
-    void this.#crew.halted.then(() => {
-      this.#haltedAt = performance.now();
-    });
   }
 
   #args(): TortureMemberArgs {
@@ -186,6 +183,13 @@ class TortureRun {
       throw error;
     }
   }
+
+  /** … and when that was seen. */
+  readonly #hasFailed = (): boolean => {
+    if (!this.#crew.isHalted) return false;
+    this.#haltedAt ??= performance.now();
+    return true;
+  };
 
   /** All come to rest: who sleeps for a free lock now has been forgotten. */
   readonly #onRest = (): void => {

@@ -6,6 +6,7 @@
 import { describeCpu, snapshotCpus } from '../debug/wait-graph.js';
 import type { Crew } from '../host/crew.js';
 import type { MachineFailure } from '../host/failure.js';
+import { WORKER } from '../host/pool.js';
 import type { Cpu } from '../machine/cpu.js';
 import { glance, textLeftAt } from '../memory/turn-token.js';
 import {
@@ -86,7 +87,7 @@ export function stacksOf(crew: Crew): ReadonlyMap<number, readonly string[]> {
   );
 }
 const OURS = /\/src\/torture\/member\.ts:/;
-const ROOT = new URL('../../', import.meta.url).href.replace(/dist\/$/, '');
+const ROOT = new URL('../../', WORKER).href;
 
 /** What the failure of a machine means here. */
 export function findingOf(failure: MachineFailure, scene: Scene): Finding {

@@ -52,6 +52,8 @@ export interface LockKind {
   readonly lock: (cpu: Cpu, lock: number, member: TortureMember) => void;
   readonly unlock: (cpu: Cpu, lock: number, member: TortureMember) => void;
   readonly tryLock?: (cpu: Cpu, lock: number, member: TortureMember) => boolean;
+  /** Whether it can be tried, where that depends on the lock; by default if it has `tryLock`. */
+  readonly hasTry?: (config: TortureConfig) => boolean;
   readonly readLock?: (cpu: Cpu, lock: number, member: TortureMember) => void;
   readonly readUnlock?: (cpu: Cpu, lock: number, member: TortureMember) => void;
   readonly tryReadLock?: (cpu: Cpu, lock: number) => boolean;
@@ -118,7 +120,8 @@ export function lockTarget(kind: LockKind): TortureTarget {
 
 function stepWriter(cpu: Cpu, world: TortureWorld, kind: LockKind, member: TortureMember): void {
   const start = member.now();
-  const tries = kind.tryLock !== undefined && member.random(TRY_ONE_IN) === 0;
+  const canTry = kind.hasTry?.(member.config) ?? kind.tryLock !== undefined;
+  const tries = canTry && member.random(TRY_ONE_IN) === 0;
   if (tries) {
     if (kind.tryLock?.(cpu, world, member) !== true) {
       member.count(TRYLOCK);

@@ -164,12 +164,8 @@ export const ownLockTarget = lockTarget({
   unlock: (cpu, at, { config }) => {
     config.lock?.unlock(cpu, at);
   },
-  tryLock: (cpu, at, { config }) => {
-    const { lock } = config;
-    if (lock?.tryLock !== undefined) return lock.tryLock(cpu, at);
-    lock?.lock(cpu, at);
-    return true;
-  },
+  hasTry: ({ lock }) => lock?.tryLock !== undefined,
+  tryLock: (cpu, at, { config }) => config.lock?.tryLock?.(cpu, at) === true,
   readLock: (cpu, at, { config }) => {
     config.lock?.readLock?.(cpu, at);
   },
