@@ -80,7 +80,7 @@ export default tseslint.config(
     },
   },
   {
-    files: ['src/explore/**/*.ts'],
+    files: ['src/explore/**/*.ts', 'src/torture/selftest/cases.ts'],
     rules: {
       '@typescript-eslint/no-non-null-assertion': 'off', // an index into the control block is there
       '@typescript-eslint/no-unsafe-class-instance-assignment': 'off', // a CPU arrives as its port

@@ -28,10 +28,13 @@ const EXPLORE_LAYERS = /dist\/src\/(?:explore|litmus)\//;
 /** Says to which file a module goes with all it imports; none: where it is needed. */
 function chunks() {
   let ofKernel;
+  let ofTorture;
   return (id, { getModuleInfo }) => {
     ofKernel ??= withImports(compiled('kernel'), getModuleInfo);
     if (KERNEL_LAYERS.test(id) || ofKernel.has(id)) return 'kernel';
-    return EXPLORE_LAYERS.test(id) ? 'explore' : undefined;
+    if (EXPLORE_LAYERS.test(id)) return 'explore';
+    ofTorture ??= withImports(compiled('torture/member'), getModuleInfo);
+    return ofTorture.has(id) ? 'torture' : undefined;
   };
 }
 

@@ -284,6 +284,45 @@ export * from './sync/seqlock.js';
 export * from './sync/spinlock.js';
 export * from './sync/wait-queue.js';
 export {
+  type Catch,
+  type GalleryEntry,
+  type GalleryOptions,
+  type GalleryReport,
+  showGallery,
+} from './torture/gallery.js';
+export {
+  defineTortureLock,
+  LOCK_WORDS_MAX,
+  type LoadedLock,
+  type TortureLock,
+} from './torture/lock.js';
+export {
+  type CpuPlace,
+  type Detector,
+  type MemberResult as TortureMemberResult,
+  type RoleResult as TortureRoleResult,
+  type TargetResult,
+  type TortureReport,
+  type Violation,
+} from './torture/result.js';
+export {
+  rolesOf,
+  tortureBusted,
+  type TortureOptions,
+  tortureTarget,
+  tortureTargets,
+} from './torture/run.js';
+export { runSelftest } from './torture/selftest/run.js';
+export { type SelftestTable } from './torture/selftest/table.js';
+export {
+  PHASE_LIVENESS,
+  PHASE_SAFETY,
+  type TortureConfig,
+  type TortureMember,
+  type TortureTarget,
+} from './torture/target.js';
+export { findTarget, TORTURE_TARGETS } from './torture/targets/registry.js';
+export {
   BindArena,
   bindFailures,
   type BindFailures,

@@ -4,9 +4,17 @@
  * @module
  */
 import { type Outcome, runWorker, type WorkerTask } from './host/worker.js';
+import type { BuiltIns } from './host/modules.js';
 import { BUILT_INS } from './workloads/built-ins.js';
+
+/** What a worker of a crew may be asked to run, by name. */
+const PROGRAMS: BuiltIns = {
+  ...BUILT_INS,
+  'faultline:torture': () => import('./torture/member.js'),
+  'faultline:selftest': () => import('./torture/selftest/cases.js'),
+};
 
 /** Runs a crew member; a Piscina worker's file exports it as its default. */
 export function runCrewMember(task: WorkerTask): Promise<Outcome> {
-  return runWorker(task, BUILT_INS);
+  return runWorker(task, PROGRAMS);
 }

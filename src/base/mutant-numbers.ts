@@ -78,6 +78,9 @@ export const BUSTED_SRCU = 311;
 export const BUSTED_WORK = 321;
 export const BUSTED_KTHREAD = 331;
 
+export const BUSTED_PERCPU_RWSEM = 361;
+export const BUSTED_PERCPU_RWSEM_READ = 362;
+
 // memremap
 export const M_3 = 3;
 export const M_12 = 12;

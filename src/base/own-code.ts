@@ -5,4 +5,4 @@
  */
 
 /** How the names of the bundles begin (scripts/bundle.mjs); their folder also has that of the compiled modules. */
-export const BUNDLES = ['kernel', 'explore', 'faultline'];
+export const BUNDLES = ['kernel', 'explore', 'torture', 'faultline'];

@@ -10,9 +10,11 @@ import {
   type ExploreProgram,
   GRADES,
   isModule,
+  LOCK_WORDS_MAX,
   type Outcome,
   type SvmDriver,
   TASKS_MAX,
+  type TortureLock,
   unknownSymbolMessage,
   unknownSymbols,
 } from 'faultline';
@@ -26,7 +28,7 @@ export interface ModuleProblem {
 }
 
 /** What a module is to export, and by that name. */
-export type ModuleKind = 'driver' | 'program';
+export type ModuleKind = 'driver' | 'program' | 'lock';
 
 /** Loads a module; what is wrong with it, or undefined. */
 export async function problemOf(url: string, kind: ModuleKind): Promise<ModuleProblem | undefined> {
@@ -44,6 +46,7 @@ export async function problemOf(url: string, kind: ModuleKind): Promise<ModulePr
 const CHECKS: Readonly<Record<ModuleKind, (exported: unknown) => string | undefined>> = {
   driver: problemOfDriver,
   program: problemOfProgram,
+  lock: problemOfLock,
 };
 
 function problemOfProgram(program: unknown): string | undefined {
@@ -107,6 +110,28 @@ function problemOfDriver(driver: unknown): string | undefined {
   if (typeof invalidate !== 'function') return 'driver.invalidate is not a function';
   if (typeof fault !== 'function') return 'driver.fault is not a function';
   return undefined;
+}
+
+function problemOfLock(lock: unknown): string | undefined {
+  if (typeof lock !== 'object' || lock === null) return "it exports no object named 'lock'";
+  const { opsName, words, ...functions } = lock as Partial<Record<keyof TortureLock, unknown>>;
+  if (typeof opsName !== 'string' || opsName === '') return 'lock.opsName is not a name';
+  if (
+    typeof words !== 'number' ||
+    !Number.isInteger(words) ||
+    words < 1 ||
+    words > LOCK_WORDS_MAX
+  ) {
+    return `lock.words is not a number from 1 to ${LOCK_WORDS_MAX}`;
+  }
+  for (const name of ['init', 'lock', 'unlock'] as const) {
+    if (typeof functions[name] !== 'function') return `lock.${name} is not a function`;
+  }
+  if ((functions.readLock === undefined) !== (functions.readUnlock === undefined)) {
+    return 'lock.readLock and lock.readUnlock come together';
+  }
+  const special = Object.entries(functions).find(([, value]) => isSpecial(value));
+  return special === undefined ? undefined : `lock.${special[0]} is async or a generator`;
 }
 
 /** Of the kernel modules that the file is: the first symbol that one needs and does not get. */

@@ -23,6 +23,7 @@ import { exploreCommand } from './explore.js';
 import { litmusCommand } from './litmus.js';
 import { complain } from './process.js';
 import { replayCommand } from './replay.js';
+import { tortureCommand } from './torture.js';
 import { reportUnexpected } from './unexpected.js';
 
 function program(): Command {
@@ -33,6 +34,7 @@ function program(): Command {
     .addCommand(exploreCommand())
     .addCommand(litmusCommand())
     .addCommand(replayCommand())
+    .addCommand(tortureCommand())
     .showHelpAfterError(false)
     .addHelpText('after', HELP);
 }
@@ -42,7 +44,7 @@ Exit codes:
   0    all is well
   1    a finding: a stale access, a call that ended otherwise than in its log, a deadlock, locks in orders
        that can become one, a CPU that died or is stuck, an error of a driver, a schedule that fails,
-       a litmus test with an unexpected verdict
+       a litmus test with an unexpected verdict, a violation under torture
   2    bad usage or input, or output that cannot be written; one line says what and where
   3    faultline itself failed, or a litmus test lost one of its threads and has no verdict
   130  interrupted; what was measured until then has been printed
@@ -52,7 +54,8 @@ Examples:
   faultline bench --help                 all options of it
   faultline bench --json result.json     … and keep the result
   faultline explore lt-5                 a small program under every schedule
-  faultline litmus LT-5                  a race, with its mistake and its fix, on real workers`;
+  faultline litmus LT-5                  a race, with its mistake and its fix, on real workers
+  faultline torture --duration 60        locks and counters under random load, with every check on`;
 
 /** Commands inherit neither error handling nor exit codes: set both everywhere. */
 function configure(command: Command): Command {

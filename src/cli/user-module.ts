@@ -12,7 +12,14 @@ import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Worker } from 'node:worker_threads';
 
-import { EXIT_USAGE, FaultlineError, type LoadedDriver, type SvmDriver } from 'faultline';
+import {
+  EXIT_USAGE,
+  FaultlineError,
+  type LoadedDriver,
+  type LoadedLock,
+  type SvmDriver,
+  type TortureLock,
+} from 'faultline';
 
 import { type ModuleKind, type ModuleProblem, problemOf } from './module-problem.js';
 
@@ -25,6 +32,13 @@ export async function loadDriver(path: string, limitMs: number): Promise<LoadedD
   const url = await checkModule(path, 'driver', limitMs);
   const { driver } = (await import(url)) as { readonly driver: SvmDriver };
   return { url, driver };
+}
+
+/** The lock that a module exports; limits and errors as above. */
+export async function loadLock(path: string, limitMs: number): Promise<LoadedLock> {
+  const url = await checkModule(path, 'lock', limitMs);
+  const { lock } = (await import(url)) as { readonly lock: TortureLock };
+  return { url, lock };
 }
 
 /** The URL of a module that exports a program to explore; limits and errors as above. */

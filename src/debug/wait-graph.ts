@@ -44,6 +44,8 @@ import {
   WAIT_NONE,
   WAIT_PAGE,
   WAIT_PERCPU_REF,
+  WAIT_PERCPU_RWSEM_READ,
+  WAIT_PERCPU_RWSEM_WRITE,
   WAIT_QUEUE,
   WAIT_RCU,
   WAIT_REAPER,
@@ -115,6 +117,8 @@ const HOLDER_WAITS: ReadonlyMap<number, string> = new Map([
   [WAIT_MUTEX, 'held by'],
   [WAIT_RWSEM_READ, 'held by'],
   [WAIT_RWSEM_WRITE, 'held by'],
+  [WAIT_PERCPU_RWSEM_READ, 'held by'],
+  [WAIT_PERCPU_RWSEM_WRITE, 'held by'],
   [WAIT_SRCU, 'read by'],
   [WAIT_WORK, 'run by'],
   [WAIT_WORKQUEUE, 'run by'],
@@ -157,6 +161,8 @@ const SLEEPING_WAITS: ReadonlySet<number> = new Set([
   WAIT_NEXT_WORK,
   WAIT_NEXT_KTHREAD,
   WAIT_REFERENCES,
+  WAIT_PERCPU_RWSEM_READ,
+  WAIT_PERCPU_RWSEM_WRITE,
 ]);
 
 /** The CPUs that can end the wait of `waiter`, as far as that is recorded. */

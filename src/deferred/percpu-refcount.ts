@@ -35,6 +35,7 @@
  *
  * @module
  */
+import { reachPoint } from '#debug';
 import {
   cmpxchg,
   fetchAdd,
@@ -409,6 +410,7 @@ function addUp(cpu: Cpu, data: PercpuRefData): void {
     const theirs = perCpuPtr<'percpu_ref_counter'>(cpu, counters, id);
     const value = read(cpu, theirs, Counter.value);
     if (isMutant(cpu, M_10)) fetchAdd(cpu, data, PercpuRefData.count, value);
+    reachPoint(cpu, 'counts are being summed');
     sum = (sum + value) | 0;
   }
   if (isMutant(cpu, M_10)) return;

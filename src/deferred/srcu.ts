@@ -30,7 +30,7 @@
  *
  * @module
  */
-import { lockAcquire, lockAcquired, lockRelease, lockSync } from '#debug';
+import { lockAcquire, lockAcquired, lockRelease, lockSync, reachPoint } from '#debug';
 import { fetchAdd, read, readOnce, readOwn, storeRelease, write } from '#memory';
 import { BUSTED_SRCU, isMutant } from '#mutants';
 
@@ -139,6 +139,7 @@ export function cleanupSrcuStruct(cpu: Cpu, domain: SrcuStruct): void {
 /** Opens a read section; what it returns closes it. They nest, and may sleep. @kernel srcu_read_lock */
 export function srcuReadLock(cpu: Cpu, domain: SrcuStruct): SrcuIndex {
   const bank = readOnce(cpu, domain, SrcuStruct.index) & 1;
+  reachPoint(cpu, 'a reader has read the index');
   count(cpu, domain, bank === 0 ? SrcuCounters.locks0 : SrcuCounters.locks1); // pairs with isEmpty
   const held = bankOf(domain, bank);
   lockAcquire(cpu, held, readOwn(cpu, held, SrcuBank.lockClass), LOCK_READ_RECURSIVE);

@@ -30,7 +30,7 @@ import { element } from '../memory/layout.js';
 import type { MemoryPort } from '../memory/port.js';
 import { memoryWords } from '../memory/snapshot.js';
 import type { Turnstile } from '../memory/turnstile.js';
-import { countAllocations, describeLeak } from './allocations.js';
+import { countAllocations, describeLeak } from '../machine/allocations.js';
 import {
   C_END,
   C_JUDGED,

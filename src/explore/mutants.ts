@@ -422,6 +422,20 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'the shared count has no bias in per-CPU mode',
   ),
   mutant(
+    numbers.BUSTED_PERCPU_RWSEM,
+    'busted-percpu-rwsem',
+    'deferred/percpu-rwsem.ts',
+    ['percpu-rwsem'],
+    'a writer does not wait for readers that saw no writer',
+  ),
+  mutant(
+    numbers.BUSTED_PERCPU_RWSEM_READ,
+    'busted-percpu-rwsem-read',
+    'deferred/percpu-rwsem.ts',
+    ['percpu-rwsem-writers'],
+    'a reader counts itself after it has looked for a writer',
+  ),
+  mutant(
     numbers.BUSTED_RCU,
     'busted-rcu',
     'deferred/rcu.ts',

@@ -22,6 +22,7 @@ import { HALT_DEADLOCK, HALT_PANIC, HALT_STOP, haltMachine } from '../machine/sc
 import { MACHINE, Machine } from '../machine/types.js';
 import {
   deathFailure,
+  framesOf,
   lostWorkerFailure,
   type MachineFailure,
   strayErrorFailure,
@@ -97,6 +98,8 @@ export class Crew {
   /** Members that have not returned. */
   #busy: number;
   readonly #stopListening: readonly (() => void)[];
+  /** Where CPUs were when the machine was halted, or died. */
+  readonly #stacks = new Map<number, string>();
 
   /** Starts the workers; member i becomes CPU i. Their programs wait for `start`. */
   constructor(machine: BootedMachine, members: readonly CrewMember[], options: CrewOptions = {}) {
@@ -158,6 +161,11 @@ export class Crew {
     }
   }
 
+  /** Where CPUs were when they died, or left because the machine was halted, in terms of the source. */
+  stacks(): ReadonlyMap<number, readonly string[]> {
+    return new Map([...this.#stacks].map(([cpu, stack]) => [cpu, framesOf(stack)]));
+  }
+
   /** Opens the start barrier. */
   start(): void {
     writeOnce(this.#boot, MACHINE, Machine.started, 1);
@@ -215,8 +223,13 @@ export class Crew {
     try {
       const outcome = (await this.#pool.run(task)) as Outcome;
       this.#busy--;
+      if (outcome.status === 'halted') this.#stacks.set(task.cpu, outcome.stack);
       if (outcome.status === 'died') {
-        this.#fail(deathFailure(this.#boot, outcome.death, this.#nameOf, OWN_CODE), HALT_PANIC);
+        this.#stacks.set(task.cpu, outcome.death.stack);
+        if (this.#failure === undefined) {
+          const failure = deathFailure(this.#boot, outcome.death, this.#nameOf, OWN_CODE);
+          this.#fail(failure, HALT_PANIC);
+        }
       }
       return outcome;
     } catch (error) {

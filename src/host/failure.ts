@@ -164,6 +164,14 @@ export function lockReports(boot: Cpu): string[] {
   return lockReportTexts(boot).map(mapStack);
 }
 
+/** The frames of a stack in terms of the source, without those that only show how a program is run. */
+export function framesOf(stack: string): readonly string[] {
+  const frames = stackLines(mapStack(stack)).filter(
+    (frame) => !/\bat (bug|checkHalted) /.test(frame),
+  );
+  return withoutCallers(frames, () => false).map((frame) => frame.trim());
+}
+
 function stackLines(stack: string): string[] {
   return stack
     .split('\n')

@@ -104,6 +104,30 @@ export class WorkerPool {
   }
 }
 
+/** Pools for crews of all builds, started when first needed and kept from run to run. */
+export class WorkerPools {
+  readonly #size: number;
+  readonly #pools = new Map<Build, WorkerPool>();
+
+  /** `size`: members of the crew that has most. */
+  constructor(size: number) {
+    this.#size = size;
+  }
+
+  /** The pool of that build; a new one if the last did not come back whole. */
+  for(build: Build): WorkerPool {
+    const known = this.#pools.get(build);
+    if (known !== undefined && !known.hasEnded) return known;
+    const pool = new WorkerPool(this.#size, build);
+    this.#pools.set(build, pool);
+    return pool;
+  }
+
+  async end(): Promise<void> {
+    await Promise.all([...this.#pools.values()].map((pool) => pool.end()));
+  }
+}
+
 function threadEnded(worker: Worker): Promise<void> {
   return new Promise((resolve) => {
     if (worker.threadId === -1) resolve();

@@ -33,11 +33,13 @@ export function positionMapper(): (at: Position) => Position {
   return (at) => originOf(at, maps);
 }
 
+/** Maps that were read for stack traces: where one CPU has died, the others say where they were, too. */
+const mapPosition = positionMapper();
+
 /** The trace with the position of each frame in the source, where a map tells it. */
 export function mapStack(stack: string): string {
-  const maps = new Map<string, SourceMap | undefined>();
   return stack.replace(POSITION, (_, file: string, line: string, column: string) => {
-    const at = originOf({ file, line: Number(line), column: Number(column) }, maps);
+    const at = mapPosition({ file, line: Number(line), column: Number(column) });
     return `${at.file}:${at.line}:${at.column}`;
   });
 }

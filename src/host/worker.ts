@@ -54,7 +54,8 @@ export interface Death {
 /** How a worker ended. */
 export type Outcome =
   | { readonly status: 'returned'; readonly value: unknown; readonly operations: number }
-  | { readonly status: 'halted' }
+  /** It left when the machine was halted; the stack says where it was. */
+  | { readonly status: 'halted'; readonly stack: string }
   | { readonly status: 'died'; readonly death: Death };
 
 /** What Piscina calls once on each worker; `builtIns` are the modules that need no URL. */
@@ -72,7 +73,7 @@ export async function runWorker(task: WorkerTask, builtIns: BuiltIns): Promise<O
     writeOnce(cpu, cpu.area, CpuArea.finished, 1);
     return { status: 'returned', value, operations: cpu.operations };
   } catch (error) {
-    if (error instanceof MachineHalted) return { status: 'halted' };
+    if (error instanceof MachineHalted) return { status: 'halted', stack: error.stack ?? '' };
     haltMachine(cpu, HALT_PANIC);
     return { status: 'died', death: deathOf(cpu, error) };
   }

@@ -28,7 +28,7 @@ import { clockMs, readOnce, relax, unpark, writeOnce } from '#memory';
 import { reasonOf, textOf } from '../base/reason.js';
 import { pick, scramble, seedFor, xorshift } from '../base/xorshift.js';
 import { bootDeferred } from '../deferred/boot.js';
-import { countAllocations, describeLeak } from '../explore/allocations.js';
+import { countAllocations, describeLeak } from '../machine/allocations.js';
 import { resetCpu } from '../explore/engine.js';
 import type { ExploreProgram, Window } from '../explore/program.js';
 import { programNamed } from '../explore/programs/registry.js';

@@ -14,7 +14,7 @@ import { DEFAULT_RAM_BYTES } from '../explore/engine.js';
 import { findMutant } from '../explore/mutants.js';
 import { Crew } from '../host/crew.js';
 import { type FailureKind, MachineFailure } from '../host/failure.js';
-import { type Build, WorkerPool } from '../host/pool.js';
+import type { WorkerPools } from '../host/pool.js';
 import { type BootedMachine, bootMachine } from '../machine/boot.js';
 import { MACHINE, Machine } from '../machine/types.js';
 import { gateNumber } from '../memory/rendezvous.js';
@@ -70,33 +70,10 @@ export interface WorkersOptions {
 export const LITMUS_MODULE = 'faultline:litmus';
 const POLL_MS = 100;
 
-/** Workers for variants of all builds, started when first needed. */
-export class LitmusWorkers {
-  readonly #size: number;
-  readonly #pools = new Map<Build, WorkerPool>();
-
-  /** `size`: tasks of the variant that has most. */
-  constructor(size: number) {
-    this.#size = size;
-  }
-
-  for(build: Build): WorkerPool {
-    const known = this.#pools.get(build);
-    if (known !== undefined && !known.hasEnded) return known;
-    const pool = new WorkerPool(this.#size, build);
-    this.#pools.set(build, pool);
-    return pool;
-  }
-
-  async end(): Promise<void> {
-    await Promise.all([...this.#pools.values()].map((pool) => pool.end()));
-  }
-}
-
 /** Runs the variant. @throws FaultlineError if its world cannot be made, or a worker was lost */
 export async function runOnWorkers(
   variant: LitmusVariant,
-  workers: LitmusWorkers,
+  workers: WorkerPools,
   options: WorkersOptions,
 ): Promise<WorkersRun> {
   const { program } = variant;

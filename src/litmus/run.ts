@@ -7,8 +7,9 @@ import { EXIT_INTERNAL, FaultlineError } from '../base/bug.js';
 import { type ExploreOptions, exploreProgram } from '../explore/explore-program.js';
 import type { ExploreReport, FailureReport } from '../explore/report.js';
 import { MachineFailure } from '../host/failure.js';
+import { WorkerPools } from '../host/pool.js';
 import type { LitmusTest, LitmusVariant } from './litmus.js';
-import { LitmusWorkers, runOnWorkers } from './real-workers.js';
+import { runOnWorkers } from './real-workers.js';
 import type {
   LitmusDeadlock,
   LitmusExploration,
@@ -65,7 +66,7 @@ export async function runLitmus(
 ): Promise<LitmusReport> {
   const startedAt = performance.now();
   const tasks = choices.map(({ variant }) => variant.program.tasks.length);
-  const workers = new LitmusWorkers(Math.max(1, ...tasks));
+  const workers = new WorkerPools(Math.max(1, ...tasks));
   const results: LitmusResult[] = [];
   const isAborted = (): boolean => options.signal?.aborted === true;
   try {
@@ -93,13 +94,13 @@ export async function runLitmus(
 /** One variant. */
 class VariantRun {
   readonly #choice: LitmusChoice;
-  readonly #workers: LitmusWorkers;
+  readonly #workers: WorkerPools;
   readonly #options: LitmusOptions;
   readonly #onProgress: (done: number, label: string) => void;
 
   constructor(
     choice: LitmusChoice,
-    workers: LitmusWorkers,
+    workers: WorkerPools,
     options: LitmusOptions,
     onProgress: (done: number, label: string) => void,
   ) {

@@ -20,7 +20,7 @@
  *
  * @module
  */
-import { exchange, fetchAdd, fillWords, read, write } from '#memory';
+import { exchange, fetchAdd, fillWords, read, readOnce, write, writeOnce } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { PAGE_WORDS } from '../base/units.js';
@@ -185,7 +185,7 @@ function retire(cpu: Cpu, pfn: Pfn): void {
   if (exchange(cpu, page, Page.held, 0) === 0) bug(`frame ${pfn} is free and was freed (I1)`);
   fetchAdd(cpu, page, Page.generation, 1); // a full barrier: no poison is seen in an old generation
   fillWords(cpu, frameOf(cpu, pfn), POISON, PAGE_WORDS);
-  write(cpu, page, Page.flags, 0);
+  writeOnce(cpu, page, Page.flags, 0);
   write(cpu, page, Page.refcount, 0);
   write(cpu, page, Page.mapcount, 0);
   write(cpu, page, Page.mapping, 0);
@@ -320,16 +320,19 @@ function mergeBlock(cpu: Cpu, freed: Pfn, freedOrder: number): void {
   pushBlock(cpu, pfn, order);
 }
 
+/** Looks at a frame that may be anybody's: only what is under the lock, and so PG_BUDDY, means anything. */
 function isFreeBlock(cpu: Cpu, pfn: Pfn, order: number): boolean {
   const page = pageOf(cpu, pfn);
-  return (read(cpu, page, Page.flags) & PG_BUDDY) !== 0 && read(cpu, page, Page.private) === order;
+  return (
+    (readOnce(cpu, page, Page.flags) & PG_BUDDY) !== 0 && read(cpu, page, Page.private) === order
+  );
 }
 
 function pushBlock(cpu: Cpu, pfn: Pfn, order: number): void {
   const area = freeArea(order);
   const page = pageOf(cpu, pfn);
   const head = read(cpu, area, FreeArea.head);
-  write(cpu, page, Page.flags, PG_BUDDY);
+  writeOnce(cpu, page, Page.flags, PG_BUDDY);
   write(cpu, page, Page.private, order);
   write(cpu, page, Page.prev, 0);
   write(cpu, page, Page.next, head);
@@ -347,7 +350,7 @@ function removeBlock(cpu: Cpu, pfn: Pfn, order: number): void {
   if (prev === 0) write(cpu, area, FreeArea.head, next);
   else write(cpu, pageOf(cpu, prev), Page.next, next);
   if (next !== 0) write(cpu, pageOf(cpu, next), Page.prev, prev);
-  write(cpu, page, Page.flags, 0);
+  writeOnce(cpu, page, Page.flags, 0);
   write(cpu, page, Page.private, 0);
   write(cpu, area, FreeArea.count, read(cpu, area, FreeArea.count) - 1);
   write(cpu, ZONE, Zone.freeFrames, read(cpu, ZONE, Zone.freeFrames) - (1 << order));

@@ -159,6 +159,12 @@ export function scheduleTimeout(cpu: Cpu, timeoutMs: number): void {
   setCurrentRunning(cpu);
 }
 
+/** Sleeps for so long, whatever happens. Sleeps. @kernel schedule_timeout_uninterruptible */
+export function scheduleTimeoutUninterruptible(cpu: Cpu, timeoutMs: number): void {
+  setCurrentState(cpu, TASK_UNINTERRUPTIBLE);
+  scheduleTimeout(cpu, timeoutMs);
+}
+
 /** Wakes the CPU if it sleeps; true if it did. @kernel wake_up_process */
 export function wakeUpProcess(cpu: Cpu, task: CpuArea): boolean {
   if (exchange(cpu, task, CpuArea.state, TASK_RUNNING) === TASK_RUNNING) return false; // pairs with setCurrentState

@@ -26,6 +26,7 @@ import {
   read,
   readOwn,
   write,
+  writeOnce,
   writeOwn,
 } from '#memory';
 
@@ -246,7 +247,7 @@ function newSlab(cpu: Cpu, cache: KmemCache): Pfn {
     const object = (start + i * size) as FreeObject;
     writeOwn(cpu, object, FreeObject.next, (i === last ? 0 : object + size) as FreeObject);
   }
-  write(cpu, slab, Page.flags, PG_SLAB);
+  writeOnce(cpu, slab, Page.flags, PG_SLAB); // the page allocator looks at its neighbours'
   write(cpu, slab, Page.private, cache);
   write(cpu, slab, Page.freelist, start);
   write(cpu, slab, Page.inuse, 0);

@@ -37,6 +37,8 @@ export const WAIT_KINDS = [
   'loading of',
   'driver',
   'users of a page',
+  'percpu_rwsem (read)',
+  'percpu_rwsem (write)',
 ] as const;
 
 export type WaitKindName = (typeof WAIT_KINDS)[number];
@@ -74,6 +76,8 @@ export const WAIT_REAPER = kind('OOM reaper');
 export const WAIT_MODULE = kind('loading of');
 export const WAIT_DRIVER = kind('driver');
 export const WAIT_PAGE = kind('users of a page');
+export const WAIT_PERCPU_RWSEM_READ = kind('percpu_rwsem (read)');
+export const WAIT_PERCPU_RWSEM_WRITE = kind('percpu_rwsem (write)');
 
 /**
  * Waits that are no sign of trouble however long they last: the CPU has nothing to do until somebody

@@ -22,7 +22,7 @@
  *
  * @module
  */
-import { copyWords, read, readAddress, readOnce } from '#memory';
+import { copyWords, read, readAddress, readOnce, readOnceCells } from '#memory';
 import { isMutant, M_SECONDARY_LATE, M_UNSTABLE_UNSEEN } from '#mutants';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
@@ -245,9 +245,17 @@ function copyOf(cpu: Cpu, pfn: Pfn): Pfn {
   }
   const own = allocPage(cpu);
   if (own === 0) return 0;
-  copyWords(cpu, frameOf(cpu, own), frameOf(cpu, pfn), PAGE_WORDS);
+  copyFrame(cpu, own, pfn);
   pageSetFlags(cpu, own, PG_ANON | PG_ANON_EXCLUSIVE);
   return own;
+}
+
+/** Nobody writes an anonymous frame that is to be copied; those who share a file's frame may, at the same time. */
+function copyFrame(cpu: Cpu, to: Pfn, from: Pfn): void {
+  const target = frameOf(cpu, to);
+  const source = frameOf(cpu, from);
+  if (pageHasFlag(cpu, from, PG_ANON)) copyWords(cpu, target, source, PAGE_WORDS);
+  else readOnceCells(cpu, target, source, PAGE_WORDS / Pte.words);
 }
 
 /** A frame that is mapped but hidden from the hardware: shows it again. @kernel do_numa_page */

@@ -8,7 +8,8 @@
  *                Page.index = its number.
  *            I2  Two who ask for the same page get the same frame.
  * Ordering   pagesLock protects the tree; vmasLock the list of VMAs. `refs` is atomic.
- * Deviation  There is no disk: nothing is written back, and the cache is the file.
+ * Deviation  There is no disk: nothing is written back, and the cache is the file. Where Linux tries the nodes of
+ *            its tree again without the lock if there is no memory at once, this gives up.
  *
  * @module
  */
@@ -18,6 +19,7 @@ import { bug } from '../base/bug.js';
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { frameWord } from '../machine/frame.js';
+import { GFP_NOWAIT } from '../machine/gfp.js';
 import { lockClass } from '../machine/lock-class.js';
 import { opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { allocPage, frameOf, pageOf, type Pfn } from '../machine/page-alloc.js';
@@ -165,7 +167,7 @@ export function unlinkFileVma(cpu: Cpu, vma: VmAreaStruct): void {
   upWrite(cpu, member(file, File.vmasLock));
 }
 
-// --- the radix tree; pagesLock must be held ---
+// --- the radix tree; pagesLock must be held, so its nodes are allocated without sleeping ---
 
 function slot(index: number, level: number): Field<'radix_node'> {
   // not by shifts: page numbers of a file have more than 32 bits
@@ -190,7 +192,7 @@ function radixFind(cpu: Cpu, file: File, index: number): Pfn {
 /** False if memory is out. */
 function radixInsert(cpu: Cpu, file: File, index: number, pfn: Pfn): boolean {
   while (!covers(read(cpu, file, File.pagesHeight), index)) {
-    const root = kzalloc(cpu, RadixNode);
+    const root = kzalloc(cpu, RadixNode, GFP_NOWAIT);
     if (root === NULL) return false;
     write(cpu, root, slot(0, 0), read(cpu, file, File.pages));
     write(cpu, file, File.pages, root);
@@ -200,7 +202,7 @@ function radixInsert(cpu: Cpu, file: File, index: number, pfn: Pfn): boolean {
   for (let level = read(cpu, file, File.pagesHeight) - 1; level > 0; level--) {
     let below = read(cpu, node, slot(index, level)) as RadixNode;
     if (below === 0) {
-      below = kzalloc(cpu, RadixNode);
+      below = kzalloc(cpu, RadixNode, GFP_NOWAIT);
       if (below === NULL) return false;
       write(cpu, node, slot(index, level), below);
     }

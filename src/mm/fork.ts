@@ -11,6 +11,7 @@
  *            I2  If memory runs out the child is taken apart again, and the parent is as before, but for
  *                pages it will have to make writable by a fault.
  * Ordering   write_protect_seq is odd while entries are write-protected.
+ * Deviation  The end of the heap is copied under the lock; Linux copies the struct before.
  *
  * @module
  */
@@ -81,10 +82,10 @@ import { vmaTreeFirst } from './vma-tree.js';
 export function dupMm(cpu: Cpu, parent: MmStruct): MmStruct {
   const child = mmAlloc(cpu);
   if (child === NULL) return NULL;
-  for (const field of [MmStruct.mmapBase, MmStruct.startBrk, MmStruct.brk]) {
-    writeAddress(cpu, child, field, readAddress(cpu, parent, field));
-  }
   mmapWriteLock(cpu, parent);
+  for (const field of [MmStruct.mmapBase, MmStruct.startBrk, MmStruct.brk]) {
+    writeAddress(cpu, child, field, readAddress(cpu, parent, field)); // of the VMAs that are copied
+  }
   mmapWriteLockNested(cpu, child, SINGLE_DEPTH_NESTING); // nobody else knows it
   let copied = true;
   let vma = vmaTreeFirst(cpu, member(parent, MmStruct.vmas));

@@ -105,12 +105,13 @@ export function mmap(
 ): Va {
   mmapWriteLock(cpu, mm);
   const result = doMmap(cpu, mm, addr, length, prot, flags, file, offset);
+  const mustPopulate = result >= 0 && wantsPopulate(cpu, mm, flags);
   mmapWriteUnlock(cpu, mm);
-  if (result >= 0 && wantsPopulate(cpu, mm, flags))
-    mmPopulateIgnoringErrors(cpu, mm, result, result + pageAlignUp(length));
+  if (mustPopulate) mmPopulateIgnoringErrors(cpu, mm, result, result + pageAlignUp(length));
   return result;
 }
 
+/** The mmap lock must be held: mlockall changes what is wanted. */
 function wantsPopulate(cpu: Cpu, mm: MmStruct, flags: number): boolean {
   if ((flags & (MAP_POPULATE | MAP_NONBLOCK)) === MAP_POPULATE) return true;
   if ((flags & MAP_LOCKED) !== 0) return true;

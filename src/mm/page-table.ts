@@ -18,7 +18,7 @@
  *
  * @module
  */
-import { fillWords, readOnce, readOnceLinks, storeRelease, write } from '#memory';
+import { fillWords, readOnce, readOnceLinks, storeRelease, writeOnce } from '#memory';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
@@ -83,7 +83,7 @@ export function allocTable(cpu: Cpu, gfp = GFP_KERNEL): number {
   const pfn = allocPage(cpu, gfp);
   if (pfn === 0) return 0;
   const page = pageOf(cpu, pfn);
-  write(cpu, page, Page.flags, PG_TABLE);
+  writeOnce(cpu, page, Page.flags, PG_TABLE); // the allocator looks at its neighbours'
   initSpinlock(cpu, member(page, Page.ptl), PTE_LOCK);
   const table = frameOf(cpu, pfn);
   fillWords(cpu, table, 0, PAGE_WORDS);

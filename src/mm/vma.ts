@@ -96,7 +96,7 @@ export function vmaKind(cpu: Cpu, vma: VmAreaStruct): VmaKind {
     flags: read(cpu, vma, VmAreaStruct.flags),
     file: read(cpu, vma, VmAreaStruct.file),
     pgoff: readAddress(cpu, vma, VmAreaStruct.pgoff),
-    anonVma: read(cpu, vma, VmAreaStruct.anonVma),
+    anonVma: readOnce(cpu, vma, VmAreaStruct.anonVma), // pairs with cmpxchg in anonVmaPrepare
   };
 }
 

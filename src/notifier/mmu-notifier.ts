@@ -19,7 +19,7 @@
  *
  * @module
  */
-import { notifierMapAcquire, notifierMapRelease } from '#debug';
+import { notifierMapAcquire, notifierMapRelease, reachPoint } from '#debug';
 import { read, write } from '#memory';
 
 import { bug } from '../base/bug.js';
@@ -55,6 +55,7 @@ export function mmuNotifierInvalidateRangeStart(cpu: Cpu, range: MmuNotifierRang
   const subscriptions = subscriptionsOf(cpu, range);
   if (subscriptions !== NULL) startBlocking(cpu, subscriptions, range);
   notifierMapRelease(cpu);
+  reachPoint(cpu, 'invalidation has started');
 }
 
 /**
@@ -120,6 +121,7 @@ function startWithList(
 export function mmuNotifierInvalidateRangeEnd(cpu: Cpu, range: MmuNotifierRange): void {
   const subscriptions = subscriptionsOf(cpu, range);
   if (subscriptions === NULL) return;
+  reachPoint(cpu, 'invalidation is about to end');
   notifierMapAcquire(cpu);
   const kinds = subscribedKinds(cpu, subscriptions);
   if ((kinds & HAS_ITREE) !== 0) mnItreeInvEnd(cpu, subscriptions);

@@ -256,6 +256,18 @@ export function stopOomReaper(cpu: Cpu): void {
   if (kthread !== NULL) kthreadStop(cpu, kthread);
 }
 
+/**
+ * Does what the thread does with one victim, if there is one whose delay is over, or with `anyDelay` one at all; false
+ * if there is none. For CPUs that do other things besides, as the thread does not run. Sleeps between attempts.
+ */
+export function oomReapPending(cpu: Cpu, anyDelay = false): boolean {
+  const reaper = reaperOf(cpu);
+  const task = takeVictim(cpu, reaper, anyDelay);
+  if (task === NULL) return false;
+  oomReapTask(cpu, reaper, task);
+  return true;
+}
+
 /** Waits until that many victims have been done with, since the machine was made. Sleeps. */
 export function waitForReaped(cpu: Cpu, count: number): void {
   mightSleep(cpu);

@@ -26,6 +26,7 @@ import {
   lockInit,
   lockRelease,
   lockTryAcquired,
+  reachPoint,
 } from '#debug';
 import { cmpxchg, fetchAnd, fetchOr, readOnce, readOwn, spinLimit, write } from '#memory';
 import { BUSTED_MUTEX, BUSTED_MUTEX_HANDOFF, isMutant } from '#mutants';
@@ -248,6 +249,7 @@ function waitForTurn(cpu: Cpu, lock: Mutex, waiter: LockWaiter, state: number): 
     if (tryTake(cpu, lock, mayReserve)) return 0;
     if (signalPendingState(cpu, state)) return -EINTR;
     archSpinUnlock(cpu, waitLock);
+    reachPoint(cpu, 'a waiter is about to sleep');
     if (isMutant(cpu, BUSTED_MUTEX)) setCurrentState(cpu, state);
     const taken = mayReserve && optimisticSpin(cpu, lock, true);
     if (!taken) schedule(cpu);

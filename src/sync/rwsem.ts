@@ -289,6 +289,7 @@ export function downgradeWrite(cpu: Cpu, sem: Rwsem): void {
 /** The mistake: another writer may come between the two. */
 function downgradeInTwoSteps(cpu: Cpu, sem: Rwsem): number {
   const before = fetchAdd(cpu, sem, Rwsem.count, -WRITER);
+  reachPoint(cpu, 'a writer is half downgraded');
   fetchAdd(cpu, sem, Rwsem.count, READER);
   return before;
 }
@@ -372,6 +373,7 @@ function queueReader(cpu: Cpu, sem: Rwsem, state: number): number {
   for (;;) {
     if (!isMutant(cpu, BUSTED_RWSEM_READ)) setCurrentState(cpu, state);
     if (loadAcquire(cpu, waiter, LockWaiter.task) === 0) break; // pairs with grantReaders
+    reachPoint(cpu, 'a reader is queued');
     if (isMutant(cpu, BUSTED_RWSEM_READ)) setCurrentState(cpu, state);
     if (signalPendingState(cpu, state)) {
       error = abandon(cpu, sem, waiter);
@@ -571,7 +573,10 @@ function tryWriteLockUnqueued(cpu: Cpu, sem: Rwsem): boolean {
   const taken = isMutant(cpu, BUSTED_RWSEM_HANDOFF) ? HELD : HELD | HANDOFF;
   while ((seen & taken) === 0) {
     const before = cmpxchg(cpu, sem, Rwsem.count, seen, seen | WRITER);
-    if (before === seen) return true;
+    if (before === seen) {
+      if ((seen & HANDOFF) !== 0) bug(`rwsem ${sem}: INV-2: a spinner overtakes a waiter (I2)`);
+      return true;
+    }
     seen = before;
   }
   return false;

@@ -9,7 +9,7 @@
  */
 import { FaultlineError } from '../base/bug.js';
 import { errnoName } from '../base/errno.js';
-import { countAllocations, describeLeak } from '../explore/allocations.js';
+import { countAllocations, describeLeak } from '../machine/allocations.js';
 import type { Cpu } from '../machine/cpu.js';
 import { failEnd, failNth, type FailSite, failSiteName, NO_SITE } from '../machine/fail.js';
 import { framesAccountedFor } from './leak.js';

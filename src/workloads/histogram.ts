@@ -9,32 +9,35 @@
 import { read, readAddress, write, writeAddress } from '#memory';
 
 import type { Cpu } from '../machine/cpu.js';
-import { address, element, type Ptr, struct, word, words } from '../memory/layout.js';
+import { address, element, type Ptr, struct, words } from '../memory/layout.js';
 
 /** Nanoseconds in what the clock counts. */
 export const NS_PER_MS = 1e6;
 
 const STEPS_BITS = 5;
 const STEPS = 1 << STEPS_BITS;
-const BUCKETS = (31 - STEPS_BITS + 1) * STEPS;
+/** Buckets of a histogram. */
+export const BUCKETS = (31 - STEPS_BITS + 1) * STEPS;
 
 export const Histogram = struct('histogram', {
   max: address, // largest value; unit: nanoseconds
-  count: word,
-  unused: word,
   buckets: words(BUCKETS),
 });
 export type Histogram = Ptr<'histogram'>;
 
 /** Counts a value. Unit: nanoseconds. */
 export function histogramRecord(cpu: Cpu, histogram: Histogram, ns: number): void {
-  const value = ns < 0x7fffffff ? ns | 0 : 0x7fffffff;
-  const bucket = element(Histogram.buckets, bucketOf(value < 0 ? 0 : value));
+  const bucket = element(Histogram.buckets, bucketFor(ns));
   write(cpu, histogram, bucket, read(cpu, histogram, bucket) + 1);
-  write(cpu, histogram, Histogram.count, read(cpu, histogram, Histogram.count) + 1);
   if (ns > readAddress(cpu, histogram, Histogram.max)) {
     writeAddress(cpu, histogram, Histogram.max, ns);
   }
+}
+
+/** The bucket of a value, which is not too large for one. Unit: nanoseconds. */
+export function bucketFor(ns: number): number {
+  const value = ns < 0x7fffffff ? ns | 0 : 0x7fffffff;
+  return bucketOf(value < 0 ? 0 : value);
 }
 
 function bucketOf(value: number): number {
@@ -54,7 +57,6 @@ function bucketStart(bucket: number): number {
 /** Forgets everything. */
 export function histogramReset(cpu: Cpu, histogram: Histogram): void {
   writeAddress(cpu, histogram, Histogram.max, 0);
-  write(cpu, histogram, Histogram.count, 0);
   for (let i = 0; i < BUCKETS; i++) write(cpu, histogram, element(Histogram.buckets, i), 0);
 }
 
@@ -74,15 +76,19 @@ export interface Latencies {
 /** Adds histograms up. */
 export function latenciesOf(cpu: Cpu, histograms: readonly Histogram[]): Latencies {
   const counts = new Array<number>(BUCKETS).fill(0);
-  let samples = 0;
   let maxNs = 0;
   for (const histogram of histograms) {
     for (let i = 0; i < BUCKETS; i++) {
       counts[i] = (counts[i] ?? 0) + read(cpu, histogram, element(Histogram.buckets, i));
     }
-    samples += read(cpu, histogram, Histogram.count);
     maxNs = Math.max(maxNs, readAddress(cpu, histogram, Histogram.max));
   }
+  return latenciesIn(counts, maxNs);
+}
+
+/** The percentiles of values that were counted by bucket, the largest of which was `maxNs`. */
+export function latenciesIn(counts: readonly number[], maxNs: number): Latencies {
+  const samples = counts.reduce((sum, count) => sum + count, 0);
   const quantile = (q: number): number => {
     let seen = 0;
     for (let i = 0; i < BUCKETS; i++) {

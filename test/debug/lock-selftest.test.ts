@@ -5,16 +5,14 @@
  * @module
  */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 
-import { orderCase } from '../programs/lock-orders.js';
+import { orderCase } from '../../src/torture/selftest/cases.js';
+import { runCells } from '../../src/torture/selftest/run.js';
+import { selftestCells, selftestTable } from '../../src/torture/selftest/table.js';
 
 const TABLE = new URL('../../../test/data/linux/locking-selftest-6.12.txt', import.meta.url);
-const SCRIPT = fileURLToPath(new URL('../programs/lock-orders.js', import.meta.url));
 const COLUMNS = ['spin', 'wlock', 'rlock', 'mutex', 'wsem', 'rsem', 'rtmutex'];
 const CELL = 7;
 
@@ -54,24 +52,10 @@ function reasonToSkip({ row, column }: Cell): string | undefined {
   return SKIPPED.find(([rows]) => rows.test(row))?.[1];
 }
 
-async function runAll(): Promise<string[][]> {
-  const child = spawn(process.execPath, ['--conditions=faultline-checked', SCRIPT], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-  });
-  child.stdin.end(JSON.stringify(runnable.map(({ row, column }) => [row, column])));
-  let output = '';
-  child.stdout.on('data', (chunk) => {
-    output += String(chunk);
-  });
-  const [code] = (await once(child, 'close')) as [number];
-  assert.equal(code, 0);
-  return JSON.parse(output) as string[][];
-}
-
 describe('the locking selftests of Linux', () => {
   let seen: string[][] = [];
   before(async () => {
-    seen = await runAll();
+    seen = await runCells(runnable.map(({ row, column }) => [row, column]));
   });
 
   test('are all here, or known to be about something that is not', () => {
@@ -81,6 +65,21 @@ describe('the locking selftests of Linux', () => {
     );
     assert.deepEqual(unknown, []);
     assert.ok(runnable.length >= 300, `${runnable.length} can be run`);
+  });
+
+  test('are printed as Linux prints them', async () => {
+    const cells = selftestCells();
+    const { text, passed, cases } = selftestTable(await runCells(cells));
+    assert.deepEqual([passed, cases], [cells.length, runnable.length]);
+    const printed = new Map(text.split('\n').map((line) => [line.split(':')[0]!.trim(), line]));
+    const rows = new Set(cells.map(([row]) => row));
+    for (const line of readFileSync(TABLE, 'utf8').split('\n')) {
+      const name = line.split(':')[0]!.trim();
+      if (!rows.has(name)) continue;
+      rows.delete(name);
+      assert.ok(name === 'initialize held' || line.startsWith(printed.get(name)!), line);
+    }
+    assert.deepEqual([...rows], []);
   });
 
   for (const [i, { row, column }] of runnable.entries()) {

@@ -48,3 +48,27 @@ describe('a driver of one’s own', () => {
     assert.match(stdout, /^violation: svm .*: \d+ device accesses through a mapping/m);
   });
 });
+
+describe('a lock of one’s own', () => {
+  const lock = (name: string): string[] => [
+    ...['torture', 'lock', '--cpus', '4', '--noise', '9', '--watchdog', '2'],
+    ...['--lock', join(EXAMPLES, 'own-lock', name)],
+  ];
+
+  test('that is right passes', async () => {
+    const { code, stdout, stderr } = await faultline([
+      ...lock('ticket-lock.mjs'),
+      '--duration',
+      '1',
+    ]);
+    assert.deepEqual([code, stderr], [0, ''], stdout);
+    assert.match(stdout, /^--- lock: End of test: SUCCESS/m);
+  });
+
+  test('that draws its tickets in two steps is found out', async () => {
+    const args = [...lock('broken-ticket-lock.mjs'), '--duration', '60'];
+    const { code, stdout } = await faultline(args);
+    assert.equal(code, 1, stdout);
+    assert.match(stdout, /^BUG: /m);
+  });
+});

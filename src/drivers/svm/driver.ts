@@ -14,6 +14,7 @@
  *
  * @module
  */
+import { reachPoint } from '#debug';
 import { clockMs, read, readAddress, write, writeAddress } from '#memory';
 
 import { FaultlineError } from '../../base/bug.js';
@@ -105,6 +106,7 @@ export function svmFault(cpu: Cpu, context: SvmContext, request: SvmRequest): nu
     mmapReadLock(cpu, mm);
     const result = hmmRangeFault(cpu, range);
     mmapReadUnlock(cpu, mm);
+    reachPoint(cpu, 'a fault has read the page table');
     if (result === 0) {
       mutexLock(cpu, lock);
       if (!mmuIntervalReadRetry(cpu, interval, seq)) {

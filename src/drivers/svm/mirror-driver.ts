@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { reachPoint } from '#debug';
 import { read, readAddress, write } from '#memory';
 
 import { FaultlineError } from '../../base/bug.js';
@@ -110,6 +111,7 @@ function faultRange(
     mmapReadLock(cpu, mm);
     const result = hmmRangeFault(cpu, hmmRange);
     mmapReadUnlock(cpu, mm);
+    reachPoint(cpu, 'a fault has read the page table');
     if (result === 0) {
       mutexLock(cpu, lock);
       if (!protocol.retry(cpu, range)) {

@@ -23,6 +23,7 @@ import { oomRetry } from './oom-retry.js';
 import { osq } from './osq.js';
 import { PAGEMAP_USER_PROGRAMS } from './pagemap-users.js';
 import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
+import { PERCPU_RWSEM_PROGRAMS } from './percpu-rwsem.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
 import { randomProgram } from './random.js';
 import { RCU_PROGRAMS } from './rcu.js';
@@ -73,6 +74,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   ...RCU_PROGRAMS,
   ...SRCU_PROGRAMS,
   ...PERCPU_REF_PROGRAMS,
+  ...PERCPU_RWSEM_PROGRAMS,
   ...WORKQUEUE_PROGRAMS,
   kthread,
   ...SPACE_PROGRAMS,

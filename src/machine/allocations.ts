@@ -1,15 +1,15 @@
 /**
- * How many structs of each kind are allocated, for the leak check of a program. Nobody may be running.
+ * How many structs of each kind are allocated, for the leak check of a run. Nobody may be running.
  *
  * @module
  */
 import { read } from '#memory';
 
 import { hashName } from '../base/hash.js';
-import type { Cpu } from '../machine/cpu.js';
-import { perCpuPtr } from '../machine/percpu.js';
-import { KmemCache, MACHINE, Machine, Magazine, SLAB_CACHES_MAX } from '../machine/types.js';
 import { element } from '../memory/layout.js';
+import type { Cpu } from './cpu.js';
+import { perCpuPtr } from './percpu.js';
+import { KmemCache, MACHINE, Machine, Magazine, SLAB_CACHES_MAX } from './types.js';
 
 /** Of each slot of the table of caches. */
 export function countAllocations(cpu: Cpu): Int32Array {
@@ -39,7 +39,7 @@ function allocationsOf(cpu: Cpu, cache: KmemCache): number {
 export function describeLeak(cpu: Cpu, before: Int32Array, after: Int32Array): string {
   const lost: string[] = [];
   for (let slot = 0; slot < SLAB_CACHES_MAX; slot++) {
-    const more = after[slot]! - before[slot]!;
+    const more = (after[slot] ?? 0) - (before[slot] ?? 0);
     if (more > 0) lost.push(`${more} ${cacheName(cpu, slot)}`);
   }
   return lost.join(', ');

@@ -1,35 +1,34 @@
 /**
- * The cases of the kernel's own lock selftests, each on a machine of its own: a process of the checked build
- * (`--conditions=faultline-checked`) that runs them all and says for each whether it was reported.
+ * The cases of the kernel's own lock selftests, each on a machine of its own, in a worker of the checked build.
  *
- * A case is a row and a column of the table in test/data/linux/locking-selftest-6.12.txt. There are no rwlocks
- * here: to lockdep one is a class that is taken exclusively or for reading, recursively or not, and so are they
- * here.
+ * Kernel     lib/locking-selftest.c
+ *
+ * A case is a row and a column of the table that a Linux prints at boot (table.ts). There are no rwlocks here: to
+ * lockdep one is a class that is taken exclusively or for reading, recursively or not, and so are they here.
  *
  * @module
  */
-import { pathToFileURL } from 'node:url';
-
 import * as debug from '#debug';
 
-import { KernelBug } from '../../src/base/bug.js';
-import { LOCK_READ } from '../../src/debug/lock-how.js';
-import { mapAcquire, mapRelease } from '../../src/debug/lockdep/lockdep.js';
-import type { Cpu } from '../../src/machine/cpu.js';
+import { KernelBug } from '../../base/bug.js';
+import { LOCK_READ } from '../../debug/lock-how.js';
+import { mapAcquire, mapRelease } from '../../debug/lockdep/lockdep.js';
+import { attachCpu, bootMachine } from '../../machine/boot.js';
+import type { Cpu } from '../../machine/cpu.js';
 import {
   GFP_KERNEL,
   GFP_NOFS,
   memallocNofsRestore,
   memallocNofsSave,
   mightAlloc,
-} from '../../src/machine/gfp.js';
-import { lockClass } from '../../src/machine/lock-class.js';
-import { lockReportTexts } from '../../src/machine/lock-report.js';
-import type { Ptr } from '../../src/memory/layout.js';
-import { initMutex, Mutex, mutexLock, mutexUnlock } from '../../src/sync/mutex.js';
-import { downRead, downWrite, initRwsem, Rwsem, upRead, upWrite } from '../../src/sync/rwsem.js';
-import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../../src/sync/spinlock.js';
-import { bootCpu, place } from '../support/machine.js';
+} from '../../machine/gfp.js';
+import { lockClass } from '../../machine/lock-class.js';
+import { lockReportTexts } from '../../machine/lock-report.js';
+import { allocPercpu } from '../../machine/percpu.js';
+import { CACHELINE_WORDS, type Ptr } from '../../memory/layout.js';
+import { initMutex, Mutex, mutexLock, mutexUnlock } from '../../sync/mutex.js';
+import { downRead, downWrite, initRwsem, Rwsem, upRead, upWrite } from '../../sync/rwsem.js';
+import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
 
 /** Locks by name; X1 and X2 are of one class, and so are Y1 and Y2, Z1 and Z2. */
 type Name = 'A' | 'B' | 'C' | 'D' | 'X1' | 'X2' | 'Y1' | 'Z1';
@@ -47,6 +46,14 @@ interface Kind {
 /** The locks of a case, made when they are first used. */
 interface World {
   readonly locks: Map<string, Ptr<string>>;
+}
+
+/** Room for a lock, from a cache line on. */
+function place<S extends string>(
+  cpu: Cpu,
+  layout: { readonly structName: S; readonly words: number },
+): Ptr<S> {
+  return (cpu.percpu + allocPercpu(cpu, layout.words + CACHELINE_WORDS)) as Ptr<S>;
 }
 
 function lockOf<S extends string>(
@@ -145,7 +152,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
 
 /** One CPU on a machine of its own, with locks. */
 class Bench {
-  readonly cpu = bootCpu();
+  readonly cpu = attachCpu(bootMachine({ cpus: 1, ramBytes: 0 }).handle, 0);
   readonly #world: World = { locks: new Map() };
 
   take(kind: string, ...names: Name[]): void {
@@ -541,14 +548,13 @@ function firstLines(cpu: Cpu): string[] {
   return lockReportTexts(cpu).map((text) => text.split('\n')[0] ?? '');
 }
 
-/** The rows and columns on stdin, as JSON; an answer for each on stdout. */
-async function main(): Promise<void> {
-  let input = '';
-  for await (const chunk of process.stdin) input += String(chunk);
-  const asked = JSON.parse(input) as readonly (readonly [string, string])[];
-  process.stdout.write(
-    JSON.stringify(asked.map(([row, column]) => seenIn(orderCase(row, column)!))),
-  );
-}
+/** A row and a column of the table. */
+export type SelftestCell = readonly [row: string, column: string];
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) await main();
+/** Runs the cases of those cells on this thread: what was seen of each. */
+export function runSelftestCases(_cpu: Cpu, cells: unknown): string[][] {
+  return (cells as readonly SelftestCell[]).map(([row, column]) => {
+    const known = orderCase(row, column);
+    return known === undefined ? [] : seenIn(known);
+  });
+}

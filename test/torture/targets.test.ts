@@ -1,0 +1,97 @@
+/**
+ * Each target, for a moment, with more CPUs than cores: nothing is found where nothing is wrong, and what is planted
+ * is.
+ *
+ * @module
+ */
+import assert from 'node:assert/strict';
+import { after, describe, test } from 'node:test';
+
+import { MUTANTS_TABLE } from '../../src/explore/mutants.js';
+import { TORTURE_TARGETS } from '../../src/torture/targets/registry.js';
+import { torture, torturePools } from '../support/torture.js';
+
+const pools = torturePools();
+after(() => pools.end());
+
+describe('a run without a mistake finds nothing, and everybody gets on:', () => {
+  for (const { name } of TORTURE_TARGETS) {
+    test(name, async () => {
+      const { verdict, violation, members, checkedForLeaks } = await torture(name, pools);
+      assert.equal(violation?.what, undefined);
+      assert.equal(verdict, 'SUCCESS');
+      assert.ok(checkedForLeaks);
+      const idle = members.filter(({ operations }) => operations.every((count) => count === 0));
+      assert.deepEqual(idle, []);
+    });
+  }
+});
+
+test('members stand still, exchange places, leave and come back', async () => {
+  const timing = { durationMs: 1500, stutterMs: 300, shuffleMs: 110, onoffMs: 120 };
+  const result = await torture('rwsem', pools, { timing });
+  assert.equal(result.violation?.what, undefined);
+  assert.ok(result.stutters > 0 && result.shuffles > 0 && result.offlines > 0);
+});
+
+describe('every planted mistake of a target', () => {
+  test('is one of the table, and of one target', () => {
+    const planted = TORTURE_TARGETS.flatMap(({ busted }) => busted ?? []);
+    assert.equal(new Set(planted).size, planted.length);
+    const known = new Set(MUTANTS_TABLE.map(({ name }) => name));
+    assert.deepEqual(
+      planted.filter((name) => !known.has(name)),
+      [],
+    );
+  });
+});
+
+describe('a planted mistake is found:', () => {
+  // those that a second suffices for; the gallery shows all of them
+  const planted = [
+    ['lock_busted', undefined],
+    ['spin', 'busted-spinlock'],
+    ['spin', 'busted-spinlock-wake'],
+    ['mutex', 'busted-mutex-handoff'],
+    ['rwsem', 'M-20'],
+    ['rwsem', 'busted-rwsem-downgrade'],
+    ['rwsem', 'busted-rwsem-handoff'],
+    ['percpu_rwsem', 'busted-percpu-rwsem'],
+    ['percpu_rwsem', 'busted-percpu-rwsem-read'],
+    ['seqlock', 'busted-seqcount'],
+    ['seqlock', 'busted-seqlock'],
+    ['completion', 'busted-completion'],
+    ['refcount', 'busted-refcount'],
+    ['refcount', 'busted-refcount-get'],
+    ['rcu', 'busted-rcu'],
+    ['percpu_ref', 'M-10'],
+    ['percpu_ref', 'M-11'],
+    ['workqueue', 'busted-work'],
+    ['interval', 'M-4'],
+    ['interval', 'M-6'],
+    ['interval', 'M-8'],
+    ['interval', 'M-9'],
+  ] as const;
+  for (const [target, mutant] of planted) {
+    test(`${mutant ?? 'no lock'} in ${target}`, async (t) => {
+      const { violation } = await torture(target, pools, {
+        timing: { durationMs: 60_000 },
+        config: { noise: 9 },
+        options: { ...(mutant !== undefined && { mutant }) },
+      });
+      assert.ok(violation !== null, 'not within a minute');
+      assert.ok(['invariant', 'wait-for graph', 'data race'].includes(violation.detector));
+      t.diagnostic(`${violation.detector}, after ${violation.atSeconds} s: ${violation.what}`);
+    });
+  }
+});
+
+test('a wake-up that is lost for ever is the watchdog’s, who says what is waited for', async () => {
+  const { violation } = await torture('wait_queue', pools, {
+    timing: { durationMs: 60_000 },
+    config: { noise: 9 },
+    options: { mutant: 'busted-wait-queue', stallMs: 1000 },
+  });
+  assert.equal(violation?.detector, 'watchdog');
+  assert.match(violation.what, /^stalled: cpu \d \(waiter \d\) waits for wait queue/);
+});
