@@ -25,6 +25,12 @@ import { taskOf } from './lockdep/lockdep.js';
 import { heldLines } from './lockdep/report.js';
 import { nameOfWord, objectAround } from './word-name.js';
 
+const TITLES: Readonly<Record<Misuse['kind'], string>> = {
+  race: 'data race',
+  'use-after-free': 'use after free',
+  'double-free': 'double free',
+  'out-of-bounds': 'out of bounds',
+};
 /** By USE_*. */
 const DOES = ['writes', 'makes a marked write of', 'reads', 'makes a marked read of', 'gives back'];
 const DID = ['wrote', 'made a marked write of', 'read', 'made a marked read of'];
@@ -45,7 +51,7 @@ export function watchMemory(cpu: Cpu): void {
 
 /** `complete`: what reports begin with that need not be made again. @throws KernelBug if the run cannot go on */
 function reportMisuse(cpu: Cpu, shadow: Shadow, misuse: Misuse, complete: Set<string>): void {
-  const first = `${misuse.kind.replaceAll('-', ' ')}: ${memberOf(cpu, misuse.word)}`;
+  const first = `${TITLES[misuse.kind]}: ${memberOf(cpu, misuse.word)}`;
   if (!complete.has(first)) {
     const isComplete = misuse.kind !== 'race' || misuse.otherStack !== '';
     keep(cpu, first, isComplete, [first, ...bodyOf(cpu, shadow, misuse)].join('\n'));

@@ -9,10 +9,12 @@
 import { write } from '#memory';
 
 import { FaultlineError } from '../base/bug.js';
+import { liveObjects } from '../debug/live-objects.js';
 import { findMutant } from '../explore/mutants.js';
 import { Crew } from '../host/crew.js';
 import { lockReports, MachineFailure } from '../host/failure.js';
 import { WorkerPools } from '../host/pool.js';
+import { mapStack } from '../host/source-position.js';
 import { type BootedMachine, bootMachine } from '../machine/boot.js';
 import { CPUS_MAX } from '../machine/limits.js';
 import { hasLockReports } from '../machine/lock-report.js';
@@ -26,11 +28,11 @@ import { B_ENDED, B_LOST, blockWords } from './block.js';
 import { Conductor, type Timing } from './conductor.js';
 import type { LoadedLock } from './lock.js';
 import type { TortureMemberArgs } from './member.js';
+import { type LostWakeUp, lostWakeUp } from './rest.js';
 import type { MemberResult, RoleResult, TargetResult, TortureReport, Violation } from './result.js';
 import { memberName, memberResults, roleResults } from './statistics.js';
 import type { TortureConfig, TortureTarget } from './target.js';
 import { findTarget } from './targets/registry.js';
-import { type LostWakeUp, lostWakeUp } from './rest.js';
 import {
   type Finding,
   findingOf,
@@ -258,7 +260,20 @@ class TortureRun {
     }
     const lost = textLeftAt(this.#block, B_LOST);
     const what = `${this.#target.name}: not given back: ${lost}`;
-    return { detector: 'leak', what, evidenceTitle: 'What is lost:', evidence: lost.split(', ') };
+    return {
+      detector: 'leak',
+      what,
+      evidenceTitle: 'What is lost:',
+      evidence: this.#lostObjects(lost),
+    };
+  }
+
+  /** What is not given back, with who has made it. */
+  #lostObjects(lost: string): string[] {
+    const sites = liveObjects(this.#machine)
+      .filter(({ struct }) => new RegExp(`\\b${struct}\\b`).test(lost))
+      .map(({ struct, count, stack }) => `${count} ${struct}, handed out by\n${mapStack(stack)}`);
+    return [...lost.split(', '), ...sites.flatMap((site) => site.split('\n'))];
   }
 
   #result(violation: Violation | null, isInterrupted: boolean): TargetResult {
@@ -291,7 +306,11 @@ class TortureRun {
 function bootFor(target: TortureTarget, options: TortureOptions, cpus: number): BootedMachine {
   const { config, driver, lock, mutant } = options;
   const given = { ...config, driver: driver?.driver, lock: lock?.lock };
-  const machine = bootMachine({ cpus, ramBytes: target.ramBytes?.(given) ?? DEFAULT_RAM_BYTES });
+  const machine = bootMachine({
+    cpus,
+    ramBytes: target.ramBytes?.(given) ?? DEFAULT_RAM_BYTES,
+    watchesMemory: true,
+  });
   if (mutant !== undefined) {
     write(machine.cpu, MACHINE, Machine.mutant, findMutant(mutant).number);
   }

@@ -57,7 +57,7 @@ describe('the checked build', () => {
     const reports = await reportsOf(countCarelessly, 4);
     assert.equal(reports.length, 1);
     const [report] = reports;
-    assert.match(report!, /^race: /);
+    assert.match(report!, /^data race: /);
     assert.match(report!, /cpu \d (?:reads|writes) .*\n {4}at countOnce \(.*memory-misuse\.ts:\d+/);
     assert.match(
       report!,
@@ -83,7 +83,7 @@ describe('the checked build', () => {
 
   test('reports memory that is given back while somebody may look', async () => {
     const [report] = await reportsOf(freeUnordered);
-    assert.match(report!, /^race: misused\.state\ncpu 0 gives back misused\.state/);
+    assert.match(report!, /^data race: misused\.state\ncpu 0 gives back misused\.state/);
     assert.match(report!, /cpu 1 read it before/);
   });
 

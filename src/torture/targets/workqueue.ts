@@ -49,6 +49,7 @@ const Item = struct('torture_item', {
   output: word, // the input that its last run has seen; written by the run
   running: word, // kworkers in it; atomic
   cancels: word, // members that keep it from being run; atomic
+  cancelling: word, // of them, those that have not returned
 });
 type Item = Ptr<'torture_item'>;
 
@@ -128,21 +129,24 @@ function stepQueuer(cpu: Cpu, world: World, member: TortureMember): void {
   const item = readOnce(cpu, world, field);
   const queue: WorkqueueStruct = readOnce(cpu, world, World.queue);
   const cancelled = readOnce(cpu, item, Item.cancels);
+  const isCancelled = readOnce(cpu, item, Item.cancelling) !== 0; // after: one that was counted has returned, or is here
   const input = fetchAdd(cpu, item, Item.input, 1) + 1;
   queueWork(cpu, queue, at(item, Item.work));
   member.count(QUEUE);
   member.noise(cpu);
   const choice = member.random(16);
   if (choice === 0) {
+    fetchAdd(cpu, item, Item.cancelling, 1);
     fetchAdd(cpu, item, Item.cancels, 1); // before: whoever waits for a run may wait for one that is not
     cancelWorkSync(cpu, at(item, Item.work));
+    fetchAdd(cpu, item, Item.cancelling, -1);
     member.count(CANCEL);
   } else if (choice < 8) {
     const start = member.now();
     if (choice === 1) flushWorkqueue(cpu, queue);
     else flushWork(cpu, at(item, Item.work));
     member.waited(member.now() - start);
-    checkRun(cpu, item, input, cancelled, member);
+    if (!isCancelled) checkRun(cpu, item, input, cancelled, member);
     member.count(choice === 1 ? FLUSH_ALL : FLUSH);
   }
 }
