@@ -26,11 +26,11 @@ import { B_ENDED, B_LOST, blockWords } from './block.js';
 import { Conductor, type Timing } from './conductor.js';
 import type { LoadedLock } from './lock.js';
 import type { TortureMemberArgs } from './member.js';
+import { type LostWakeUp, lostWakeUp } from './rest.js';
 import type { MemberResult, RoleResult, TargetResult, TortureReport, Violation } from './result.js';
 import { memberName, memberResults, roleResults } from './statistics.js';
 import type { TortureConfig, TortureTarget } from './target.js';
 import { findTarget } from './targets/registry.js';
-import { type LostWakeUp, lostWakeUp } from './rest.js';
 import {
   type Finding,
   findingOf,
