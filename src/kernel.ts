@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { type Outcome, runWorker, type WorkerTask } from './host/worker.js';
 import type { BuiltIns } from './host/modules.js';
+import { type Outcome, runWorker, type WorkerTask } from './host/worker.js';
 import { BUILT_INS } from './workloads/built-ins.js';
 
 /** What a worker of a crew may be asked to run, by name. */

@@ -16,10 +16,10 @@ import {
   runSelftest,
   showGallery,
   TORTURE_TARGETS,
+  tortureBusted,
   type TortureOptions,
   type TortureReport,
   type TortureTarget,
-  tortureBusted,
   tortureTargets,
 } from 'faultline';
 

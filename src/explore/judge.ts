@@ -23,6 +23,7 @@ import { readOwn } from '#memory';
 import { FaultlineError } from '../base/bug.js';
 import { textOf } from '../base/reason.js';
 import { lockName } from '../debug/wait-graph.js';
+import { countAllocations, describeLeak } from '../machine/allocations.js';
 import { cpuArea } from '../machine/cpu.js';
 import { hasLockReports, lockReportTexts } from '../machine/lock-report.js';
 import { CpuArea } from '../machine/types.js';
@@ -30,7 +31,6 @@ import { element } from '../memory/layout.js';
 import type { MemoryPort } from '../memory/port.js';
 import { memoryWords } from '../memory/snapshot.js';
 import type { Turnstile } from '../memory/turnstile.js';
-import { countAllocations, describeLeak } from '../machine/allocations.js';
 import {
   C_END,
   C_JUDGED,

@@ -108,6 +108,10 @@ export class Crew {
       const message = `a crew of ${members.length} members needs as many CPUs, not ${cpus}`;
       throw new FaultlineError('FAULTLINE_BAD_CREW', message);
     }
+    if (options.pool !== undefined && options.pool.size < members.length) {
+      const message = `a crew of ${members.length} members needs as many workers, not ${options.pool.size}`;
+      throw new FaultlineError('FAULTLINE_BAD_CREW', message);
+    }
     this.#boot = machine.cpu;
     this.#members = members;
     this.#busy = members.length;

@@ -190,7 +190,7 @@ function seenIn(
   if (forbidden !== undefined) return { detector: 'content', what: `outcome '${forbidden.name}'` };
   if (run.stopped === null) return undefined;
   const [what = ''] = run.stopped.split('\n');
-  return { detector: /died/.test(what) ? 'invariant' : 'watchdog', what };
+  return { detector: what.includes('died') ? 'invariant' : 'watchdog', what };
 }
 
 function ruleOf(message: string): Detector {

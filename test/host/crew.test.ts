@@ -97,6 +97,14 @@ test('a crew with more members than the machine has CPUs is refused', () => {
   assert.throws(() => new Crew(machine, [member, member]), /2 members needs as many CPUs, not 1/);
 });
 
+test('a crew with more members than its pool has workers is refused', async () => {
+  const machine = bootMachine({ cpus: 2, ramBytes: 0 });
+  const member = { name: 'begin', module, entry: programs.begin.name, args: 0 };
+  const pool = new WorkerPool(1, 'parallel');
+  assert.throws(() => new Crew(machine, [member, member], { pool }), /as many workers, not 1/);
+  await pool.end();
+});
+
 describe('a crew that is halted', () => {
   test('ends, with the results of those who had returned', async () => {
     const { crew } = host([programs.runOn.name, programs.begin.name, programs.waitForNothing.name]);

@@ -9,7 +9,7 @@ import { type TortureOptions, tortureTarget } from '../../src/torture/run.js';
 import { findTarget } from '../../src/torture/targets/registry.js';
 
 /** Members of a target with four CPUs, and who serves them. */
-const MEMBERS_MAX = 6;
+const MEMBERS_MAX = 8;
 
 /** Workers for the runs of a file. */
 export function torturePools(): WorkerPools {

@@ -136,7 +136,7 @@ function stepWriter(cpu: Cpu, world: TortureWorld, kind: LockKind, member: Tortu
   const downgrades = !tries && kind.downgrade !== undefined && member.random(TRY_ONE_IN) === 0;
   if (downgrades) {
     const before = read(cpu, world, TortureWorld.low);
-    kind.downgrade?.(cpu, world);
+    kind.downgrade(cpu, world);
     downgradedInside(cpu, world, kind, member, before);
     kind.readUnlock?.(cpu, world, member);
   } else {
@@ -186,7 +186,7 @@ function stepReader(cpu: Cpu, world: TortureWorld, kind: LockKind, member: Tortu
   const start = member.now();
   const tries = kind.tryReadLock !== undefined && member.random(TRY_ONE_IN) === 0;
   if (tries) {
-    if (kind.tryReadLock?.(cpu, world) !== true) {
+    if (!kind.tryReadLock(cpu, world)) {
       member.count(TRYLOCK);
       return;
     }

@@ -99,7 +99,7 @@ export const tortureRefReleased = defineKernelOps({
 export const tortureRefConfirmed = defineKernelOps({
   opsName: 'torture: percpu_ref confirmed',
   confirm(cpu: Cpu, ref: PercpuRef) {
-    setState(cpu, containerOf(ref, World.ref) as World, CONFIRMED);
+    setState(cpu, containerOf(ref, World.ref), CONFIRMED);
   },
 });
 

@@ -15,7 +15,7 @@ import { fetchAdd, readOnce, writeOnce } from '#memory';
 
 import { bug } from '../../base/bug.js';
 import { runPendingWork } from '../../deferred/kworker.js';
-import { WorkqueueStruct, WorkStruct } from '../../deferred/types.js';
+import { type WorkqueueStruct, WorkStruct } from '../../deferred/types.js';
 import {
   allocWorkqueue,
   cancelWorkSync,
@@ -48,8 +48,8 @@ const Item = struct('torture_item', {
   line2: cacheline,
   output: word, // the input that its last run has seen; written by the run
   running: word, // kworkers in it; atomic
-  cancels: word, // members that keep it from being run; atomic
-  cancelling: word, // of them, those that have not returned
+  cancelling: word, // cancellations that have begun; atomic, as is the next
+  cancelled: word, // … that have ended
 });
 type Item = Ptr<'torture_item'>;
 
@@ -128,8 +128,8 @@ function stepQueuer(cpu: Cpu, world: World, member: TortureMember): void {
   const field = FIELDS[member.random(ITEMS)] ?? World.item0;
   const item = readOnce(cpu, world, field);
   const queue: WorkqueueStruct = readOnce(cpu, world, World.queue);
-  const cancelled = readOnce(cpu, item, Item.cancels);
-  const isCancelled = readOnce(cpu, item, Item.cancelling) !== 0; // after: one that was counted has returned, or is here
+  const ended = readOnce(cpu, item, Item.cancelled);
+  const begun = readOnce(cpu, item, Item.cancelling);
   const input = fetchAdd(cpu, item, Item.input, 1) + 1;
   queueWork(cpu, queue, at(item, Item.work));
   member.count(QUEUE);
@@ -137,29 +137,22 @@ function stepQueuer(cpu: Cpu, world: World, member: TortureMember): void {
   const choice = member.random(16);
   if (choice === 0) {
     fetchAdd(cpu, item, Item.cancelling, 1);
-    fetchAdd(cpu, item, Item.cancels, 1); // before: whoever waits for a run may wait for one that is not
     cancelWorkSync(cpu, at(item, Item.work));
-    fetchAdd(cpu, item, Item.cancelling, -1);
+    fetchAdd(cpu, item, Item.cancelled, 1);
     member.count(CANCEL);
   } else if (choice < 8) {
     const start = member.now();
     if (choice === 1) flushWorkqueue(cpu, queue);
     else flushWork(cpu, at(item, Item.work));
     member.waited(member.now() - start);
-    if (!isCancelled) checkRun(cpu, item, input, cancelled, member);
+    if (begun === ended) checkRun(cpu, item, input, begun, member); // else it may have been cancelled
     member.count(choice === 1 ? FLUSH_ALL : FLUSH);
   }
 }
 
-/** After a flush the item has run since it was queued, unless somebody has cancelled it. */
-function checkRun(
-  cpu: Cpu,
-  item: Item,
-  input: number,
-  cancelled: number,
-  member: TortureMember,
-): void {
+/** After a flush the item has run since it was queued, unless a cancellation has begun since. */
+function checkRun(cpu: Cpu, item: Item, input: number, begun: number, member: TortureMember): void {
   const output = readOnce(cpu, item, Item.output);
-  if (output >= input || readOnce(cpu, item, Item.cancels) !== cancelled) return;
+  if (output >= input || readOnce(cpu, item, Item.cancelling) !== begun) return;
   member.fail(`workqueue: an item was flushed and has not run since it was queued`, 'INV-41');
 }
