@@ -4,6 +4,7 @@
  *   npm run bench                          all of it, about five minutes
  *   npm run bench -- locks boot            these parts only
  *   npm run bench -- failures              what a driver's failed bind leaves, in each historical form
+ *   npm run bench -- checked               what it costs to have everything checked
  *   npm run bench -- mutants               which strategy finds which planted mistake
  *   npm run bench -- yardstick --rounds 3  with other numbers
  *
@@ -15,6 +16,7 @@ import { tuneEngine } from 'faultline';
 import { describeEnvironment, environmentLine } from '../src/report/environment.js';
 import { allocationReport } from './allocation.js';
 import { bootReport } from './boot.js';
+import { checkedTable } from './checked.js';
 import { exploreTable } from './explore.js';
 import { failureTable } from './failures.js';
 import { lockTable } from './locks.js';
@@ -29,6 +31,7 @@ const PARTS: Readonly<Record<string, (options: YardstickOptions) => Promise<stri
   'percpu-ref': percpuRefTable,
   boot: bootReport,
   allocation: allocationReport,
+  checked: checkedTable,
   explore: exploreTable,
   failures: failureTable,
   mutants: mutantTable,
