@@ -367,14 +367,18 @@ export function tortureTargets(
   targets: readonly TortureTarget[],
   options: TortureOptions,
 ): Promise<TortureReport> {
+  const sum = targets.reduce((all, { weight = 1 }) => all + weight, 0);
+  const share = (options.timing.durationMs * targets.length) / sum; // of a target of weight 1
   return tortureAll(
-    targets.map((target) => ({ target })),
+    targets.map((target) => ({ target, durationMs: share * (target.weight ?? 1) })),
     options,
   );
 }
 
 interface PlannedRun {
   readonly target: TortureTarget;
+  /** Instead of what the options say. */
+  readonly durationMs?: number;
   readonly mutant?: string;
 }
 
@@ -387,10 +391,11 @@ async function tortureAll(
   const results: TargetResult[] = [];
   try {
     const canary = await runCanary(options, pools);
-    for (const { target, mutant } of planned) {
+    for (const { target, mutant, durationMs = options.timing.durationMs } of planned) {
       if (options.signal?.aborted === true || !canary.reported) break;
       options.onTarget?.(target, rolesOf(target, options));
-      const run = { ...options, ...(mutant !== undefined && { mutant }) };
+      const timing = { ...options.timing, durationMs };
+      const run = { ...options, timing, ...(mutant !== undefined && { mutant }) };
       const result = await tortureTarget(target, run, pools);
       results.push(result);
       options.onResult?.(result);

@@ -81,6 +81,8 @@ export interface TortureTarget {
   readonly services?: readonly string[];
   /** Planted mistakes by name (explore/mutants.ts) that a run of this target must find. */
   readonly busted?: readonly string[];
+  /** Its share of a run's time, beside others of weight 1: one with many kinds of operations wants more. */
+  readonly weight?: number;
   /** Physical memory it needs; by default 16 MiB. Unit: bytes. */
   ramBytes?(config: TortureConfig): number;
   /** What each member does, by the options: 'writer', 'reader', 'cpu', 'device', 'reclaim', … */
