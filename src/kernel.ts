@@ -4,9 +4,9 @@
  * @module
  */
 import { type Outcome, runWorker, type WorkerTask } from './host/worker.js';
-import { BUILT_INS } from './workloads/built-ins.js';
+import { ALL_BUILT_INS } from './built-ins.js';
 
 /** Runs a crew member; a Piscina worker's file exports it as its default. */
 export function runCrewMember(task: WorkerTask): Promise<Outcome> {
-  return runWorker(task, BUILT_INS);
+  return runWorker(task, ALL_BUILT_INS);
 }

@@ -22,7 +22,7 @@ import { frameOf, pageOf, ZERO_PFN } from '../machine/page-alloc.js';
 import { tlbEnter, TlbEntry, tlbExit, tlbFill, tlbHit, tlbSlot } from '../machine/tlb.js';
 import { Page } from '../machine/types.js';
 import { member, NULL, type Va } from '../memory/layout.js';
-import { FAULT_FLAG_WRITE, handleMmFault, VM_FAULT_ERROR, VM_FAULT_OOM } from './fault.js';
+import { FAULT_FLAG_WRITE, handleMmFault, VM_FAULT_ERROR, VM_FAULT_OOM, VM_FAULT_SIGBUS } from './fault.js';
 import { mmapReadLock, mmapReadUnlock } from './mmap-lock.js';
 import { pageHigh, pageLow, pteOffset } from './page-table.js';
 import { NO_PTE, Pte, PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_WRITE, ptePfn } from './pte.js';
@@ -123,10 +123,12 @@ function doUserAddrFault(cpu: Cpu, mm: MmStruct, va: Va, isWrite: boolean): numb
   let error = 0;
   if (vma === NULL || (read(cpu, vma, VmAreaStruct.flags) & allowed) === 0) {
     error = -EFAULT;
+    cpu.faultIsBus = false;
   } else {
     const fault = handleMmFault(cpu, vma, va, isWrite ? FAULT_FLAG_WRITE : 0);
     if ((fault & VM_FAULT_OOM) !== 0) error = -ENOMEM;
     else if ((fault & VM_FAULT_ERROR) !== 0) error = -EFAULT;
+    cpu.faultIsBus = (fault & VM_FAULT_SIGBUS) !== 0;
   }
   mmapReadUnlock(cpu, mm);
   return error;

@@ -1,0 +1,142 @@
+/**
+ * The steps that a program performs itself: system calls on memory and files, loads and stores.
+ *
+ * @module
+ */
+import { read, write } from '#memory';
+
+import { EBADF, EFAULT, ENOMEM } from '../base/errno.js';
+import { PAGE_SIZE } from '../base/units.js';
+import type { Cpu } from '../machine/cpu.js';
+import { frameWord } from '../machine/frame.js';
+import { frameOf } from '../machine/page-alloc.js';
+import { element, NULL } from '../memory/layout.js';
+import { readAddress } from '../memory/memory.js';
+import { loadWord, storeWord } from '../mm/access.js';
+import { createFile, fileGetPage, fput } from '../mm/file.js';
+import { madvise } from '../mm/madvise.js';
+import { mlock, msync, munlock } from '../mm/mlock.js';
+import { setBrk, useMm } from '../mm/mm-struct.js';
+import { brk, mmap } from '../mm/mmap.js';
+import { mprotect } from '../mm/mprotect.js';
+import { mremap } from '../mm/mremap.js';
+import { munmap } from '../mm/munmap.js';
+import { putPage } from '../mm/page.js';
+import { type File, MmStruct } from '../mm/types.js';
+import * as uapi from '../mm/uapi.js';
+import { PAGE_WORD, VALUE_WORD } from './snapshot.js';
+import {
+  adviceOf,
+  type Answer,
+  lengthOf,
+  mapFlagsOf,
+  mremapFlagsOf,
+  numberOf,
+  protOf,
+  startOf,
+  type StepInput,
+  textOf,
+} from './step.js';
+import { ARENA, ConformWorld, vaOf } from './world.js';
+
+/** Performs a step of a program in an address space. Sleeps. */
+export type SystemCall = (cpu: Cpu, world: ConformWorld, mm: MmStruct, step: StepInput) => Answer;
+
+/** The page of an address, or the error that stands in its place. */
+const pageOrError = (va: number): number => (va < 0 ? va : (va - ARENA) / PAGE_SIZE);
+
+/** The steps, by their names. */
+export const SYSTEM_CALLS: Readonly<Record<string, SystemCall>> = {
+  mmap(cpu, world, mm, step) {
+    const fd = numberOf(step, 'fd', -1);
+    const file = fd < 0 ? NULL : fileOf(cpu, world, step);
+    const offset = numberOf(step, 'off') * PAGE_SIZE;
+    const [start, length] = [startOf(step), lengthOf(step)];
+    const va = mmap(cpu, mm, start, length, protOf(step), mapFlagsOf(step), file, offset);
+    return { result: pageOrError(va) };
+  },
+  munmap: (cpu, _world, mm, step) => ({ result: munmap(cpu, mm, startOf(step), lengthOf(step)) }),
+  mprotect: (cpu, _world, mm, step) => ({
+    result: mprotect(cpu, mm, startOf(step), lengthOf(step), protOf(step)),
+  }),
+  madvise: (cpu, _world, mm, step) => ({
+    result: madvise(cpu, mm, startOf(step), lengthOf(step), adviceOf(step) ?? -1),
+  }),
+  mremap(cpu, _world, mm, step) {
+    const newLength = numberOf(step, 'newn') * PAGE_SIZE;
+    const to = vaOf(numberOf(step, 'to'));
+    const flags = mremapFlagsOf(step);
+    return {
+      result: pageOrError(mremap(cpu, mm, startOf(step), lengthOf(step), newLength, flags, to)),
+    };
+  },
+  mlock: (cpu, _world, mm, step) => ({ result: mlock(cpu, mm, startOf(step), lengthOf(step), 0) }),
+  munlock: (cpu, _world, mm, step) => ({ result: munlock(cpu, mm, startOf(step), lengthOf(step)) }),
+  msync: (cpu, _world, mm, step) => ({
+    result: msync(cpu, mm, startOf(step), lengthOf(step), uapi.MS_SYNC),
+  }),
+  brk(cpu, _world, mm, step) {
+    if (readAddress(cpu, mm, MmStruct.startBrk) !== ARENA) setBrk(cpu, mm, ARENA);
+    const end = ARENA + lengthOf(step);
+    return { result: brk(cpu, mm, end) === end ? 0 : -ENOMEM };
+  },
+  touch,
+  memfd(cpu, world, _mm, step) {
+    const file = createFile(cpu, lengthOf(step), 0);
+    if (file === NULL) return { result: -ENOMEM };
+    write(cpu, world, element(ConformWorld.files, numberOf(step, 'fd')), file);
+    return { result: 0 };
+  },
+  close(cpu, world, _mm, step) {
+    const file = fileOf(cpu, world, step);
+    if (file === NULL) return { result: -EBADF };
+    write(cpu, world, element(ConformWorld.files, numberOf(step, 'fd')), NULL);
+    fput(cpu, file);
+    return { result: 0 };
+  },
+  pwrite(cpu, world, _mm, step) {
+    const file = fileOf(cpu, world, step);
+    const first = numberOf(step, 'off');
+    for (let page = first; page < first + numberOf(step, 'n'); page++) {
+      const pfn = fileGetPage(cpu, file, page);
+      if (pfn === 0) return { result: -ENOMEM };
+      write(cpu, frameOf(cpu, pfn), frameWord(VALUE_WORD), numberOf(step, 'val'));
+      write(cpu, frameOf(cpu, pfn), frameWord(PAGE_WORD), page);
+      putPage(cpu, pfn);
+    }
+    return { result: 0 };
+  },
+};
+
+/** The file of a descriptor, or NULL. */
+function fileOf(cpu: Cpu, world: ConformWorld, step: StepInput): File {
+  return read(cpu, world, element(ConformWorld.files, numberOf(step, 'fd'))) as File;
+}
+
+/** The program's own access to each page, in order, up to one that it may not make. */
+function touch(cpu: Cpu, _world: ConformWorld, mm: MmStruct, step: StepInput): Answer {
+  useMm(cpu, mm);
+  const first = numberOf(step, 'at');
+  const isWrite = textOf(step, 'mode') === 'w';
+  const values: [number, number][] = [];
+  for (let page = first; page < first + numberOf(step, 'n'); page++) {
+    const error = isWrite
+      ? storePage(cpu, mm, page, numberOf(step, 'val'))
+      : loadWord(cpu, mm, vaOf(page) + 4 * VALUE_WORD);
+    if (error !== 0) {
+      const signal = cpu.faultIsBus ? 'SIGBUS' : 'SIGSEGV';
+      return { result: -EFAULT, signal, signalPage: page, ...(!isWrite && { values }) };
+    }
+    if (isWrite) continue;
+    const last = values.at(-1);
+    if (last?.[1] === cpu.loaded) last[0]++;
+    else values.push([1, cpu.loaded]);
+  }
+  return { result: 0, ...(!isWrite && { values }) };
+}
+
+/** Stores the value, and which page it was written as. */
+function storePage(cpu: Cpu, mm: MmStruct, page: number, value: number): number {
+  const error = storeWord(cpu, mm, vaOf(page) + 4 * VALUE_WORD, value);
+  return error === 0 ? storeWord(cpu, mm, vaOf(page) + 4 * PAGE_WORD, page) : error;
+}
