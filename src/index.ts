@@ -22,6 +22,9 @@ export {
 } from './base/bug.js';
 export * as errno from './base/errno.js';
 export { PAGE_SIZE, PAGE_WORDS } from './base/units.js';
+export { type Difference } from './conform/compare.js';
+export { type Corpus, loadCorpus, parseCorpus, type RecordedCase } from './conform/corpus.js';
+export { type CaseResult, type ConformOptions, runCorpus } from './conform/run.js';
 export * as debug from '#debug';
 export * as lockHow from './debug/lock-how.js';
 export { bootDeferred } from './deferred/boot.js';

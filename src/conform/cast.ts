@@ -48,8 +48,7 @@ export function unsupportedOp({ steps }: RecordedCase): string | undefined {
 
 function unsupportedPart(step: RecordedStep): string | undefined {
   const { op } = step;
-  const isKnown =
-    op === 'join' || op in SYSTEM_CALLS || op in DRIVER_STEPS || op in PROCESS_STEPS;
+  const isKnown = op === 'join' || op in SYSTEM_CALLS || op in DRIVER_STEPS || op in PROCESS_STEPS;
   if (!isKnown) return op;
   if (op === 'madvise' && adviceOf(step) === undefined) return `madvise ${textOf(step, 'advice')}`;
   if (op === 'mmap' && wordsOf(step, 'flags').includes('hugetlb')) return 'mmap hugetlb';

@@ -103,7 +103,8 @@ function answerOf(
   { step, answer, marks }: SeenStep,
   all: readonly SeenStep[],
 ): Readonly<Record<string, unknown>> {
-  if (step.isAsync) return marks?.isDone === true ? { async: 'done', ...answer } : { async: 'blocked' };
+  if (step.isAsync)
+    return marks?.isDone === true ? { async: 'done', ...answer } : { async: 'blocked' };
   const joined = step.joins < 0 ? undefined : all[step.joins];
   if (joined === undefined) return answer ?? {};
   return joined.marks?.isDone === true ? { result: 0, pending: false } : (joined.answer ?? {});
@@ -131,9 +132,7 @@ function compareEvents(step: RecordedStep, seen: SeenStep, note: Note): void {
 
 function ordered(events: readonly SeenEvent[], isUnordered: boolean): readonly SeenEvent[] {
   if (!isUnordered) return events;
-  return [...events].sort((one, other) =>
-    JSON.stringify(one).localeCompare(JSON.stringify(other)),
-  );
+  return [...events].sort((one, other) => JSON.stringify(one).localeCompare(JSON.stringify(other)));
 }
 
 /** What is compared of a callback: of what hooks did, only that they ran. */

@@ -6,7 +6,16 @@
  *
  * @module
  */
-import { cmpxchg, exchange, fetchAdd, read, readAddress, readOnce, write, writeAddress } from '#memory';
+import {
+  cmpxchg,
+  exchange,
+  fetchAdd,
+  read,
+  readAddress,
+  readOnce,
+  write,
+  writeAddress,
+} from '#memory';
 
 import { EAGAIN, ESRCH } from '../base/errno.js';
 import type { Cpu } from '../machine/cpu.js';

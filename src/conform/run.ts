@@ -22,7 +22,13 @@ import { bootMm } from '../mm/boot.js';
 import { VA_MAX } from '../notifier/mmu-notifier-range.js';
 import { assertNoLeak, assertNoWarning, framesAccountedFor } from '../workloads/leak.js';
 import { type CastCase, castCase, fits, LEADER, unsupportedOp } from './cast.js';
-import { compareCase, type Difference, eventName, type SeenEvent, type SeenStep } from './compare.js';
+import {
+  compareCase,
+  type Difference,
+  eventName,
+  type SeenEvent,
+  type SeenStep,
+} from './compare.js';
 import type { RecordedCase } from './corpus.js';
 import type { MemberReport } from './member.js';
 import { beginFirstProcess } from './processes.js';
@@ -71,10 +77,11 @@ export async function runCorpus(
   const results = new Array<CaseResult | undefined>(cases.length);
   let next = 0;
   let done = 0;
+  const size = cpusNeeded(cases);
   const lane = async (): Promise<void> => {
-    const workers = new Workers(options);
+    const workers = new Workers(size, options);
     try {
-      for (let index = next++; index < cases.length && options.signal?.aborted !== true; ) {
+      for (let index = next++; index < cases.length && options.signal?.aborted !== true;) {
         const one = cases[index];
         if (one !== undefined) {
           const result = await runCase(one, options, workers);
@@ -91,19 +98,32 @@ export async function runCorpus(
   return results.filter((result) => result !== undefined);
 }
 
-/** The workers of one lane: as many as its largest case has needed so far. */
+/** CPUs of the largest case. */
+function cpusNeeded(cases: readonly RecordedCase[]): number {
+  const supported = cases.filter((one) => unsupportedOp(one) === undefined);
+  return Math.max(
+    1,
+    ...supported
+      .map(castCase)
+      .filter(fits)
+      .map(({ cpus }) => cpus.length),
+  );
+}
+
+/** The workers of one lane; new ones after a case that has ended them. */
 class Workers {
+  readonly #size: number;
   readonly #options: ConformOptions;
   #pool: WorkerPool | undefined;
 
-  constructor(options: ConformOptions) {
+  constructor(size: number, options: ConformOptions) {
+    this.#size = size;
     this.#options = options;
   }
 
-  async atLeast(size: number): Promise<WorkerPool> {
-    if (this.#pool === undefined || this.#pool.hasEnded || this.#pool.size < size) {
-      await this.end();
-      this.#pool = new WorkerPool(size, this.#options.build, this.#options.worker);
+  get pool(): WorkerPool {
+    if (this.#pool === undefined || this.#pool.hasEnded) {
+      this.#pool = new WorkerPool(this.#size, this.#options.build, this.#options.worker);
     }
     return this.#pool;
   }
@@ -191,7 +211,7 @@ async function runCrew(
     args: { world, cast },
   }));
   const crew = new Crew(machine, members, {
-    pool: await workers.atLeast(members.length),
+    pool: workers.pool,
     watchdog: { stallMs: options.stallMs },
     ...(options.signal && { signal: options.signal }),
   });

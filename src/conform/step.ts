@@ -87,6 +87,5 @@ export function mremapFlagsOf(step: StepInput): number {
 /** MADV_* by its name; undefined for one that is not known here. */
 export function adviceOf(step: StepInput): number | undefined {
   return (uapi as Readonly<Record<string, unknown>>)[`MADV_${textOf(step, 'advice')}`] as
-    | number
-    | undefined;
+    number | undefined;
 }

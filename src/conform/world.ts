@@ -180,9 +180,7 @@ export function keptEvents(count: number): number {
 
 /** The hook of a kind of callback. */
 export function hookOf(world: ConformWorld, kind: (typeof HOOK_KINDS)[number]): ConformHook {
-  return (world +
-    ConformWorld.hooks +
-    HOOK_KINDS.indexOf(kind) * ConformHook.words) as ConformHook;
+  return (world + ConformWorld.hooks + HOOK_KINDS.indexOf(kind) * ConformHook.words) as ConformHook;
 }
 
 /** Says that the case looks at soft-dirty bits. */
