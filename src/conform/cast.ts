@@ -50,7 +50,7 @@ function unsupportedPart(step: RecordedStep): string | undefined {
   const { op } = step;
   const isKnown = op === 'join' || op in SYSTEM_CALLS || op in DRIVER_STEPS || op in PROCESS_STEPS;
   if (!isKnown) return op;
-  if (op === 'madvise' && adviceOf(step) === undefined) return `madvise ${textOf(step, 'advice')}`;
+  if (op === 'madvise' && isUnknownAdvice(step)) return `madvise ${textOf(step, 'advice')}`;
   if (op === 'mmap' && wordsOf(step, 'flags').includes('hugetlb')) return 'mmap hugetlb';
   if (op === 'memfd' && wordsOf(step, 'flags').includes('hugetlb')) return 'memfd hugetlb';
   if (procOf(step.proc ?? 'p0') < 0) return `${op} in ${step.proc ?? ''}`;
@@ -58,6 +58,18 @@ function unsupportedPart(step: RecordedStep): string | undefined {
   return ids.some((id) => typeof id === 'number' && (id < 0 || id >= IDS_MAX))
     ? `${op} with a number of ${IDS_MAX} and more`
     : undefined;
+}
+
+/** Advice that is accepted here, and has no effect where it has one in Linux. */
+const MADE_LIGHT_OF: ReadonlySet<string> = new Set([
+  'HWPOISON',
+  'SOFT_OFFLINE',
+  'HUGEPAGE',
+  'COLLAPSE',
+]);
+
+function isUnknownAdvice(step: RecordedStep): boolean {
+  return adviceOf(step) === undefined || MADE_LIGHT_OF.has(textOf(step, 'advice'));
 }
 
 /** Gives every step of a case to a CPU. */

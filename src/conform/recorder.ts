@@ -79,7 +79,7 @@ export const recorder: MmuIntervalNotifierOps = defineKernelOps({
         if (refuses) write(cpu, event, ConformEvent.answer, -EAGAIN);
       }
     }
-    mmuIntervalSetSeq(cpu, interval, curSeq);
+    if (!refuses) mmuIntervalSetSeq(cpu, interval, curSeq);
     return !refuses;
   },
 });

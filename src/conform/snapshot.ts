@@ -27,7 +27,8 @@ import { member, NULL } from '../memory/layout.js';
 import { mmapReadLock, mmapReadUnlock } from '../mm/mmap-lock.js';
 import { pteOf } from '../mm/page-table.js';
 import { NO_PTE, Pte, PTE_SOFT_DIRTY, pteHasFrame, ptePfn } from '../mm/pte.js';
-import { MmStruct } from '../mm/types.js';
+import { MmStruct, VM_SOFTDIRTY } from '../mm/types.js';
+import { vmaFlags, vmaLookup } from '../mm/vma.js';
 import { mmuIntervalReadBegin } from '../notifier/mmu-interval-notifier.js';
 import { insertUnnamed, removeUnnamed } from './recorder.js';
 import { ConformInterval, ConformWorld, vaOf } from './world.js';
@@ -103,7 +104,7 @@ function stateOf(
   const entry = entryOf(cpu, mm, page);
   const letters = hmmLetters(hmm);
   const order = (hmm & HMM_PFN_ORDER_MASK) >>> HMM_PFN_ORDER_SHIFT;
-  const softdirty = (entry & PTE_SOFT_DIRTY) !== 0 ? 1 : 0;
+  const softdirty = showsSoftDirty && isSoftDirty(cpu, mm, page, entry) ? 1 : 0;
   const pte = entryKind(entry);
   return {
     hmm: letters,
@@ -121,6 +122,13 @@ function entryOf(cpu: Cpu, mm: MmStruct, page: number): number {
   const copy = cpu.scratch as Pte;
   readOnceCells(cpu, copy, pte, 1);
   return read(cpu, copy, Pte.entry);
+}
+
+/** What pagemap says: also of what was mapped since the bits were cleared. */
+function isSoftDirty(cpu: Cpu, mm: MmStruct, page: number, entry: number): boolean {
+  if ((entry & PTE_SOFT_DIRTY) !== 0) return true;
+  const vma = vmaLookup(cpu, mm, vaOf(page));
+  return vma !== NULL && (vmaFlags(cpu, vma) & VM_SOFTDIRTY) !== 0;
 }
 
 function entryKind(entry: number): string {

@@ -8,12 +8,11 @@ import { read, write } from '#memory';
 import { EBADF, EFAULT, ENOMEM } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
-import { frameWord } from '../machine/frame.js';
-import { frameOf } from '../machine/page-alloc.js';
 import { element, NULL } from '../memory/layout.js';
 import { readAddress } from '../memory/memory.js';
 import { loadWord, storeWord } from '../mm/access.js';
-import { createFile, fileGetPage, fput } from '../mm/file.js';
+import { clearReferenced, clearSoftDirty } from '../mm/clear-refs.js';
+import { createFile, fput } from '../mm/file.js';
 import { madvise } from '../mm/madvise.js';
 import { mlock, msync, munlock } from '../mm/mlock.js';
 import { setBrk, useMm } from '../mm/mm-struct.js';
@@ -21,7 +20,7 @@ import { brk, mmap } from '../mm/mmap.js';
 import { mprotect } from '../mm/mprotect.js';
 import { mremap } from '../mm/mremap.js';
 import { munmap } from '../mm/munmap.js';
-import { putPage } from '../mm/page.js';
+import { fallocate, ftruncate, pwritePage } from '../mm/truncate.js';
 import { type File, MmStruct } from '../mm/types.js';
 import * as uapi from '../mm/uapi.js';
 import { PAGE_WORD, VALUE_WORD } from './snapshot.js';
@@ -98,15 +97,41 @@ export const SYSTEM_CALLS: Readonly<Record<string, SystemCall>> = {
     const file = fileOf(cpu, world, step);
     const first = numberOf(step, 'off');
     for (let page = first; page < first + numberOf(step, 'n'); page++) {
-      const pfn = fileGetPage(cpu, file, page);
-      if (pfn === 0) return { result: -ENOMEM };
-      write(cpu, frameOf(cpu, pfn), frameWord(VALUE_WORD), numberOf(step, 'val'));
-      write(cpu, frameOf(cpu, pfn), frameWord(PAGE_WORD), page);
-      putPage(cpu, pfn);
+      const error = pwritePage(cpu, file, page, valueWords(numberOf(step, 'val'), page));
+      if (error !== 0) return { result: error };
     }
     return { result: 0 };
   },
+  ftruncate: (cpu, world, _mm, step) => ({
+    result: ftruncate(cpu, fileOf(cpu, world, step), lengthOf(step)),
+  }),
+  fallocate(cpu, world, _mm, step) {
+    const [offset, length] = [numberOf(step, 'off') * PAGE_SIZE, lengthOf(step)];
+    const mode = FALLOCATE_MODES[textOf(step, 'mode')] ?? 0;
+    return { result: fallocate(cpu, fileOf(cpu, world, step), mode, offset, length) };
+  },
+  clear_refs(cpu, _world, mm, step) {
+    if (Number(step['mode']) === CLEAR_REFS_SOFT_DIRTY) clearSoftDirty(cpu, mm);
+    else clearReferenced(cpu, mm);
+    return { result: 0 };
+  },
 };
+
+/** What is written to /proc/self/clear_refs. */
+const CLEAR_REFS_SOFT_DIRTY = 4;
+
+const FALLOCATE_MODES: Readonly<Record<string, number>> = {
+  punch: uapi.FALLOC_FL_PUNCH_HOLE | uapi.FALLOC_FL_KEEP_SIZE,
+  zero: uapi.FALLOC_FL_ZERO_RANGE,
+};
+
+/** The words that a page of a case begins with: what was written, and which page it was written as. */
+export function valueWords(value: number, page: number): number[] {
+  const words = [0, 0];
+  words[VALUE_WORD] = value;
+  words[PAGE_WORD] = page;
+  return words;
+}
 
 /** The file of a descriptor, or NULL. */
 function fileOf(cpu: Cpu, world: ConformWorld, step: StepInput): File {

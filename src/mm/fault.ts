@@ -45,6 +45,7 @@ import {
 import { mmuNotifierArchInvalidateSecondaryTlbs } from '../notifier/mmu-notifier-list.js';
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
+import { downRead, upRead } from '../sync/rwsem.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { fileFindPage, fileGetPage, filePages } from './file.js';
 import { addRss } from './mm-struct.js';
@@ -67,6 +68,7 @@ import {
   PTE_DIRTY,
   PTE_PRESENT,
   PTE_PROTNONE,
+  PTE_SOFT_DIRTY,
   PTE_WRITE,
   pteGet,
   pteGetAndClear,
@@ -75,11 +77,13 @@ import {
   setPte,
 } from './pte.js';
 import {
+  File,
   MMF_UNSTABLE,
   MmStruct,
   VM_ACCESS_FLAGS,
   VM_MAYSHARE,
   VM_SHARED,
+  VM_SOFTDIRTY,
   VM_WRITE,
   VmAreaStruct,
 } from './types.js';
@@ -130,7 +134,9 @@ function doMissingPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: b
 /** Flags of an entry that is made for an access, with all rights the VMA gives. */
 function newPteFlags(vmFlags: number, isWrite: boolean): number {
   const writable = (vmFlags & VM_WRITE) !== 0 ? PTE_WRITE : 0;
-  return vmaPteFlags(vmFlags) | PTE_ACCESSED | writable | (isWrite ? PTE_DIRTY : 0);
+  return (
+    vmaPteFlags(vmFlags) | PTE_ACCESSED | writable | (isWrite ? PTE_DIRTY | PTE_SOFT_DIRTY : 0)
+  );
 }
 
 /**
@@ -179,8 +185,19 @@ function doZeroPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte): number {
   return mapFrame(cpu, vma, pte, ZERO_PFN, flags);
 }
 
-/** Maps the file's own frame, or for a write to a private mapping a copy of it. @kernel do_fault */
+/**
+ * Maps the file's own frame, or for a write to a private mapping a copy of it. Meanwhile the file keeps its pages.
+ * @kernel do_fault
+ */
 function doFilePage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boolean): number {
+  const file = read(cpu, vma, VmAreaStruct.file);
+  downRead(cpu, member(file, File.invalidateLock));
+  const fault = mapFilePage(cpu, vma, va, pte, isWrite);
+  upRead(cpu, member(file, File.invalidateLock));
+  return fault;
+}
+
+function mapFilePage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boolean): number {
   const file = read(cpu, vma, VmAreaStruct.file);
   const index = fileIndex(cpu, vma, va);
   if (index >= filePages(cpu, file)) return VM_FAULT_SIGBUS;
@@ -264,10 +281,11 @@ function doNumaPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte, entry: number): numbe
 
 /**
  * True if an entry of a VMA with these flags may let the hardware write without a fault: the memory is
- * shared, or the frame is this VMA's alone (I1). @kernel can_change_pte_writable
+ * shared, or the frame is this VMA's alone (I1), and nobody looks for who writes. @kernel can_change_pte_writable
  */
 export function mayMapWritable(cpu: Cpu, vmFlags: number, entry: number): boolean {
   if ((vmFlags & VM_WRITE) === 0) return false;
+  if (((vmFlags & VM_SOFTDIRTY) | (entry & PTE_SOFT_DIRTY)) === 0) return false; // who writes it is to be seen
   if ((vmFlags & VM_SHARED) !== 0) return true;
   const pfn = ptePfn(entry);
   return pfn !== ZERO_PFN && pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE);
@@ -279,12 +297,13 @@ export function mayMapWritable(cpu: Cpu, vmFlags: number, entry: number): boolea
  */
 function doWpPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, entry: number): number {
   const pfn = ptePfn(entry);
-  const isShared = (read(cpu, vma, VmAreaStruct.flags) & (VM_SHARED | VM_MAYSHARE)) !== 0;
+  const vmFlags = read(cpu, vma, VmAreaStruct.flags);
+  const isShared = (vmFlags & (VM_SHARED | VM_MAYSHARE)) !== 0;
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
   const isSame = isReadOnlyMapping(pteGet(cpu, pte), pfn);
   const reuse = isSame && (isShared || canReuse(cpu, pfn));
-  if (reuse) pteUpdateFlags(cpu, pte, 0, PTE_WRITE | PTE_ACCESSED | PTE_DIRTY);
+  if (reuse) pteUpdateFlags(cpu, pte, 0, newPteFlags(vmFlags, true));
   const mustCopy = isSame && !reuse;
   if (mustCopy && pfn !== ZERO_PFN) getPage(cpu, pfn); // it must stay while it is copied
   spinUnlock(cpu, ptl);

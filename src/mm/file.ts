@@ -152,8 +152,16 @@ export function linkFileVma(cpu: Cpu, vma: VmAreaStruct): void {
   const file = read(cpu, vma, VmAreaStruct.file);
   if (file === NULL) return;
   downWrite(cpu, member(file, File.vmasLock));
-  listAddTail(cpu, member(vma, VmAreaStruct.shared), member(file, File.vmas));
+  linkFileVmaLocked(cpu, vma);
   upWrite(cpu, member(file, File.vmasLock));
+}
+
+/** As above; the vmasLock of its file, if it has one, must be held for writing. */
+export function linkFileVmaLocked(cpu: Cpu, vma: VmAreaStruct): void {
+  const file = read(cpu, vma, VmAreaStruct.file);
+  if (file !== NULL) {
+    listAddTail(cpu, member(vma, VmAreaStruct.shared), member(file, File.vmas));
+  }
 }
 
 /** A VMA of the file is about to go. Sleeps. @kernel unlink_file_vma */
@@ -161,8 +169,15 @@ export function unlinkFileVma(cpu: Cpu, vma: VmAreaStruct): void {
   const file = read(cpu, vma, VmAreaStruct.file);
   if (file === NULL) return;
   downWrite(cpu, member(file, File.vmasLock));
-  listDelInit(cpu, member(vma, VmAreaStruct.shared));
+  unlinkFileVmaLocked(cpu, vma);
   upWrite(cpu, member(file, File.vmasLock));
+}
+
+/** As above; the vmasLock of its file, if it has one, must be held for writing. */
+export function unlinkFileVmaLocked(cpu: Cpu, vma: VmAreaStruct): void {
+  if (read(cpu, vma, VmAreaStruct.file) !== NULL) {
+    listDelInit(cpu, member(vma, VmAreaStruct.shared));
+  }
 }
 
 // --- the radix tree; pagesLock must be held ---
@@ -209,6 +224,45 @@ function radixInsert(cpu: Cpu, file: File, index: number, pfn: Pfn): boolean {
   write(cpu, node, slot(index, 0), pfn);
   write(cpu, file, File.pageCount, read(cpu, file, File.pageCount) + 1);
   return true;
+}
+
+/** Takes the pages from `first` up to `end` out of the cache. The invalidate lock must be held for writing. */
+export function fileRemovePages(cpu: Cpu, file: File, first: number, end: number): void {
+  const root = read(cpu, file, File.pages) as RadixNode;
+  const height = read(cpu, file, File.pagesHeight);
+  if (root !== 0) removeBelow(cpu, file, root, height, 0, first, end);
+}
+
+/** `from` is the number of the first page that the node may have. */
+function removeBelow(
+  cpu: Cpu,
+  file: File,
+  node: RadixNode,
+  height: number,
+  from: number,
+  first: number,
+  end: number,
+): void {
+  const pages = FANOUT ** (height - 1);
+  for (let i = 0; i < FANOUT; i++) {
+    const at = from + i * pages;
+    if (at + pages <= first || at >= end) continue;
+    const child = read(cpu, node, element(RadixNode.slots, i));
+    if (child === 0) continue;
+    if (height > 1) removeBelow(cpu, file, child as RadixNode, height - 1, at, first, end);
+    else removePage(cpu, file, node, i);
+  }
+}
+
+function removePage(cpu: Cpu, file: File, node: RadixNode, i: number): void {
+  const lock = member(file, File.pagesLock);
+  spinLock(cpu, lock);
+  const pfn = read(cpu, node, element(RadixNode.slots, i));
+  write(cpu, node, element(RadixNode.slots, i), 0);
+  write(cpu, file, File.pageCount, read(cpu, file, File.pageCount) - 1);
+  spinUnlock(cpu, lock);
+  write(cpu, pageOf(cpu, pfn), Page.mapping, 0);
+  putPage(cpu, pfn);
 }
 
 /** Frees a tree and drops the cache's references to its pages. Nobody else knows the file. */

@@ -7,14 +7,14 @@
  *            advice that is kept in the VMA's flags splits and merges VMAs; the rest is validated, and
  *            accepted or refused as Linux does, without an effect that a program could see.
  * Ordering   Advice that changes VMAs takes the mmap lock for writing, the rest for reading.
- * Deviation  Nothing reclaims memory: what FREE, COLD and PAGEOUT name stays. No file can have a hole
- *            punched (REMOVE: -EOPNOTSUPP), and there is no huge page to COLLAPSE into (-ENOMEM).
+ * Deviation  Nothing reclaims memory: what FREE, COLD and PAGEOUT name stays. There is no huge page to COLLAPSE
+ *            into (-ENOMEM).
  *
  * @module
  */
 import { read, write } from '#memory';
 
-import { EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP } from '../base/errno.js';
+import { EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM } from '../base/errno.js';
 import { isPageAligned, PAGE_SIZE, pageAlignUp } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { PG_ANON, PG_LAZYFREE, ZERO_PFN } from '../machine/page-alloc.js';
@@ -27,6 +27,8 @@ import {
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { fileIndex } from './fault.js';
+import { fput, getFile } from './file.js';
 import { mmapReadLock, mmapReadUnlock, mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { flushTlbMm } from './mmu-gather.js';
 import { pageHasFlag, pageSetFlags } from './page.js';
@@ -65,7 +67,9 @@ import {
   VM_WRITE,
   VmAreaStruct,
 } from './types.js';
+import { fallocate } from './truncate.js';
 import {
+  FALLOC_FL_PUNCH_HOLE,
   MADV_COLD,
   MADV_COLLAPSE,
   MADV_DODUMP,
@@ -185,7 +189,7 @@ function adviseVma(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va, advice: numb
     case MADV_FREE:
       return freeRange(cpu, vma, start, end, flags);
     case MADV_REMOVE:
-      return removeRange(cpu, vma, flags);
+      return removeRange(cpu, vma, start, end, flags);
     case MADV_COLD:
     case MADV_PAGEOUT:
       return (flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB)) === 0 ? 0 : -EINVAL;
@@ -278,11 +282,20 @@ function freePteTable(cpu: Cpu, first: Pte, count: number): void {
   spinUnlock(cpu, ptl);
 }
 
-/** @kernel madvise_remove */
-function removeRange(cpu: Cpu, vma: VmAreaStruct, flags: number): number {
-  if ((flags & VM_LOCKED) !== 0 || read(cpu, vma, VmAreaStruct.file) === NULL) return -EINVAL;
+/** Punches a hole into the file that is mapped; without the mmap lock, meanwhile. Sleeps. @kernel madvise_remove */
+function removeRange(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va, flags: number): number {
+  const file = read(cpu, vma, VmAreaStruct.file);
+  if ((flags & VM_LOCKED) !== 0 || file === NULL) return -EINVAL;
   const isSharedWritable = (flags & (VM_SHARED | VM_MAYWRITE)) === (VM_SHARED | VM_MAYWRITE);
-  return isSharedWritable ? -EOPNOTSUPP : -EACCES;
+  if (!isSharedWritable) return -EACCES;
+  const offset = fileIndex(cpu, vma, start) * PAGE_SIZE;
+  const mm = read(cpu, vma, VmAreaStruct.mm);
+  getFile(cpu, file);
+  mmapReadUnlock(cpu, mm); // the VMA may go
+  const error = fallocate(cpu, file, FALLOC_FL_PUNCH_HOLE, offset, end - start);
+  fput(cpu, file);
+  mmapReadLock(cpu, mm);
+  return error;
 }
 
 /** @kernel madvise_collapse */
