@@ -13,6 +13,7 @@ import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HmmPfn, HmmRange } from '../hmm/t
 import type { Cpu } from '../machine/cpu.js';
 import { allocWords, freeWords, kfree, kzalloc } from '../machine/slab.js';
 import { element, member, NULL } from '../memory/layout.js';
+import { FOLL_PIN, FOLL_WRITE } from '../mm/gup.js';
 import { mmapReadLock, mmapReadUnlock } from '../mm/mmap-lock.js';
 import type { MmStruct } from '../mm/types.js';
 import {
@@ -23,6 +24,7 @@ import {
 import { MMU_NOTIFY_NAMES } from '../notifier/mmu-notifier-range.js';
 import { mmuNotifierRegister, mmuNotifierUnregister } from '../notifier/mmu-notifier-register.js';
 import { MmuIntervalNotifier } from '../notifier/types.js';
+import { keepPage, putKept } from './kept-pages.js';
 import {
   awaitPaused,
   insertInterval,
@@ -35,6 +37,7 @@ import {
 } from './recorder.js';
 import { type PageState, statesOf } from './snapshot.js';
 import { type Answer, lengthOf, numberOf, startOf, type StepInput, textOf } from './step.js';
+import { eachPage, remoteStep } from './system-calls.js';
 import {
   ConformHook,
   ConformInterval,
@@ -78,6 +81,16 @@ export const DRIVER_STEPS: Readonly<Record<string, DriverStep>> = {
       return { result: 0, retry: mmuIntervalReadRetry(cpu, interval, seq), checkRetry };
     }),
   hmm_range_fault: rangeFaultStep,
+  gup_pin(cpu, world, proc, step) {
+    const flags = FOLL_PIN | (textOf(step, 'flags') === 'read' ? 0 : FOLL_WRITE);
+    const mm = mmOf(cpu, world, proc);
+    return eachPage(step, (page) => keepPage(cpu, world, mm, page, flags));
+  },
+  gup_unpin(cpu, world) {
+    putKept(cpu, world, FOLL_PIN);
+    return { result: 0 };
+  },
+  remote_mem: (cpu, world, proc, step) => remoteStep(cpu, world, mmOf(cpu, world, proc), step),
   hook: hookStep,
   wait_paused(cpu, world) {
     awaitPaused(cpu, world);

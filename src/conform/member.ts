@@ -18,10 +18,12 @@ import { CpuArea } from '../machine/types.js';
 import { WAIT_TURN } from '../machine/wait-kind.js';
 import { element } from '../memory/layout.js';
 import { fput } from '../mm/file.js';
+import { FOLL_PIN } from '../mm/gup.js';
 import type { File } from '../mm/types.js';
 import { type CastCase, type CastStep, LEADER } from './cast.js';
 import { detachProcess, DRIVER_STEPS } from './driver-steps.js';
 import { endAllProcesses, enterStep, leaveStep, PROCESS_STEPS } from './processes.js';
+import { putKept } from './kept-pages.js';
 import { resumePaused } from './recorder.js';
 import { type PageState, snapshotOf } from './snapshot.js';
 import type { Answer } from './step.js';
@@ -227,5 +229,7 @@ function endCase(cpu: Cpu, world: ConformWorld, followers: readonly number[]): v
     const file = read(cpu, world, element(ConformWorld.files, id)) as File;
     if (file !== 0) fput(cpu, file);
   }
+  putKept(cpu, world, 0);
+  putKept(cpu, world, FOLL_PIN);
   for (const id of followers) command(cpu, world, id, STOP);
 }

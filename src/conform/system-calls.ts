@@ -14,6 +14,7 @@ import { loadWord, storeWord } from '../mm/access.js';
 import { clearReferenced, clearSoftDirty } from '../mm/clear-refs.js';
 import { createFile, fput } from '../mm/file.js';
 import { madvise } from '../mm/madvise.js';
+import { accessRemotePage } from '../mm/gup.js';
 import { mlock, msync, munlock } from '../mm/mlock.js';
 import { setBrk, useMm } from '../mm/mm-struct.js';
 import { brk, mmap } from '../mm/mmap.js';
@@ -23,6 +24,7 @@ import { munmap } from '../mm/munmap.js';
 import { fallocate, ftruncate, pwritePage } from '../mm/truncate.js';
 import { type File, MmStruct } from '../mm/types.js';
 import * as uapi from '../mm/uapi.js';
+import { keepPage, putKept } from './kept-pages.js';
 import { PAGE_WORD, VALUE_WORD } from './snapshot.js';
 import {
   adviceOf,
@@ -110,6 +112,26 @@ export const SYSTEM_CALLS: Readonly<Record<string, SystemCall>> = {
     const mode = FALLOCATE_MODES[textOf(step, 'mode')] ?? 0;
     return { result: fallocate(cpu, fileOf(cpu, world, step), mode, offset, length) };
   },
+  procmem: remoteStep,
+  kernel_read_into(cpu, _world, mm, step) {
+    useMm(cpu, mm);
+    return eachPage(
+      step,
+      (page) => storeWord(cpu, mm, vaOf(page), 0) || storeWord(cpu, mm, vaOf(page) + 4, 0),
+    );
+  },
+  kernel_write_from(cpu, _world, mm, step) {
+    useMm(cpu, mm);
+    return eachPage(step, (page) => loadWord(cpu, mm, vaOf(page)));
+  },
+  vmsplice(cpu, world, mm, step) {
+    const { result } = eachPage(step, (page) => keepPage(cpu, world, mm, page, 0));
+    return { result: result === 0 ? numberOf(step, 'n') : result };
+  },
+  pipe_close(cpu, world) {
+    putKept(cpu, world, 0);
+    return { result: 0 };
+  },
   clear_refs(cpu, _world, mm, step) {
     if (Number(step['mode']) === CLEAR_REFS_SOFT_DIRTY) clearSoftDirty(cpu, mm);
     else clearReferenced(cpu, mm);
@@ -131,6 +153,29 @@ export function valueWords(value: number, page: number): number[] {
   words[VALUE_WORD] = value;
   words[PAGE_WORD] = page;
   return words;
+}
+
+/** Pages that /proc/pid/mem is asked for; the value of the last one is answered too. */
+export function remoteStep(cpu: Cpu, _world: ConformWorld, mm: MmStruct, step: StepInput): Answer {
+  const isWrite = textOf(step, 'mode') === 'w';
+  let last = 0;
+  const answer = eachPage(step, (page) => {
+    const words = valueWords(isWrite ? numberOf(step, 'val') : 0, isWrite ? page : 0);
+    const error = accessRemotePage(cpu, mm, vaOf(page), words, isWrite);
+    last = words[VALUE_WORD] ?? 0;
+    return error;
+  });
+  return step.op === 'procmem' ? answer : { ...answer, last };
+}
+
+/** Does the same with each page of the step, up to the first error. */
+export function eachPage(step: StepInput, action: (page: number) => number): Answer {
+  const first = numberOf(step, 'at');
+  for (let page = first; page < first + numberOf(step, 'n'); page++) {
+    const result = action(page);
+    if (result !== 0) return { result };
+  }
+  return { result: 0 };
 }
 
 /** The file of a descriptor, or NULL. */

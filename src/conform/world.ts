@@ -37,6 +37,8 @@ export function vaOf(page: number): Va {
 export const PROCS_MAX = 4;
 /** Intervals, saved sequences and files of a case, by the numbers that it gives them. */
 export const IDS_MAX = 256;
+/** Pages that a case may hold on to. */
+export const KEPT_MAX = 4096;
 /** CPUs that run a case. */
 export const CPUS_OF_CASE_MAX = 16;
 /** Callbacks that are logged. */
@@ -78,6 +80,8 @@ export const ConformWorld = struct('conform_world', {
   pausedCount: word, // callbacks that are held up; atomic
   paused: Completion, // one more is
   goOn: Completion, // one of them may go on
+  keptCount: word, // pages held on to
+  kept: words(KEPT_MAX), // frame << 2 | flags they were taken with; 0 = given back
   sd: word, // entries are looked at for their soft-dirty bit
 });
 export type ConformWorld = Ptr<'conform_world'>;

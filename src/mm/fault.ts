@@ -94,6 +94,9 @@ export const FAULT_FLAG_WRITE = 1;
 /** … on behalf of another task, or of a device. @kernel FAULT_FLAG_REMOTE */
 export const FAULT_FLAG_REMOTE = 2;
 
+/** … a page of one's own, but not to write it. @kernel FAULT_FLAG_UNSHARE */
+export const FAULT_FLAG_UNSHARE = 4;
+
 /** Results of handleMmFault, as bits; 0 is success. */
 export const VM_FAULT_OOM = 0x1;
 export const VM_FAULT_SIGBUS = 0x2;
@@ -117,10 +120,11 @@ export function handleMmFault(cpu: Cpu, vma: VmAreaStruct, va: Va, faultFlags: n
   if (pte === NO_PTE) return VM_FAULT_OOM;
   const entry = pteGet(cpu, pte);
   const isWrite = (faultFlags & FAULT_FLAG_WRITE) !== 0;
+  const wantsOwn = isWrite || (faultFlags & FAULT_FLAG_UNSHARE) !== 0;
   if (entry === 0) return doMissingPage(cpu, vma, va, pte, isWrite);
   if ((entry & PTE_PROTNONE) !== 0) return doNumaPage(cpu, vma, pte, entry);
   if ((entry & PTE_PRESENT) === 0) return VM_FAULT_SIGBUS;
-  if (isWrite && (entry & PTE_WRITE) === 0) return doWpPage(cpu, vma, va, pte, entry);
+  if (wantsOwn && (entry & PTE_WRITE) === 0) return doWpPage(cpu, vma, va, pte, entry, isWrite);
   return 0;
 }
 
@@ -292,10 +296,18 @@ export function mayMapWritable(cpu: Cpu, vmFlags: number, entry: number): boolea
 }
 
 /**
- * A write to a page that is mapped read-only: makes the entry writable if the frame is ours alone, and
- * tells nobody, because nothing is taken away; else replaces the frame by a copy. @kernel do_wp_page
+ * A page that is mapped read-only is wanted for writing, or (without `isWrite`) for its own: makes the entry writable
+ * if the frame is ours alone, and tells nobody, because nothing is taken away; else replaces the frame by a copy.
+ * @kernel do_wp_page
  */
-function doWpPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, entry: number): number {
+function doWpPage(
+  cpu: Cpu,
+  vma: VmAreaStruct,
+  va: Va,
+  pte: Pte,
+  entry: number,
+  isWrite: boolean,
+): number {
   const pfn = ptePfn(entry);
   const vmFlags = read(cpu, vma, VmAreaStruct.flags);
   const isShared = (vmFlags & (VM_SHARED | VM_MAYSHARE)) !== 0;
@@ -303,11 +315,11 @@ function doWpPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, entry: number):
   spinLock(cpu, ptl);
   const isSame = isReadOnlyMapping(pteGet(cpu, pte), pfn);
   const reuse = isSame && (isShared || canReuse(cpu, pfn));
-  if (reuse) pteUpdateFlags(cpu, pte, 0, newPteFlags(vmFlags, true));
+  if (reuse && isWrite) pteUpdateFlags(cpu, pte, 0, newPteFlags(vmFlags, true));
   const mustCopy = isSame && !reuse;
   if (mustCopy && pfn !== ZERO_PFN) getPage(cpu, pfn); // it must stay while it is copied
   spinUnlock(cpu, ptl);
-  return mustCopy ? copyOnWrite(cpu, vma, va, pte, pfn) : 0;
+  return mustCopy ? copyOnWrite(cpu, vma, va, pte, pfn, isWrite) : 0;
 }
 
 /** True if the entry still maps that frame without the right to write. */
@@ -328,7 +340,14 @@ function canReuse(cpu: Cpu, pfn: Pfn): boolean {
  * Replaces the frame, to which we hold a reference, by a copy: notifiers first, then clear and flush,
  * then the new entry (I2). @kernel wp_page_copy
  */
-function copyOnWrite(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn): number {
+function copyOnWrite(
+  cpu: Cpu,
+  vma: VmAreaStruct,
+  va: Va,
+  pte: Pte,
+  old: Pfn,
+  isWrite: boolean,
+): number {
   const mm = read(cpu, vma, VmAreaStruct.mm);
   anonVmaPrepare(cpu, vma);
   const own = copyOf(cpu, old);
@@ -339,7 +358,7 @@ function copyOnWrite(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn): n
   const range = stackPush(cpu, MmuNotifierRange);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, va, va + PAGE_SIZE);
   mmuNotifierInvalidateRangeStart(cpu, range);
-  const replaced = replaceFrame(cpu, vma, va, pte, old, own);
+  const replaced = replaceFrame(cpu, vma, va, pte, old, own, isWrite);
   mmuNotifierInvalidateRangeEnd(cpu, range);
   stackPop(cpu, range);
   if (!replaced) putPage(cpu, own);
@@ -354,7 +373,15 @@ function copyOnWrite(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn): n
  * they have of the page while there is no entry: else they could use the new frame of a page that was copied
  * later, and still the old one of this (LT-24).
  */
-function replaceFrame(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn, own: Pfn): boolean {
+function replaceFrame(
+  cpu: Cpu,
+  vma: VmAreaStruct,
+  va: Va,
+  pte: Pte,
+  old: Pfn,
+  own: Pfn,
+  isWrite: boolean,
+): boolean {
   const mm = read(cpu, vma, VmAreaStruct.mm);
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
@@ -364,7 +391,8 @@ function replaceFrame(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn, o
     flushTlbPage(cpu, mm, va);
     if (old !== ZERO_PFN) pageRemoveRmap(cpu, old);
     pageAddRmap(cpu, own);
-    setPte(cpu, pte, makePte(own, newPteFlags(read(cpu, vma, VmAreaStruct.flags), true)));
+    const vmFlags = read(cpu, vma, VmAreaStruct.flags);
+    setPte(cpu, pte, makePte(own, newPteFlags(isWrite ? vmFlags : vmFlags & ~VM_WRITE, isWrite)));
   }
   spinUnlock(cpu, ptl);
   if (isMutant(cpu, M_SECONDARY_LATE)) {

@@ -46,6 +46,8 @@ export const PTE_PROTNONE = 1 << 4;
 export const PTE_SPECIAL = 1 << 5;
 export const PTE_SOFT_DIRTY = 1 << 6;
 export const PTE_PFN_SHIFT = 12;
+/** All of an entry but the frame. */
+export const PTE_FLAGS = (1 << PTE_PFN_SHIFT) - 1;
 
 /** The frame of an entry. */
 export function ptePfn(entry: number): Pfn {
