@@ -157,6 +157,7 @@ function failureOf(message: string): Difference {
 
 /** Enough for the largest window, several processes, and the log. Unit: bytes. */
 const RAM_BYTES = 48 << 20;
+const SWAP_BYTES = 16 << 20;
 
 async function differencesOf(
   recorded: RecordedCase,
@@ -165,7 +166,8 @@ async function differencesOf(
   workers: Workers,
 ): Promise<Difference[]> {
   const { atomics } = options;
-  const machine = bootMachine({ cpus: cast.cpus.length, ramBytes: RAM_BYTES, atomics });
+  const sizes = { ramBytes: RAM_BYTES, swapBytes: SWAP_BYTES };
+  const machine = bootMachine({ cpus: cast.cpus.length, ...sizes, atomics });
   const boot = machine.cpu;
   bootMm(boot);
   bootDeferred(boot);

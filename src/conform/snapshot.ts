@@ -26,7 +26,7 @@ import { Page } from '../machine/types.js';
 import { member, NULL } from '../memory/layout.js';
 import { mmapReadLock, mmapReadUnlock } from '../mm/mmap-lock.js';
 import { pteOf } from '../mm/page-table.js';
-import { NO_PTE, Pte, PTE_SOFT_DIRTY, pteHasFrame, ptePfn } from '../mm/pte.js';
+import { NO_PTE, Pte, PTE_SOFT_DIRTY, pteHasFrame, pteIsSwap, ptePfn } from '../mm/pte.js';
 import { MmStruct, VM_SOFTDIRTY } from '../mm/types.js';
 import { vmaFlags, vmaLookup } from '../mm/vma.js';
 import { mmuIntervalReadBegin } from '../notifier/mmu-interval-notifier.js';
@@ -133,7 +133,8 @@ function isSoftDirty(cpu: Cpu, mm: MmStruct, page: number, entry: number): boole
 
 function entryKind(entry: number): string {
   if (entry === 0) return 'none';
-  return pteHasFrame(entry) ? 'present' : 'swap';
+  if (pteHasFrame(entry)) return 'present';
+  return pteIsSwap(entry) ? 'swap' : 'special';
 }
 
 function isMappedOnce(cpu: Cpu, entry: number): boolean {

@@ -41,6 +41,7 @@ import {
   PTE_PROTNONE,
   PTE_SPECIAL,
   PTE_WRITE,
+  pteIsSwap,
 } from '../mm/pte.js';
 import { MmStruct, VM_IO, VM_PFNMAP, VM_READ, VM_WRITE, VmAreaStruct } from '../mm/types.js';
 import { vmaTreeFindAt } from '../mm/vma-tree.js';
@@ -201,7 +202,7 @@ function handlePte(
   const given = isUsable ? entry : 0; // a hidden entry keeps its right to write, but gives none now
   const needsWrite = wantsFault && (request & ~given & HMM_PFN_REQ_WRITE) !== 0;
   if (wantsFault && (!isUsable || needsWrite)) {
-    const canFault = isUsable || entry === 0 || isHidden;
+    const canFault = isUsable || entry === 0 || isHidden || pteIsSwap(entry);
     return canFault ? faultPages(cpu, range, vma, index, end, needsWrite) : -EFAULT;
   }
   if (isSpecial && wantsFault) return -EFAULT; // there is no frame to give, even if the CPUs may use it

@@ -9,6 +9,8 @@
  *            protnone          accessible        present again (a hint has been followed)
  *            present, r/o      private           -                        reuse if alone, else copy
  *            present, r/o      shared            -                        writable again
+ *            swap              private           its page again, writable if nobody else has it, …
+ *                                                                         … else as present, r/o
  *
  *            Each case prepares its frame without the page table lock, takes the lock, looks whether the
  *            entry is still what it was, and changes it; if it is not, somebody else was faster and the
@@ -34,6 +36,7 @@ import {
   type Pfn,
   PG_ANON,
   PG_ANON_EXCLUSIVE,
+  PG_SWAPCACHE,
   ZERO_PFN,
 } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
@@ -69,13 +72,25 @@ import {
   PTE_PRESENT,
   PTE_PROTNONE,
   PTE_SOFT_DIRTY,
+  PTE_SWP_EXCLUSIVE,
   PTE_WRITE,
   pteGet,
   pteGetAndClear,
+  pteIsSwap,
   ptePfn,
+  pteSlot,
   pteUpdateFlags,
   setPte,
 } from './pte.js';
+import {
+  freeSwapCache,
+  pageFreeSwap,
+  readSlot,
+  swapCacheAdd,
+  swapCacheGet,
+  swapCount,
+  swapFree,
+} from './swap.js';
 import {
   File,
   MMF_UNSTABLE,
@@ -123,6 +138,7 @@ export function handleMmFault(cpu: Cpu, vma: VmAreaStruct, va: Va, faultFlags: n
   const wantsOwn = isWrite || (faultFlags & FAULT_FLAG_UNSHARE) !== 0;
   if (entry === 0) return doMissingPage(cpu, vma, va, pte, isWrite);
   if ((entry & PTE_PROTNONE) !== 0) return doNumaPage(cpu, vma, pte, entry);
+  if (pteIsSwap(entry)) return doSwapPage(cpu, vma, va, pte, entry, isWrite);
   if ((entry & PTE_PRESENT) === 0) return VM_FAULT_SIGBUS;
   if (wantsOwn && (entry & PTE_WRITE) === 0) return doWpPage(cpu, vma, va, pte, entry, isWrite);
   return 0;
@@ -271,6 +287,62 @@ function copyOf(cpu: Cpu, pfn: Pfn): Pfn {
   return own;
 }
 
+/**
+ * A page that is in the swap area: maps its frame, from the swap cache or a new one, and gives the slot up. It is
+ * writable if it was this address space's own, or nobody else has it now. @kernel do_swap_page
+ */
+function doSwapPage(
+  cpu: Cpu,
+  vma: VmAreaStruct,
+  va: Va,
+  pte: Pte,
+  entry: number,
+  isWrite: boolean,
+): number {
+  const slot = pteSlot(entry);
+  const pfn = swapPageOf(cpu, slot);
+  if (pfn === 0) return VM_FAULT_OOM;
+  const vmFlags = read(cpu, vma, VmAreaStruct.flags);
+  const ptl = pteLockptr(cpu, pte);
+  spinLock(cpu, ptl);
+  const isSame = pteGet(cpu, pte) === entry;
+  let isWritable = false;
+  if (isSame) {
+    const wasCached = pageHasFlag(cpu, pfn, PG_SWAPCACHE);
+    swapFree(cpu, slot);
+    if (isWrite && pageRefcount(cpu, pfn) === 2) pageFreeSwap(cpu, pfn); // the cache's, and ours
+    const isOwn = !wasCached || (entry & PTE_SWP_EXCLUSIVE) !== 0 || pageRefcount(cpu, pfn) === 1;
+    if (isOwn) pageSetFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
+    isWritable = isOwn && (vmFlags & VM_WRITE) !== 0;
+    pageAddRmap(cpu, pfn);
+    const flags = newPteFlags(isWritable ? vmFlags : vmFlags & ~VM_WRITE, isWrite && isWritable);
+    setPte(cpu, pte, makePte(pfn, flags | (entry & PTE_SOFT_DIRTY)));
+  }
+  spinUnlock(cpu, ptl);
+  if (isSame) addRss(cpu, read(cpu, vma, VmAreaStruct.mm), 1);
+  else dropSwapPage(cpu, pfn);
+  if (!isSame || !isWrite || isWritable) return 0;
+  return doWpPage(cpu, vma, va, pte, pteGet(cpu, pte), true);
+}
+
+/** The slot's frame, with a reference; from the cache, and for the cache if others will want it. 0 if memory is out. */
+function swapPageOf(cpu: Cpu, slot: number): Pfn {
+  const cached = swapCacheGet(cpu, slot);
+  if (cached !== 0) return cached;
+  const pfn = allocPage(cpu);
+  if (pfn === 0) return 0;
+  readSlot(cpu, slot, pfn);
+  pageSetFlags(cpu, pfn, PG_ANON);
+  if (swapCount(cpu, slot) <= 1 || swapCacheAdd(cpu, slot, pfn)) return pfn;
+  putPage(cpu, pfn); // somebody else was faster
+  return swapPageOf(cpu, slot);
+}
+
+function dropSwapPage(cpu: Cpu, pfn: Pfn): void {
+  freeSwapCache(cpu, pfn);
+  putPage(cpu, pfn);
+}
+
 /** A frame that is mapped but hidden from the hardware: shows it again. @kernel do_numa_page */
 function doNumaPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte, entry: number): number {
   if ((read(cpu, vma, VmAreaStruct.flags) & VM_ACCESS_FLAGS) === 0) return VM_FAULT_SIGSEGV;
@@ -331,6 +403,7 @@ function isReadOnlyMapping(entry: number, pfn: Pfn): boolean {
 function canReuse(cpu: Cpu, pfn: Pfn): boolean {
   if (pfn === ZERO_PFN || !pageHasFlag(cpu, pfn, PG_ANON)) return false;
   if (pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE)) return true;
+  pageFreeSwap(cpu, pfn);
   if (pageRefcount(cpu, pfn) !== 1) return false;
   pageSetFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
   return true;
@@ -363,7 +436,10 @@ function copyOnWrite(
   stackPop(cpu, range);
   if (!replaced) putPage(cpu, own);
   else if (old === ZERO_PFN) addRss(cpu, mm, 1);
-  else putPage(cpu, old); // the entry's reference
+  else {
+    freeSwapCache(cpu, old);
+    putPage(cpu, old); // the entry's reference
+  }
   putPage(cpu, old); // ours
   return 0;
 }

@@ -12,7 +12,7 @@
  *
  * @module
  */
-import { fetchAdd, fillWords, read, readAddress, write, writeAddress } from '#memory';
+import { fetchAdd, fillWords, read, readAddress, readOnce, write, writeAddress } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
@@ -27,7 +27,8 @@ import { element, type Field, member, NULL, type Ptr, struct, words } from '../m
 import { initListHead, listAddTail, listDelInit } from '../memory/list.js';
 import { downWrite, initRwsem, upWrite } from '../sync/rwsem.js';
 import { initSpinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
-import { getPage, putPage } from './page.js';
+import { getPage, pageMapcount, pageRefcount, putPage } from './page.js';
+import { freeSwapAndCache, readSlot, swapFree, writeSlot } from './swap.js';
 import { File, VmAreaStruct } from './types.js';
 
 const FANOUT = 64;
@@ -100,9 +101,9 @@ export function fileFindPage(cpu: Cpu, file: File, index: number): Pfn {
   const lock = member(file, File.pagesLock);
   spinLock(cpu, lock);
   const found = radixFind(cpu, file, index);
-  if (found !== 0) getPage(cpu, found);
+  if (found > 0) getPage(cpu, found);
   spinUnlock(cpu, lock);
-  return found;
+  return found > 0 ? found : 0;
 }
 
 /**
@@ -122,11 +123,38 @@ function fileAddPage(cpu: Cpu, file: File, index: number): Pfn {
   const lock = member(file, File.pagesLock);
   spinLock(cpu, lock);
   let pfn = radixFind(cpu, file, index);
-  if (pfn === 0 && radixInsert(cpu, file, index, fresh)) pfn = fresh;
+  const slot = pfn < 0 ? ~pfn : 0;
+  if (slot !== 0) readSlot(cpu, slot, fresh);
+  if (pfn < 0) replacePage(cpu, file, index, fresh);
+  if (pfn < 0 || (pfn === 0 && radixInsert(cpu, file, index, fresh))) pfn = fresh;
   if (pfn !== 0) getPage(cpu, pfn);
   spinUnlock(cpu, lock);
+  if (slot !== 0) swapFree(cpu, slot);
   if (pfn !== fresh) putPage(cpu, fresh);
   return pfn;
+}
+
+/**
+ * Lets the frame of a page that nobody maps go, its contents to the swap slot: true if the slot is the page's now. The
+ * caller has a reference; there may be no other but the cache's (I1). @kernel shmem_writepage
+ */
+export function filePageout(cpu: Cpu, pfn: Pfn, slot: number): boolean {
+  const page = pageOf(cpu, pfn);
+  const file = readOnce(cpu, page, Page.mapping) as File; // its VMA keeps it
+  if (file === NULL) return false;
+  const index = read(cpu, page, Page.index);
+  const lock = member(file, File.pagesLock);
+  spinLock(cpu, lock);
+  const isIn = radixFind(cpu, file, index) === pfn;
+  // the caller's, that of the entry that it has cleared, the cache's
+  const canGo = isIn && pageRefcount(cpu, pfn) === 3 && pageMapcount(cpu, pfn) === 0;
+  if (canGo) {
+    writeSlot(cpu, slot, pfn);
+    replacePage(cpu, file, index, ~slot);
+  }
+  spinUnlock(cpu, lock);
+  if (canGo) putPage(cpu, pfn);
+  return canGo;
 }
 
 /** What an untouched page of the file reads as, in its every word: a mix of file and page number. */
@@ -192,6 +220,7 @@ function covers(height: number, index: number): boolean {
   return height > 0 && index < FANOUT ** height;
 }
 
+/** The frame; 0 if there is none; the complement of a swap slot's number if the page is there. */
 function radixFind(cpu: Cpu, file: File, index: number): Pfn {
   const height = read(cpu, file, File.pagesHeight);
   if (!covers(height, index)) return 0;
@@ -200,6 +229,15 @@ function radixFind(cpu: Cpu, file: File, index: number): Pfn {
     node = read(cpu, node, slot(index, level)) as RadixNode;
   }
   return node === 0 ? 0 : read(cpu, node, slot(index, 0));
+}
+
+/** Puts something else where there is a page already. */
+function replacePage(cpu: Cpu, file: File, index: number, pfn: Pfn): void {
+  let node = read(cpu, file, File.pages) as RadixNode;
+  for (let level = read(cpu, file, File.pagesHeight) - 1; level > 0; level--) {
+    node = read(cpu, node, slot(index, level)) as RadixNode;
+  }
+  write(cpu, node, slot(index, 0), pfn);
 }
 
 /** False if memory is out. */
@@ -261,8 +299,14 @@ function removePage(cpu: Cpu, file: File, node: RadixNode, i: number): void {
   write(cpu, node, element(RadixNode.slots, i), 0);
   write(cpu, file, File.pageCount, read(cpu, file, File.pageCount) - 1);
   spinUnlock(cpu, lock);
-  write(cpu, pageOf(cpu, pfn), Page.mapping, 0);
-  putPage(cpu, pfn);
+  if (pfn > 0) write(cpu, pageOf(cpu, pfn), Page.mapping, 0);
+  putContents(cpu, pfn);
+}
+
+/** Gives back what a place in the cache holds: a frame, or the complement of a swap slot. */
+function putContents(cpu: Cpu, pfn: Pfn): void {
+  if (pfn < 0) freeSwapAndCache(cpu, ~pfn);
+  else putPage(cpu, pfn);
 }
 
 /** Frees a tree and drops the cache's references to its pages. Nobody else knows the file. */
@@ -271,7 +315,7 @@ function freeRadix(cpu: Cpu, node: RadixNode, height: number): void {
     const child = read(cpu, node, element(RadixNode.slots, i));
     if (child === 0) continue;
     if (height > 1) freeRadix(cpu, child as RadixNode, height - 1);
-    else putPage(cpu, child);
+    else putContents(cpu, child);
   }
   kfree(cpu, RadixNode, node);
 }

@@ -62,13 +62,18 @@ import {
   PTE_ACCESSED,
   PTE_DIRTY,
   PTE_FLAGS,
+  PTE_SWP_EXCLUSIVE,
   PTE_WRITE,
   pteGet,
   pteHasFrame,
+  pteIsSwap,
   ptePfn,
+  pteSlot,
   pteUpdateFlags,
   setPte,
+  setSpecialPte,
 } from './pte.js';
+import { swapDuplicate } from './swap.js';
 import {
   MMF_UNSTABLE,
   MmStruct,
@@ -227,6 +232,7 @@ function copyRun(
     const source = (from + i * Pte.words) as Pte;
     const target = (to + i * Pte.words) as Pte;
     const entry = pteGet(cpu, source);
+    if (pteIsSwap(entry)) copySwapEntry(cpu, source, entry, target);
     if (!pteHasFrame(entry)) continue;
     const pfn = ptePfn(entry);
     const mustCopy = isCow && mustCopyNow(cpu, pfn);
@@ -239,6 +245,14 @@ function copyRun(
   spinUnlock(cpu, toLock);
   addRss(cpu, child, frames);
   return i;
+}
+
+/** Both entries name the slot, and neither has its page alone. @kernel copy_nonpresent_pte */
+function copySwapEntry(cpu: Cpu, source: Pte, entry: number, target: Pte): void {
+  swapDuplicate(cpu, pteSlot(entry));
+  const shared = entry & ~PTE_SWP_EXCLUSIVE;
+  if (shared !== entry) setSpecialPte(cpu, source, shared);
+  setSpecialPte(cpu, target, shared);
 }
 
 /** True if a device that has pinned the page would lose the parent's to a copy. @kernel folio_try_dup_anon_rmap_pte */

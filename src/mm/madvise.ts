@@ -7,8 +7,8 @@
  *            advice that is kept in the VMA's flags splits and merges VMAs; the rest is validated, and
  *            accepted or refused as Linux does, without an effect that a program could see.
  * Ordering   Advice that changes VMAs takes the mmap lock for writing, the rest for reading.
- * Deviation  Nothing reclaims memory: what FREE, COLD and PAGEOUT name stays. There is no huge page to COLLAPSE
- *            into (-ENOMEM).
+ * Deviation  Nothing reclaims memory by itself: what FREE and COLD name stays. There is no huge page to COLLAPSE into
+ *            (-ENOMEM).
  *
  * @module
  */
@@ -32,6 +32,7 @@ import { fput, getFile } from './file.js';
 import { mmapReadLock, mmapReadUnlock, mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { flushTlbMm } from './mmu-gather.js';
 import { pageHasFlag, pageSetFlags } from './page.js';
+import { pageoutRange } from './pageout.js';
 import { nextPopulated, PMD_SIZE, pmdAddrEnd, pteLockptr, pteOf } from './page-table.js';
 import { faultinPage } from './populate.js';
 import {
@@ -40,9 +41,13 @@ import {
   PTE_DIRTY,
   PTE_PRESENT,
   pteGet,
+  pteGetAndClear,
+  pteIsSwap,
   ptePfn,
+  pteSlot,
   pteUpdateFlags,
 } from './pte.js';
+import { freeSwapAndCache } from './swap.js';
 import {
   MmStruct,
   VM_DONTCOPY,
@@ -192,7 +197,9 @@ function adviseVma(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va, advice: numb
       return removeRange(cpu, vma, start, end, flags);
     case MADV_COLD:
     case MADV_PAGEOUT:
-      return (flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB)) === 0 ? 0 : -EINVAL;
+      if ((flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB)) !== 0) return -EINVAL;
+      if (advice === MADV_PAGEOUT) pageoutRange(cpu, vma, start, end);
+      return 0;
     case MADV_COLLAPSE:
       return collapseRange(cpu, vma, start, end, flags);
     default:
@@ -273,6 +280,10 @@ function freePteTable(cpu: Cpu, first: Pte, count: number): void {
   for (let i = 0; i < count; i++) {
     const pte = (first + i * Pte.words) as Pte;
     const entry = pteGet(cpu, pte);
+    if (pteIsSwap(entry)) {
+      pteGetAndClear(cpu, pte);
+      freeSwapAndCache(cpu, pteSlot(entry));
+    }
     const pfn = ptePfn(entry);
     if ((entry & PTE_PRESENT) === 0 || pfn === ZERO_PFN) continue;
     if (!pageHasFlag(cpu, pfn, PG_ANON)) continue;

@@ -37,7 +37,16 @@ import { flushTlbMm } from './mmu-gather.js';
 import { doMunmap } from './munmap.js';
 import { nextPopulated, PMD_SIZE, pmdAddrEnd, pteAlloc, pteLockptr, pteOf } from './page-table.js';
 import { mmPopulateIgnoringErrors } from './populate.js';
-import { NO_PTE, Pte, PTE_SOFT_DIRTY, pteGet, pteGetAndClear, setPte } from './pte.js';
+import {
+  NO_PTE,
+  Pte,
+  PTE_SOFT_DIRTY,
+  pteGet,
+  pteGetAndClear,
+  pteHasFrame,
+  setPte,
+  setSpecialPte,
+} from './pte.js';
 import {
   File,
   MmStruct,
@@ -357,7 +366,9 @@ function moveRun(cpu: Cpu, mm: MmStruct, va: Va, target: Va, count: number): voi
     const source = (from + i * Pte.words) as Pte;
     if (pteGet(cpu, source) === 0) continue;
     const entry = pteGetAndClear(cpu, source);
-    setPte(cpu, (to + i * Pte.words) as Pte, entry | PTE_SOFT_DIRTY);
+    const moved = (to + i * Pte.words) as Pte;
+    if (pteHasFrame(entry)) setPte(cpu, moved, entry | PTE_SOFT_DIRTY);
+    else setSpecialPte(cpu, moved, entry | PTE_SOFT_DIRTY);
   }
   flushTlbMm(cpu, mm);
   if (toLock !== fromLock) spinUnlock(cpu, toLock);

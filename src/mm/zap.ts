@@ -46,7 +46,8 @@ import {
   TABLE_MASK,
   TableEntry,
 } from './page-table.js';
-import { Pte, pteGet, pteGetAndClear, pteHasFrame, ptePfn } from './pte.js';
+import { Pte, pteGet, pteGetAndClear, pteHasFrame, pteIsSwap, ptePfn, pteSlot } from './pte.js';
+import { freeSwapAndCache } from './swap.js';
 import { MmStruct, VmAreaStruct } from './types.js';
 
 /**
@@ -100,6 +101,10 @@ function isPrivateCopy(cpu: Cpu, entry: number): boolean {
 /** Clears one entry and gathers its frame (I1); true if the batch is full. The table's lock must be held. */
 function zapPte(cpu: Cpu, gather: MmuGather, pte: Pte): boolean {
   const entry = pteGetAndClear(cpu, pte);
+  if (pteIsSwap(entry)) {
+    freeSwapAndCache(cpu, pteSlot(entry));
+    return false;
+  }
   const pfn = ptePfn(entry);
   if (!pteHasFrame(entry) || pfn === ZERO_PFN) {
     tlbMarkChanged(cpu, gather);
