@@ -61,12 +61,7 @@ function unsupportedPart(step: RecordedStep): string | undefined {
 }
 
 /** Advice that is accepted here, and has no effect where it has one in Linux. */
-const MADE_LIGHT_OF: ReadonlySet<string> = new Set([
-  'HWPOISON',
-  'SOFT_OFFLINE',
-  'HUGEPAGE',
-  'COLLAPSE',
-]);
+const MADE_LIGHT_OF: ReadonlySet<string> = new Set(['HWPOISON', 'SOFT_OFFLINE']);
 
 function isUnknownAdvice(step: RecordedStep): boolean {
   return adviceOf(step) === undefined || MADE_LIGHT_OF.has(textOf(step, 'advice'));

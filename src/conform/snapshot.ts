@@ -20,11 +20,12 @@ import {
 } from '../hmm/types.js';
 import type { Cpu } from '../machine/cpu.js';
 import { frameWord } from '../machine/frame.js';
-import { frameOf, pageOf, type Pfn, PG_ANON, ZERO_PFN } from '../machine/page-alloc.js';
+import { frameOf, pageOf, type Pfn, PG_ANON, PG_LARGE, ZERO_PFN } from '../machine/page-alloc.js';
 import { allocWords, freeWords, kfree, kzalloc } from '../machine/slab.js';
 import { Page } from '../machine/types.js';
 import { member, NULL } from '../memory/layout.js';
 import { mmapReadLock, mmapReadUnlock } from '../mm/mmap-lock.js';
+import { pageHasFlag } from '../mm/page.js';
 import { pteOf } from '../mm/page-table.js';
 import { NO_PTE, Pte, PTE_SOFT_DIRTY, pteHasFrame, pteIsSwap, ptePfn } from '../mm/pte.js';
 import { MmStruct, VM_SOFTDIRTY } from '../mm/types.js';
@@ -111,7 +112,7 @@ function stateOf(
     pte,
     ...(order !== 0 && { order }),
     ...(pte !== 'none' && { excl: isMappedOnce(cpu, entry) ? 1 : 0 }),
-    ...(letters.startsWith('V') && contentsOf(cpu, hmm >>> HMM_PFN_SHIFT, page)),
+    ...(letters.startsWith('V') && contentsOf(cpu, hmm >>> HMM_PFN_SHIFT, page, order !== 0)),
     ...(showsSoftDirty && { softdirty }),
   };
 }
@@ -143,13 +144,14 @@ function isMappedOnce(cpu: Cpu, entry: number): boolean {
   return pfn !== ZERO_PFN && readOnce(cpu, pageOf(cpu, pfn), Page.mapcount) === 1;
 }
 
-function contentsOf(cpu: Cpu, pfn: Pfn, page: number): Partial<PageState> {
+function contentsOf(cpu: Cpu, pfn: Pfn, page: number, isHuge: boolean): Partial<PageState> {
   const isAnon = (readOnce(cpu, pageOf(cpu, pfn), Page.flags) & PG_ANON) !== 0;
   const kind = pfn === ZERO_PFN ? 'zero' : isAnon ? 'anon' : 'file';
   const frame = frameOf(cpu, pfn);
   const val = readOnce(cpu, frame, frameWord(VALUE_WORD)) >>> 0;
   const shift = val === 0 ? 0 : readOnce(cpu, frame, frameWord(PAGE_WORD)) - page;
-  return { page: kind, val, ...(shift !== 0 && { shift }) };
+  const isLarge = pfn === ZERO_PFN ? isHuge : pageHasFlag(cpu, pfn, PG_LARGE);
+  return { page: kind, ...(isLarge && { large: 1 }), val, ...(shift !== 0 && { shift }) };
 }
 
 function hmmLetters(entry: number): string {

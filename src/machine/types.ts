@@ -170,7 +170,7 @@ export const Page = struct('page', {
   generation: word, // advances when the frame is freed; accesses compare it
   mapping: word, // who owns the contents: an address_space, or 0
   index: word, // page number within the mapping
-  private: word, // buddy order, slab cache, or the mapping's own
+  private: word, // buddy order, slab cache, state of a page table (mm/huge.ts), or the mapping's own
   freelist: word, // slab: first free object
   inuse: word, // slab: objects allocated; page table: entries in use
   next: word, // pfn links: a free list, a slab list

@@ -51,6 +51,15 @@ import { MmuNotifierRange } from '../notifier/types.js';
 import { downRead, upRead } from '../sync/rwsem.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { fileFindPage, fileGetPage, filePages } from './file.js';
+import {
+  mapHugePage,
+  reuseHugePage,
+  splitHugePmd,
+  TABLE_GONE,
+  TABLE_HUGE,
+  tableState,
+  wantsHugePage,
+} from './huge.js';
 import { addRss } from './mm-struct.js';
 import { flushTlbPage } from './mmu-gather.js';
 import {
@@ -62,7 +71,7 @@ import {
   pageSetFlags,
   putPage,
 } from './page.js';
-import { pteAlloc, pteLockptr } from './page-table.js';
+import { pteAlloc, pteLockptr, pteOf } from './page-table.js';
 import {
   makePte,
   NO_PTE,
@@ -131,10 +140,13 @@ export function vmaPteFlags(vmFlags: number): number {
 export function handleMmFault(cpu: Cpu, vma: VmAreaStruct, va: Va, faultFlags: number): number {
   const mm = read(cpu, vma, VmAreaStruct.mm);
   const lock = member(mm, MmStruct.pageTableLock);
-  const pte = pteAlloc(cpu, read(cpu, mm, MmStruct.pgd), lock, va);
-  if (pte === NO_PTE) return VM_FAULT_OOM;
-  const entry = pteGet(cpu, pte);
+  const pgd = read(cpu, mm, MmStruct.pgd);
   const isWrite = (faultFlags & FAULT_FLAG_WRITE) !== 0;
+  const wantsHuge = hasNoTable(cpu, pteOf(cpu, pgd, va)) && wantsHugePage(cpu, vma, va);
+  const pte = pteAlloc(cpu, pgd, lock, va);
+  if (pte === NO_PTE) return VM_FAULT_OOM;
+  if (wantsHuge && doHugePage(cpu, vma, pte, isWrite)) return 0;
+  const entry = pteGet(cpu, pte);
   const wantsOwn = isWrite || (faultFlags & FAULT_FLAG_UNSHARE) !== 0;
   if (entry === 0) return doMissingPage(cpu, vma, va, pte, isWrite);
   if ((entry & PTE_PROTNONE) !== 0) return doNumaPage(cpu, vma, pte, entry);
@@ -142,6 +154,19 @@ export function handleMmFault(cpu: Cpu, vma: VmAreaStruct, va: Va, faultFlags: n
   if ((entry & PTE_PRESENT) === 0) return VM_FAULT_SIGBUS;
   if (wantsOwn && (entry & PTE_WRITE) === 0) return doWpPage(cpu, vma, va, pte, entry, isWrite);
   return 0;
+}
+
+/** True if nothing is mapped by the table of this entry, and a huge page could be. @kernel pmd_none */
+function hasNoTable(cpu: Cpu, pte: Pte): boolean {
+  return pte === NO_PTE || tableState(cpu, pte) === TABLE_GONE;
+}
+
+/** True if the page has been made as part of a huge one. */
+function doHugePage(cpu: Cpu, vma: VmAreaStruct, pte: Pte, isWrite: boolean): boolean {
+  const vmFlags = read(cpu, vma, VmAreaStruct.flags);
+  if (isWrite) anonVmaPrepare(cpu, vma);
+  const flags = newPteFlags(isWrite ? vmFlags : vmFlags & ~VM_WRITE, isWrite);
+  return mapHugePage(cpu, read(cpu, vma, VmAreaStruct.mm), pte, !isWrite, flags);
 }
 
 function doMissingPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boolean): number {
@@ -382,6 +407,10 @@ function doWpPage(
 ): number {
   const pfn = ptePfn(entry);
   const vmFlags = read(cpu, vma, VmAreaStruct.flags);
+  if (tableState(cpu, pte) === TABLE_HUGE) {
+    if (reuseHugePage(cpu, pte, isWrite ? newPteFlags(vmFlags, true) : 0)) return 0;
+    splitHugePmd(cpu, read(cpu, vma, VmAreaStruct.mm), va);
+  }
   const isShared = (vmFlags & (VM_SHARED | VM_MAYSHARE)) !== 0;
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);

@@ -41,6 +41,7 @@ import { MmuNotifierRange } from '../notifier/types.js';
 import { writeSeqcountBegin, writeSeqcountEnd } from '../sync/seqcount.js';
 import { spinLock, spinLockNested, spinUnlock } from '../sync/spinlock.js';
 import { mmput } from './exit.js';
+import { setTableState, TABLE_HUGE, tableState } from './huge.js';
 import { addRss, mmAlloc } from './mm-struct.js';
 import { mmapWriteLock, mmapWriteLockNested, mmapWriteUnlock } from './mmap-lock.js';
 import { flushTlbMm } from './mmu-gather.js';
@@ -206,6 +207,7 @@ function copyTable(
     if (spare === 0) return false;
   }
   if (spare !== 0) putPage(cpu, spare); // the page is not pinned any more
+  if (tableState(cpu, from) === TABLE_HUGE) setTableState(cpu, to, TABLE_HUGE); // nobody else knows the child's
   return true;
 }
 

@@ -7,8 +7,7 @@
  *            advice that is kept in the VMA's flags splits and merges VMAs; the rest is validated, and
  *            accepted or refused as Linux does, without an effect that a program could see.
  * Ordering   Advice that changes VMAs takes the mmap lock for writing, the rest for reading.
- * Deviation  Nothing reclaims memory by itself: what FREE and COLD name stays. There is no huge page to COLLAPSE into
- *            (-ENOMEM).
+ * Deviation  Nothing reclaims memory by itself: what FREE and COLD name stays.
  *
  * @module
  */
@@ -29,10 +28,12 @@ import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { fileIndex } from './fault.js';
 import { fput, getFile } from './file.js';
+import { isWholeOrSmall, splitFolio } from './huge.js';
+import { collapseBlocks } from './khugepaged.js';
 import { mmapReadLock, mmapReadUnlock, mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { flushTlbMm } from './mmu-gather.js';
 import { pageHasFlag, pageSetFlags } from './page.js';
-import { pageoutRange } from './pageout.js';
+import { coldRange, pageoutRange } from './pageout.js';
 import { nextPopulated, PMD_SIZE, pmdAddrEnd, pteLockptr, pteOf } from './page-table.js';
 import { faultinPage } from './populate.js';
 import {
@@ -199,6 +200,7 @@ function adviseVma(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va, advice: numb
     case MADV_PAGEOUT:
       if ((flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB)) !== 0) return -EINVAL;
       if (advice === MADV_PAGEOUT) pageoutRange(cpu, vma, start, end);
+      else coldRange(cpu, vma, start, end);
       return 0;
     case MADV_COLLAPSE:
       return collapseRange(cpu, vma, start, end, flags);
@@ -264,6 +266,7 @@ function freeRange(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va, flags: numbe
   let va = nextPopulated(cpu, pgd, start, end);
   while (va < end) {
     const next = pmdAddrEnd(va, end);
+    if (!isWholeOrSmall(cpu, pteOf(cpu, pgd, va), va, next)) splitFolio(cpu, vma, va);
     freePteTable(cpu, pteOf(cpu, pgd, va), (next - va) / PAGE_SIZE);
     va = nextPopulated(cpu, pgd, next, end);
   }
@@ -314,8 +317,7 @@ function collapseRange(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va, flags: n
   const firstBlock = Math.ceil(vmaStart(cpu, vma) / PMD_SIZE) * PMD_SIZE;
   const isTooSmall = firstBlock + PMD_SIZE > vmaEnd(cpu, vma);
   if ((flags & (VM_NOHUGEPAGE | VM_SPECIAL)) !== 0 || isTooSmall) return -EINVAL;
-  const hasBlock = Math.ceil(start / PMD_SIZE) * PMD_SIZE + PMD_SIZE <= end;
-  return hasBlock ? -ENOMEM : 0;
+  return collapseBlocks(cpu, read(cpu, vma, VmAreaStruct.mm), start, end);
 }
 
 /** @kernel madvise_populate; mmap lock held for reading */

@@ -31,6 +31,7 @@ import { MMU_NOTIFY_UNMAP, mmuNotifierRangeInit } from '../notifier/mmu-notifier
 import { MmuNotifierRange } from '../notifier/types.js';
 import { downWrite, upWrite } from '../sync/rwsem.js';
 import { spinLock, spinLockNested, spinUnlock } from '../sync/spinlock.js';
+import { setTableState, splitHugePmd, TABLE_GONE, TABLE_HUGE, tableState } from './huge.js';
 import { getUnmappedArea } from './mmap.js';
 import { mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { flushTlbMm } from './mmu-gather.js';
@@ -302,6 +303,8 @@ function movePageTables(
   const file = read(cpu, from, VmAreaStruct.file);
   for (let va = nextPopulated(cpu, pgd, addr, addr + length); va < addr + length;) {
     const end = runEnd(va, addr, target, length);
+    const isHuge = tableState(cpu, pteOf(cpu, pgd, va)) === TABLE_HUGE;
+    if (isHuge && end - va !== PMD_SIZE) splitHugePmd(cpu, mm, va);
     if (file !== NULL) downWrite(cpu, member(file, File.vmasLock)); // @kernel take_rmap_locks
     moveRun(cpu, mm, va, va - addr + target, (end - va) / PAGE_SIZE);
     if (file !== NULL) upWrite(cpu, member(file, File.vmasLock));
@@ -371,6 +374,10 @@ function moveRun(cpu: Cpu, mm: MmStruct, va: Va, target: Va, count: number): voi
     else setSpecialPte(cpu, moved, entry | PTE_SOFT_DIRTY);
   }
   flushTlbMm(cpu, mm);
+  if (tableState(cpu, from) === TABLE_HUGE) {
+    setTableState(cpu, from, TABLE_GONE);
+    setTableState(cpu, to, TABLE_HUGE);
+  }
   if (toLock !== fromLock) spinUnlock(cpu, toLock);
   spinUnlock(cpu, fromLock);
 }

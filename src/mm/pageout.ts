@@ -37,8 +37,16 @@ import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier
 import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { filePageout } from './file.js';
+import {
+  isWholeOrSmall,
+  setTableState,
+  splitFolio,
+  TABLE_HUGE,
+  TABLE_SMALL,
+  tableState,
+} from './huge.js';
 import { addRss } from './mm-struct.js';
-import { flushTlbPage } from './mmu-gather.js';
+import { flushTlbMm, flushTlbPage } from './mmu-gather.js';
 import {
   getPage,
   pageClearFlags,
@@ -49,16 +57,25 @@ import {
   pageRemoveRmap,
   putPage,
 } from './page.js';
-import { nextPopulated, pmdAddrEnd, pteLockptr, pteOf } from './page-table.js';
+import {
+  nextPopulated,
+  PMD_SIZE,
+  pmdAddrEnd,
+  pteLockptr,
+  pteOf,
+  PTRS_PER_TABLE,
+} from './page-table.js';
 import {
   makeSwapPte,
   Pte,
+  PTE_ACCESSED,
   PTE_DIRTY,
   PTE_PRESENT,
   PTE_SPECIAL,
   pteGet,
   pteGetAndClear,
   ptePfn,
+  pteUpdateFlags,
   setPte,
   setSpecialPte,
 } from './pte.js';
@@ -71,6 +88,14 @@ export function pageoutRange(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va): v
   for (let va = nextPopulated(cpu, pgd, start, end); va < end;) {
     const next = pmdAddrEnd(va, end);
     const first = pteOf(cpu, pgd, va);
+    if (tableState(cpu, first) === TABLE_HUGE) {
+      if (next - va === PMD_SIZE) pageoutHuge(cpu, vma, va, first);
+      else splitFolio(cpu, vma, va);
+    }
+    if (tableState(cpu, first) === TABLE_HUGE) {
+      va = nextPopulated(cpu, pgd, next, end); // somebody else refers to it
+      continue;
+    }
     for (let i = 0; i < (next - va) / PAGE_SIZE; i++) {
       const pte = (first + i * Pte.words) as Pte;
       const pfn = isolate(cpu, pte);
@@ -78,6 +103,88 @@ export function pageoutRange(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va): v
     }
     va = nextPopulated(cpu, pgd, next, end);
   }
+}
+
+/** The program has not used [start, end) for long. The mmap lock must be held for reading. Sleeps. @kernel madvise_cold */
+export function coldRange(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va): void {
+  const mm = read(cpu, vma, VmAreaStruct.mm);
+  const pgd = read(cpu, mm, MmStruct.pgd);
+  for (let va = nextPopulated(cpu, pgd, start, end); va < end;) {
+    const next = pmdAddrEnd(va, end);
+    const first = pteOf(cpu, pgd, va);
+    if (isWholeOrSmall(cpu, first, va, next) || splitFolio(cpu, vma, va)) {
+      makeOld(cpu, first, (next - va) / PAGE_SIZE);
+    }
+    va = nextPopulated(cpu, pgd, next, end);
+  }
+  flushTlbMm(cpu, mm);
+}
+
+function makeOld(cpu: Cpu, first: Pte, count: number): void {
+  const ptl = pteLockptr(cpu, first);
+  spinLock(cpu, ptl);
+  for (let i = 0; i < count; i++) {
+    const pte = (first + i * Pte.words) as Pte;
+    if ((pteGet(cpu, pte) & PTE_PRESENT) !== 0) pteUpdateFlags(cpu, pte, PTE_ACCESSED, 0);
+  }
+  spinUnlock(cpu, ptl);
+}
+
+/** Pages a whole huge page out: the notifiers hear of it once. @kernel try_to_unmap, TTU_SPLIT_HUGE_PMD */
+function pageoutHuge(cpu: Cpu, vma: VmAreaStruct, va: Va, first: Pte): void {
+  const slots = slotsForHuge(cpu, first);
+  if (slots.length === 0) return;
+  const mm = read(cpu, vma, VmAreaStruct.mm);
+  const range = stackPush(cpu, MmuNotifierRange);
+  mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, va, va + PMD_SIZE);
+  mmuNotifierInvalidateRangeStart(cpu, range);
+  const unmapped = unmapHuge(cpu, mm, first, slots);
+  mmuNotifierInvalidateRangeEnd(cpu, range);
+  stackPop(cpu, range);
+  if (unmapped === 0) for (const slot of slots) freeSwapAndCache(cpu, slot);
+  addRss(cpu, mm, -unmapped);
+}
+
+/** A slot for each page of a huge page that is mapped here alone; none if there is not one for each. */
+function slotsForHuge(cpu: Cpu, first: Pte): number[] {
+  const slots: number[] = [];
+  for (let i = 0; i < PTRS_PER_TABLE; i++) {
+    const pfn = isolate(cpu, (first + i * Pte.words) as Pte);
+    const slot = pfn === 0 ? 0 : getSwapSlot(cpu);
+    if (pfn !== 0) putPage(cpu, pfn);
+    if (slot !== 0) slots.push(slot);
+    else break;
+  }
+  if (slots.length === PTRS_PER_TABLE) return slots;
+  for (const slot of slots) freeSwapAndCache(cpu, slot);
+  return [];
+}
+
+/** Replaces all entries by those of the slots, if the page is still whole and nobody else's: how many. */
+function unmapHuge(cpu: Cpu, mm: MmStruct, first: Pte, slots: readonly number[]): number {
+  const ptl = pteLockptr(cpu, first);
+  spinLock(cpu, ptl);
+  let canGo = tableState(cpu, first) === TABLE_HUGE;
+  for (let i = 0; i < PTRS_PER_TABLE && canGo; i++) {
+    const entry = pteGet(cpu, (first + i * Pte.words) as Pte);
+    const pfn = ptePfn(entry);
+    canGo = (entry & PTE_PRESENT) !== 0 && pfn !== ZERO_PFN && pageRefcount(cpu, pfn) === 1;
+  }
+  if (canGo) {
+    const entries: number[] = [];
+    for (let i = 0; i < PTRS_PER_TABLE; i++) {
+      entries.push(pteGetAndClear(cpu, (first + i * Pte.words) as Pte));
+    }
+    flushTlbMm(cpu, mm); // I1
+    for (let i = 0; i < PTRS_PER_TABLE; i++) {
+      const entry = entries[i] ?? 0;
+      unmapInto(cpu, (first + i * Pte.words) as Pte, entry, ptePfn(entry), slots[i] ?? 0);
+      putPage(cpu, ptePfn(entry));
+    }
+    setTableState(cpu, first, TABLE_SMALL);
+  }
+  spinUnlock(cpu, ptl);
+  return canGo ? PTRS_PER_TABLE : 0;
 }
 
 /** The frame of the entry, with a reference, if it is mapped here alone and can go; else 0. @kernel folio_isolate_lru */
@@ -145,8 +252,8 @@ function restore(cpu: Cpu, pte: Pte, entry: number, pfn: Pfn): void {
 function unmapInto(cpu: Cpu, pte: Pte, entry: number, pfn: Pfn, slot: number): void {
   if (slot !== 0) {
     const isExclusive = pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE);
-    const isOurs = pageRefcount(cpu, pfn) === 2; // the entry's reference and our own
-    if (isOurs) writeSlot(cpu, slot, pfn);
+    // the entry's reference, and our own if the page goes by itself
+    if (pageRefcount(cpu, pfn) <= 2) writeSlot(cpu, slot, pfn);
     else swapCacheAdd(cpu, slot, pfn);
     pageClearFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
     setSpecialPte(cpu, pte, makeSwapPte(slot, entry, isExclusive));

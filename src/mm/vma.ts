@@ -7,7 +7,7 @@
  * Invariant  I1  VMAs do not overlap, and the tree is in order, whenever the mmap lock is given back.
  *            I2  A failed call (-ENOMEM) leaves a set of VMAs that maps what was mapped before.
  * Ordering   Everything here needs the mmap lock for writing.
- * Deviation  Where Linux must split a huge page because a VMA's border moves into its 2 MiB, it tells the
+ * Deviation  None that can be seen: where a VMA's border moves into 2 MiB that might be a huge page, Linux tells the
  *            notifiers CLEAR for the block, huge page or not; so does adjustTransHuge.
  *
  * @module
@@ -18,16 +18,9 @@ import { ENOMEM } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { kfree, kzalloc } from '../machine/slab.js';
-import { stackPop, stackPush } from '../machine/stack.js';
 import { MACHINE, Machine } from '../machine/types.js';
 import { member, NULL, type Va } from '../memory/layout.js';
 import { initListHead } from '../memory/list.js';
-import {
-  mmuNotifierInvalidateRangeEnd,
-  mmuNotifierInvalidateRangeStart,
-} from '../notifier/mmu-notifier.js';
-import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
-import { MmuNotifierRange } from '../notifier/types.js';
 import { downWrite, upWrite } from '../sync/rwsem.js';
 import {
   fput,
@@ -37,6 +30,7 @@ import {
   unlinkFileVma,
   unlinkFileVmaLocked,
 } from './file.js';
+import { splitHugePmd } from './huge.js';
 import { hasPmdTable, PMD_SIZE } from './page-table.js';
 import { File, MmStruct, VM_ACCESS_FLAGS, VM_SOFTDIRTY, VmAreaStruct, VmaTree } from './types.js';
 import { vmaTreeErase, vmaTreeFind, vmaTreeInsert, vmaTreeResize } from './vma-tree.js';
@@ -170,11 +164,7 @@ export function adjustTransHuge(cpu: Cpu, vma: VmAreaStruct, border: Va): void {
   if (block < vmaStart(cpu, vma) || block + PMD_SIZE > vmaEnd(cpu, vma)) return;
   const mm = read(cpu, vma, VmAreaStruct.mm);
   if (!hasPmdTable(cpu, read(cpu, mm, MmStruct.pgd), border)) return;
-  const range = stackPush(cpu, MmuNotifierRange);
-  mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, block, block + PMD_SIZE);
-  mmuNotifierInvalidateRangeStart(cpu, range);
-  mmuNotifierInvalidateRangeEnd(cpu, range);
-  stackPop(cpu, range);
+  splitHugePmd(cpu, mm, block);
 }
 
 /** Splits a VMA in two at `va`, inside it: 0, or -ENOMEM. Sleeps. @kernel split_vma */

@@ -24,8 +24,9 @@ import {
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { setTableState, splitHugePmd, TABLE_GONE, TABLE_HUGE, tableState } from './huge.js';
 import {
-  type MmuGather,
+  MmuGather,
   tlbFinishMmu,
   tlbFlushMmu,
   tlbGatherMmu,
@@ -36,6 +37,7 @@ import {
 import { pageHasFlag, pageRemoveRmap } from './page.js';
 import {
   nextPopulated,
+  PMD_SIZE,
   PMD_TABLE_PAGES,
   pmdAddrEnd,
   PTE_TABLE_PAGES,
@@ -65,9 +67,23 @@ export function unmapPageRange(
   let va = nextPopulated(cpu, pgd, start, end);
   while (va < end) {
     const next = pmdAddrEnd(va, end);
-    zapPteTable(cpu, gather, pteOf(cpu, pgd, va), (next - va) / PAGE_SIZE, evenCows);
+    const first = pteOf(cpu, pgd, va);
+    if (tableState(cpu, first) === TABLE_HUGE) leaveHuge(cpu, gather, first, va, next);
+    zapPteTable(cpu, gather, first, (next - va) / PAGE_SIZE, evenCows);
     va = nextPopulated(cpu, pgd, next, end);
   }
+}
+
+/** A huge page is about to go, or a part of it. @kernel zap_pmd_range, zap_huge_pmd */
+function leaveHuge(cpu: Cpu, gather: MmuGather, first: Pte, va: Va, end: Va): void {
+  if (end - va !== PMD_SIZE) {
+    splitHugePmd(cpu, read(cpu, gather, MmuGather.mm), va);
+    return;
+  }
+  const ptl = pteLockptr(cpu, first);
+  spinLock(cpu, ptl);
+  if (tableState(cpu, first) === TABLE_HUGE) setTableState(cpu, first, TABLE_GONE);
+  spinUnlock(cpu, ptl);
 }
 
 /** Clears `count` entries of one table, flushing in between when the batch is full. @kernel zap_pte_range */
