@@ -35,6 +35,7 @@ interface ConformCommandOptions {
   readonly category: readonly string[];
   readonly tlb?: boolean;
   readonly parallel: number;
+  readonly noise: number;
   readonly atomics: ConformOptions['atomics'];
   readonly build: 'parallel' | 'checked';
   readonly watchdog: number;
@@ -56,6 +57,7 @@ export function conformCommand(): Command {
     .option('--tlb', "also compare what devices with the CPU's page table are told")
     .optionsGroup('How it is run:')
     .option('--parallel <n>', 'cases at the same time', integer(1, 64), defaultParallel())
+    .option('--noise <n>', 'tear at so many address spaces beside each case', integer(0, 64), 0)
     .option('--atomics <form>', 'wasm or js', oneOf('wasm', 'js'), 'wasm')
     .option('--build <name>', 'parallel or checked', oneOf('parallel', 'checked'), 'parallel')
     .option('--watchdog <s>', 'give up on a case that goes no further', real(0.1, 3600), 10)
@@ -146,6 +148,7 @@ async function withProgress(
     return await runCorpus(cases, {
       parallel: Math.min(options.parallel, cases.length),
       tlb: options.tlb === true,
+      noise: options.noise,
       atomics: options.atomics,
       build: options.build,
       stallMs: options.watchdog * 1000,

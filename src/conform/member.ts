@@ -40,6 +40,8 @@ import {
   STOP,
 } from './world.js';
 
+export { runConformNoise } from './noise.js';
+
 /** What every CPU of a case is given. */
 export interface MemberArgs {
   readonly world: ConformWorld;
@@ -232,4 +234,5 @@ function endCase(cpu: Cpu, world: ConformWorld, followers: readonly number[]): v
   putKept(cpu, world, 0);
   putKept(cpu, world, FOLL_PIN);
   for (const id of followers) command(cpu, world, id, STOP);
+  writeOnce(cpu, world, ConformWorld.noiseEnds, 1);
 }

@@ -59,6 +59,8 @@ export interface ConformOptions {
   /** Cases that run at the same time. */
   readonly parallel: number;
   readonly tlb: boolean;
+  /** Address spaces that are torn at beside each case. */
+  readonly noise?: number;
   readonly atomics: AtomicsForm;
   readonly build: Build;
   /** Give up on a case that goes no further for so long. */
@@ -77,7 +79,7 @@ export async function runCorpus(
   const results = new Array<CaseResult | undefined>(cases.length);
   let next = 0;
   let done = 0;
-  const size = cpusNeeded(cases);
+  const size = cpusNeeded(cases) + (options.noise ?? 0);
   const lane = async (): Promise<void> => {
     const workers = new Workers(size, options);
     try {
@@ -165,9 +167,9 @@ async function differencesOf(
   options: ConformOptions,
   workers: Workers,
 ): Promise<Difference[]> {
-  const { atomics } = options;
+  const { atomics, noise = 0 } = options;
   const sizes = { ramBytes: RAM_BYTES, swapBytes: SWAP_BYTES };
-  const machine = bootMachine({ cpus: cast.cpus.length, ...sizes, atomics });
+  const machine = bootMachine({ cpus: cast.cpus.length + noise, ...sizes, atomics });
   const boot = machine.cpu;
   bootMm(boot);
   bootDeferred(boot);
@@ -199,6 +201,8 @@ function prepare(boot: Cpu, cast: CastCase): ConformWorld {
   return world;
 }
 
+const MEMBERS = 'faultline:conform';
+
 async function runCrew(
   machine: BootedMachine,
   world: ConformWorld,
@@ -208,10 +212,14 @@ async function runCrew(
 ): Promise<MemberReport[]> {
   const members = cast.cpus.map((name) => ({
     name,
-    module: 'faultline:conform',
+    module: MEMBERS,
     entry: 'runConformMember',
     args: { world, cast },
   }));
+  for (let i = 0; i < (options.noise ?? 0); i++) {
+    const entry = 'runConformNoise';
+    members.push({ name: `beside ${i}`, module: MEMBERS, entry, args: { world, cast } });
+  }
   const crew = new Crew(machine, members, {
     pool: workers.pool,
     watchdog: { stallMs: options.stallMs },

@@ -195,7 +195,7 @@ function touch(cpu: Cpu, _world: ConformWorld, mm: MmStruct, step: StepInput): A
       : loadWord(cpu, mm, vaOf(page) + 4 * VALUE_WORD);
     if (error !== 0) {
       const signal = cpu.faultIsBus ? 'SIGBUS' : 'SIGSEGV';
-      return { result: -EFAULT, signal, signalPage: page, ...(!isWrite && { values }) };
+      return { result: -EFAULT, signal, signalPage: page, ...(!isWrite && { values: [] }) };
     }
     if (isWrite) continue;
     const last = values.at(-1);

@@ -82,6 +82,7 @@ export const ConformWorld = struct('conform_world', {
   goOn: Completion, // one of them may go on
   keptCount: word, // pages held on to
   kept: words(KEPT_MAX), // frame << 2 | flags they were taken with; 0 = given back
+  noiseEnds: word, // the case is over: so are the address spaces beside it
   sd: word, // entries are looked at for their soft-dirty bit
 });
 export type ConformWorld = Ptr<'conform_world'>;

@@ -164,7 +164,7 @@ function hasNoTable(cpu: Cpu, pte: Pte): boolean {
 /** True if the page has been made as part of a huge one. */
 function doHugePage(cpu: Cpu, vma: VmAreaStruct, pte: Pte, isWrite: boolean): boolean {
   const vmFlags = read(cpu, vma, VmAreaStruct.flags);
-  if (isWrite) anonVmaPrepare(cpu, vma);
+  anonVmaPrepare(cpu, vma);
   const flags = newPteFlags(isWrite ? vmFlags : vmFlags & ~VM_WRITE, isWrite);
   return mapHugePage(cpu, read(cpu, vma, VmAreaStruct.mm), pte, !isWrite, flags);
 }

@@ -18,6 +18,7 @@ import { bug } from '../base/bug.js';
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { frameWord } from '../machine/frame.js';
+import { GFP_NOWAIT } from '../machine/gfp.js';
 import { lockClass } from '../machine/lock-class.js';
 import { opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { allocPage, frameOf, pageOf, type Pfn } from '../machine/page-alloc.js';
@@ -243,7 +244,7 @@ function replacePage(cpu: Cpu, file: File, index: number, pfn: Pfn): void {
 /** False if memory is out. */
 function radixInsert(cpu: Cpu, file: File, index: number, pfn: Pfn): boolean {
   while (!covers(read(cpu, file, File.pagesHeight), index)) {
-    const root = kzalloc(cpu, RadixNode);
+    const root = kzalloc(cpu, RadixNode, GFP_NOWAIT);
     if (root === NULL) return false;
     write(cpu, root, slot(0, 0), read(cpu, file, File.pages));
     write(cpu, file, File.pages, root);
@@ -253,7 +254,7 @@ function radixInsert(cpu: Cpu, file: File, index: number, pfn: Pfn): boolean {
   for (let level = read(cpu, file, File.pagesHeight) - 1; level > 0; level--) {
     let below = read(cpu, node, slot(index, level)) as RadixNode;
     if (below === 0) {
-      below = kzalloc(cpu, RadixNode);
+      below = kzalloc(cpu, RadixNode, GFP_NOWAIT);
       if (below === NULL) return false;
       write(cpu, node, slot(index, level), below);
     }
