@@ -111,7 +111,7 @@ function attach(cpu: Cpu, world: ConformWorld, proc: number, step: StepInput): A
   const mm = mmOf(cpu, world, proc);
   const wants = [
     [ConformWorld.listeners, numberOf(step, 'list') !== 0, listRecorder],
-    [ConformWorld.tlbListeners, numberOf(step, 'tlb') !== 0, tlbRecorder],
+    [ConformWorld.tlbListeners, true, tlbRecorder], // a recording does not say whether it was wanted
   ] as const;
   for (const [slots, isWanted, ops] of wants) {
     if (!isWanted || read(cpu, world, element(slots, proc)) !== 0) continue;

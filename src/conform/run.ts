@@ -66,8 +66,8 @@ export interface ConformOptions {
   /** Give up on a case that goes no further for so long. */
   readonly stallMs: number;
   readonly signal?: AbortSignal;
-  /** URL of the workers' file; by default the bundled kernel of the build. */
-  readonly worker?: string;
+  /** Workers for so many CPUs; by default new ones of the build, which are ended with the run. */
+  readonly pool?: (size: number) => WorkerPool;
   readonly onResult?: (result: CaseResult, done: number) => void;
 }
 
@@ -124,14 +124,15 @@ class Workers {
   }
 
   get pool(): WorkerPool {
+    const { pool, build } = this.#options;
     if (this.#pool === undefined || this.#pool.hasEnded) {
-      this.#pool = new WorkerPool(this.#size, this.#options.build, this.#options.worker);
+      this.#pool = pool?.(this.#size) ?? new WorkerPool(this.#size, build);
     }
     return this.#pool;
   }
 
   async end(): Promise<void> {
-    await this.#pool?.end();
+    if (this.#options.pool === undefined) await this.#pool?.end();
     this.#pool = undefined;
   }
 }

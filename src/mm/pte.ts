@@ -68,7 +68,7 @@ export function pteHasFrame(entry: number): boolean {
 
 /** True if the entry names a slot of the swap area. @kernel is_swap_pte, !non_swap_entry */
 export function pteIsSwap(entry: number): boolean {
-  return !pteHasFrame(entry) && (entry & PTE_KIND_MASK) === PTE_KIND_SWAP;
+  return !pteHasFrame(entry) && (entry & (PTE_KIND_MASK | PTE_SPECIAL)) === PTE_KIND_SWAP;
 }
 
 /** The slot of a swap entry. @kernel swp_offset */
