@@ -25,7 +25,7 @@
  * @module
  */
 import { copyWords, read, readAddress, readOnce } from '#memory';
-import { isMutant, M_SECONDARY_LATE, M_UNSTABLE_UNSEEN } from '#mutants';
+import { BUSTED_FILE_FAULT, isMutant, M_SECONDARY_LATE, M_UNSTABLE_UNSEEN } from '#mutants';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
@@ -236,6 +236,7 @@ function doZeroPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte): number {
  */
 function doFilePage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boolean): number {
   const file = read(cpu, vma, VmAreaStruct.file);
+  if (isMutant(cpu, BUSTED_FILE_FAULT)) return mapFilePage(cpu, vma, va, pte, isWrite);
   downRead(cpu, member(file, File.invalidateLock));
   const fault = mapFilePage(cpu, vma, va, pte, isWrite);
   upRead(cpu, member(file, File.invalidateLock));

@@ -17,6 +17,7 @@
  * @module
  */
 import { read } from '#memory';
+import { BUSTED_PAGEOUT, isMutant } from '#mutants';
 
 import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
@@ -24,6 +25,7 @@ import {
   type Pfn,
   PG_ANON,
   PG_ANON_EXCLUSIVE,
+  PG_ISOLATED,
   PG_LAZYFREE,
   ZERO_PFN,
 } from '../machine/page-alloc.js';
@@ -55,6 +57,7 @@ import {
   pageMaybePinned,
   pageRefcount,
   pageRemoveRmap,
+  pageSetFlags,
   putPage,
 } from './page.js';
 import {
@@ -151,7 +154,7 @@ function slotsForHuge(cpu: Cpu, first: Pte): number[] {
   for (let i = 0; i < PTRS_PER_TABLE; i++) {
     const pfn = isolate(cpu, (first + i * Pte.words) as Pte);
     const slot = pfn === 0 ? 0 : getSwapSlot(cpu);
-    if (pfn !== 0) putPage(cpu, pfn);
+    if (pfn !== 0) putIsolated(cpu, pfn);
     if (slot !== 0) slots.push(slot);
     else break;
   }
@@ -187,7 +190,7 @@ function unmapHuge(cpu: Cpu, mm: MmStruct, first: Pte, slots: readonly number[])
   return canGo ? PTRS_PER_TABLE : 0;
 }
 
-/** The frame of the entry, with a reference, if it is mapped here alone and can go; else 0. @kernel folio_isolate_lru */
+/** The frame of the entry, with a reference, if it is mapped here alone, can go, and is not going; else 0. @kernel folio_isolate_lru */
 function isolate(cpu: Cpu, pte: Pte): Pfn {
   if ((pteGet(cpu, pte) & PTE_PRESENT) === 0) return 0;
   const ptl = pteLockptr(cpu, pte);
@@ -195,10 +198,23 @@ function isolate(cpu: Cpu, pte: Pte): Pfn {
   const entry = pteGet(cpu, pte);
   const pfn = ptePfn(entry);
   const isPage = (entry & (PTE_PRESENT | PTE_SPECIAL)) === PTE_PRESENT && pfn !== ZERO_PFN;
-  const canGo = isPage && pageMapcount(cpu, pfn) === 1 && !pageMaybePinned(cpu, pfn);
-  if (canGo) getPage(cpu, pfn);
+  const canGo =
+    isPage &&
+    pageMapcount(cpu, pfn) === 1 &&
+    !pageMaybePinned(cpu, pfn) &&
+    !pageHasFlag(cpu, pfn, PG_ISOLATED);
+  if (canGo) {
+    getPage(cpu, pfn);
+    pageSetFlags(cpu, pfn, PG_ISOLATED);
+  }
   spinUnlock(cpu, ptl);
   return canGo ? pfn : 0;
+}
+
+/** Gives back what isolate took. @kernel folio_putback_lru */
+function putIsolated(cpu: Cpu, pfn: Pfn): void {
+  pageClearFlags(cpu, pfn, PG_ISOLATED);
+  putPage(cpu, pfn);
 }
 
 /** Unmaps the page and lets its frame go. We have a reference to it, which is put. @kernel shrink_folio_list */
@@ -207,7 +223,7 @@ function pageoutPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, pfn: Pfn): v
   const isFreed = isAnon && pageHasFlag(cpu, pfn, PG_LAZYFREE);
   const slot = isFreed ? 0 : getSwapSlot(cpu);
   if (slot === 0 && !isFreed) {
-    putPage(cpu, pfn); // there is no room
+    putIsolated(cpu, pfn); // there is no room
     return;
   }
   const mm = read(cpu, vma, VmAreaStruct.mm);
@@ -221,7 +237,7 @@ function pageoutPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, pfn: Pfn): v
   const isKept = isUnmapped && (isAnon || filePageout(cpu, pfn, slot));
   if (slot !== 0 && !isKept) freeSwapAndCache(cpu, slot);
   if (isUnmapped) putPage(cpu, pfn); // the entry's
-  putPage(cpu, pfn); // ours
+  putIsolated(cpu, pfn); // ours
 }
 
 /** Replaces the entry by that of the slot, or by none; false if it has to stay. @kernel try_to_unmap_one */
@@ -231,6 +247,7 @@ function tryToUnmap(cpu: Cpu, mm: MmStruct, va: Va, pte: Pte, pfn: Pfn, slot: nu
   const seen = pteGet(cpu, pte);
   const isSame = (seen & PTE_PRESENT) !== 0 && ptePfn(seen) === pfn;
   let isUnmapped = isSame && !pageMaybePinned(cpu, pfn);
+  if (isMutant(cpu, BUSTED_PAGEOUT) && isUnmapped && slot !== 0) writeSlot(cpu, slot, pfn);
   if (isUnmapped) {
     const entry = pteGetAndClear(cpu, pte);
     flushTlbPage(cpu, mm, va); // I1
@@ -253,8 +270,9 @@ function unmapInto(cpu: Cpu, pte: Pte, entry: number, pfn: Pfn, slot: number): v
   if (slot !== 0) {
     const isExclusive = pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE);
     // the entry's reference, and our own if the page goes by itself
-    if (pageRefcount(cpu, pfn) <= 2) writeSlot(cpu, slot, pfn);
-    else swapCacheAdd(cpu, slot, pfn);
+    const isAlone = pageRefcount(cpu, pfn) <= 2;
+    if (!isAlone) swapCacheAdd(cpu, slot, pfn);
+    if (!isMutant(cpu, BUSTED_PAGEOUT) && isAlone) writeSlot(cpu, slot, pfn);
     pageClearFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
     setSpecialPte(cpu, pte, makeSwapPte(slot, entry, isExclusive));
   }

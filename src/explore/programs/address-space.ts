@@ -14,13 +14,7 @@ import { loadWord, storeWord } from '../../mm/access.js';
 import { dupMm } from '../../mm/fork.js';
 import { munmap } from '../../mm/munmap.js';
 import type { MmStruct } from '../../mm/types.js';
-import {
-  defineProgram,
-  type ExploreProgram,
-  type Outcome,
-  type ProgramTask,
-  task,
-} from '../program.js';
+import { accept, defineProgram, type ExploreProgram, type ProgramTask, task } from '../program.js';
 import {
   attachAll,
   checkSpace,
@@ -131,12 +125,6 @@ function faultDevice(cpu: Cpu, at: number): void {
 }
 
 // --- what they may end with ---
-
-const accept = (name: string, description: string): Outcome => ({
-  name,
-  grade: 'ACCEPTABLE',
-  description,
-});
 
 /** What the second task's access was answered. */
 function observeAccess(cpu: Cpu, at: number): string {

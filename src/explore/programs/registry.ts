@@ -21,6 +21,7 @@ import { abba, mutex, mutexHandoff, mutexKillable, mutexSleeper } from './mutex.
 import { OOM_PROGRAMS } from './oom.js';
 import { osq } from './osq.js';
 import { PAGEMAP_USER_PROGRAMS } from './pagemap-users.js';
+import { PAGING_PROGRAMS } from './paging.js';
 import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
 import { randomProgram } from './random.js';
@@ -42,6 +43,7 @@ import { WORKQUEUE_PROGRAMS } from './workqueue.js';
 /** All but the random ones. */
 export const PROGRAMS: readonly ExploreProgram[] = [
   ...RETRY_PROGRAMS,
+  ...PAGING_PROGRAMS,
   validFlag,
   ...DEFERRED_PROGRAMS,
   lt15,

@@ -82,6 +82,7 @@ export const Space = struct('explored_space', {
   line3: cacheline,
   results: words(8), // what tasks saw, for checks and observe; a word of the task's CPU each
   isMirrored: word, // the device has its interval
+  file: word, // that is mapped; 0 = none
   victim: word, // a task of the address space, for the OOM reaper; 0 = none
 });
 export type Space = Ptr<'explored_space'>;
