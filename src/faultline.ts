@@ -6,12 +6,12 @@
  *
  * @module
  */
+import { ALL_BUILT_INS } from './built-ins.js';
 import {
   type ExploreOutcome,
   type ExploreWorkerTask,
   runExploreWorker,
 } from './explore/explore-worker.js';
-import { ALL_BUILT_INS } from './built-ins.js';
 
 export * from './index.js';
 export { runCrewMember } from './kernel.js';

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { type Outcome, runWorker, type WorkerTask } from './host/worker.js';
 import { ALL_BUILT_INS } from './built-ins.js';
+import { type Outcome, runWorker, type WorkerTask } from './host/worker.js';
 
 /** Runs a crew member; a Piscina worker's file exports it as its default. */
 export function runCrewMember(task: WorkerTask): Promise<Outcome> {

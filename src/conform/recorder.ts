@@ -24,14 +24,14 @@ import { kfree, kzalloc } from '../machine/slab.js';
 import { containerOf, element, member, NULL, type Va } from '../memory/layout.js';
 import type { MmStruct } from '../mm/types.js';
 import {
-  type MmuIntervalNotifierOps,
   mmuIntervalNotifierInsert,
+  type MmuIntervalNotifierOps,
   mmuIntervalNotifierRemove,
   mmuIntervalSetSeq,
 } from '../notifier/mmu-interval-notifier.js';
 import type { MmuNotifierOps } from '../notifier/mmu-notifier-list.js';
 import { mmuNotifierRangeBlockable, VA_MAX } from '../notifier/mmu-notifier-range.js';
-import { MmuIntervalNotifier, MmuNotifier, MmuNotifierRange } from '../notifier/types.js';
+import { MmuIntervalNotifier, type MmuNotifier, MmuNotifierRange } from '../notifier/types.js';
 import { complete, waitForCompletion } from '../sync/completion.js';
 import {
   ConformEvent,

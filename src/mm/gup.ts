@@ -44,7 +44,7 @@ import {
   VM_FAULT_OOM,
 } from './fault.js';
 import { mmapReadLock, mmapReadUnlock } from './mmap-lock.js';
-import { PIN_BIAS, pageHasFlag, putPage, putPages } from './page.js';
+import { pageHasFlag, PIN_BIAS, putPage, putPages } from './page.js';
 import { pteLockptr, pteOf } from './page-table.js';
 import { NO_PTE, PTE_PRESENT, PTE_WRITE, pteGet, pteHasFrame, ptePfn } from './pte.js';
 import {

@@ -33,8 +33,8 @@ import { collapseBlocks } from './khugepaged.js';
 import { mmapReadLock, mmapReadUnlock, mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { flushTlbMm } from './mmu-gather.js';
 import { pageHasFlag, pageSetFlags } from './page.js';
-import { coldRange, pageoutRange } from './pageout.js';
 import { nextPopulated, PMD_SIZE, pmdAddrEnd, pteLockptr, pteOf } from './page-table.js';
+import { coldRange, pageoutRange } from './pageout.js';
 import { faultinPage } from './populate.js';
 import {
   Pte,
@@ -49,6 +49,7 @@ import {
   pteUpdateFlags,
 } from './pte.js';
 import { freeSwapAndCache } from './swap.js';
+import { fallocate } from './truncate.js';
 import {
   MmStruct,
   VM_DONTCOPY,
@@ -73,7 +74,6 @@ import {
   VM_WRITE,
   VmAreaStruct,
 } from './types.js';
-import { fallocate } from './truncate.js';
 import {
   FALLOC_FL_PUNCH_HOLE,
   MADV_COLD,

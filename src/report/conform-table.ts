@@ -78,7 +78,7 @@ function differenceLines({ field, expected, actual }: Difference): string[] {
 }
 
 function valueText(value: unknown): string {
-  return value === undefined ? 'nothing' : (JSON.stringify(value) ?? 'nothing');
+  return value === undefined ? 'nothing' : JSON.stringify(value);
 }
 
 /** A callback or a run of pages in a line. */
@@ -91,8 +91,8 @@ function itemText(item: unknown): string {
 function eventText(event: Readonly<Record<string, unknown>>): string {
   const { kind, id, event: name, start, end, seq, prevSeq, blockable, proc, ...rest } = event;
   const words = [proc, kind, id, name].filter((word) => word !== undefined).map(String);
-  if (start !== undefined) words.push(`[${String(start)}, ${String(end)})`);
-  if (seq !== undefined) words.push(`seq ${String(seq)} after ${String(prevSeq)}`);
+  if (start !== undefined) words.push(`[${valueText(start)}, ${valueText(end)})`);
+  if (seq !== undefined) words.push(`seq ${valueText(seq)} after ${valueText(prevSeq)}`);
   if (blockable === false) words.push('not blockable');
   for (const [field, value] of Object.entries(rest)) words.push(`${field} ${valueText(value)}`);
   return words.join(' ');

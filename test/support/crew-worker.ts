@@ -4,8 +4,8 @@
  *
  * @module
  */
-import { type Outcome, runWorker, type WorkerTask } from '../../src/host/worker.js';
 import { ALL_BUILT_INS } from '../../src/built-ins.js';
+import { type Outcome, runWorker, type WorkerTask } from '../../src/host/worker.js';
 
 export default function runTestCrewMember(task: WorkerTask): Promise<Outcome> {
   return runWorker(task, ALL_BUILT_INS);

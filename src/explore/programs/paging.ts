@@ -22,8 +22,8 @@ import { accept, defineProgram, type ExploreProgram, type ProgramTask, task } fr
 import {
   checkSpace,
   deviceFault,
-  fillPage,
   FILLED,
+  fillPage,
   loadPage,
   makeSpace,
   mirrorSpace,
