@@ -258,14 +258,29 @@ export function insertInterval(
   start: Va,
   length: number,
 ): number {
+  const own = newInterval(cpu, world, mm, id, start, length);
+  if (own < 0) return own;
+  if (id >= 0) write(cpu, world, element(ConformWorld.intervals, id), own);
+  return 0;
+}
+
+/** An interval that is registered, or -errno. */
+function newInterval(
+  cpu: Cpu,
+  world: ConformWorld,
+  mm: MmStruct,
+  id: number,
+  start: Va,
+  length: number,
+): ConformInterval {
   const own = kzalloc(cpu, ConformInterval);
   write(cpu, own, ConformInterval.world, world);
   write(cpu, own, ConformInterval.id, id);
   const interval = member(own, ConformInterval.interval);
   const error = mmuIntervalNotifierInsert(cpu, interval, mm, start, length, recorder);
-  if (error !== 0) kfree(cpu, ConformInterval, own);
-  else if (id >= 0) write(cpu, world, element(ConformWorld.intervals, id), own);
-  return error;
+  if (error === 0) return own;
+  kfree(cpu, ConformInterval, own);
+  return error as ConformInterval;
 }
 
 /** Takes it away again: 0, or -ESRCH if there is none. Sleeps. */
@@ -285,13 +300,8 @@ export function insertUnnamed(
   start: Va,
   length: number,
 ): ConformInterval {
-  const own = kzalloc(cpu, ConformInterval);
-  write(cpu, own, ConformInterval.world, world);
-  write(cpu, own, ConformInterval.id, UNNAMED);
-  const interval = member(own, ConformInterval.interval);
-  if (mmuIntervalNotifierInsert(cpu, interval, mm, start, length, recorder) === 0) return own;
-  kfree(cpu, ConformInterval, own);
-  return NULL;
+  const own = newInterval(cpu, world, mm, UNNAMED, start, length);
+  return own < 0 ? NULL : own;
 }
 
 /** Ends it. Sleeps. */

@@ -18,22 +18,21 @@ import { NO_PTE, pteGet, pteIsSwap } from '../../mm/pte.js';
 import { ftruncate } from '../../mm/truncate.js';
 import { type File, MmStruct } from '../../mm/types.js';
 import { MADV_PAGEOUT, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE } from '../../mm/uapi.js';
-import { accept, defineProgram, type ExploreProgram, type ProgramTask, task } from '../program.js';
+import { accept, type ExploreProgram, type ProgramTask, task } from '../program.js';
 import {
   checkSpace,
   deviceFault,
   FILLED,
-  fillPage,
   loadPage,
   makeSpace,
   mirrorSpace,
   pageVa,
   resultOf,
   setResult,
+  setupFilled,
   Space,
-  SPACE_RAM_BYTES,
-  spaceMirror,
   spaceMm,
+  spaceProgram,
   storePage,
 } from './space.js';
 
@@ -41,12 +40,6 @@ const STORED = 11;
 const SWAP_BYTES = 4 * PAGE_SIZE;
 
 // --- how they start ---
-
-function setupFilled(cpu: Cpu): number {
-  const space = makeSpace(cpu);
-  fillPage(cpu, space, 0);
-  return space;
-}
 
 function setupMirrored(cpu: Cpu): number {
   const space = setupFilled(cpu) as Space;
@@ -129,19 +122,8 @@ function paging(
   tasks: readonly ProgramTask[],
   more: Partial<ExploreProgram> = {},
 ): ExploreProgram {
-  return defineProgram({
-    name,
-    title,
-    tasks,
-    ops: { spaceMirror },
-    ramBytes: SPACE_RAM_BYTES,
-    swapBytes: SWAP_BYTES,
-    setup,
-    check: checkSpace,
-    observe: observePlace,
-    outcomes: PLACES,
-    ...more,
-  });
+  const swap = { swapBytes: SWAP_BYTES, observe: observePlace, outcomes: PLACES };
+  return spaceProgram(name, title, setup, tasks, { ...swap, ...more });
 }
 
 export const PAGING_PROGRAMS: readonly ExploreProgram[] = [
