@@ -142,10 +142,13 @@ export function handleMmFault(cpu: Cpu, vma: VmAreaStruct, va: Va, faultFlags: n
   const lock = member(mm, MmStruct.pageTableLock);
   const pgd = read(cpu, mm, MmStruct.pgd);
   const isWrite = (faultFlags & FAULT_FLAG_WRITE) !== 0;
-  const wantsHuge = hasNoTable(cpu, pteOf(cpu, pgd, va)) && wantsHugePage(cpu, vma, va);
-  const pte = pteAlloc(cpu, pgd, lock, va);
-  if (pte === NO_PTE) return VM_FAULT_OOM;
-  if (wantsHuge && doHugePage(cpu, vma, pte, isWrite)) return 0;
+  let pte = pteOf(cpu, pgd, va);
+  if (hasNoTable(cpu, pte)) {
+    const wantsHuge = wantsHugePage(cpu, vma, va);
+    pte = pteAlloc(cpu, pgd, lock, va);
+    if (pte === NO_PTE) return VM_FAULT_OOM;
+    if (wantsHuge && doHugePage(cpu, vma, pte, isWrite)) return 0;
+  }
   const entry = pteGet(cpu, pte);
   const wantsOwn = isWrite || (faultFlags & FAULT_FLAG_UNSHARE) !== 0;
   if (entry === 0) return doMissingPage(cpu, vma, va, pte, isWrite);
