@@ -71,9 +71,12 @@ export interface MemberReport {
 /** Steps after which others go on. */
 const SETTLES: ReadonlySet<string> = new Set(['resume', 'kill', 'process_mrelease', 'wait_gone']);
 
-/** Looks at sleeping CPUs before they count as blocked, and the time between two. */
-const LOOKS = 4;
-const LOOK_MS = 1;
+/**
+ * Looks at sleeping CPUs before they count as blocked, and the time between two. One that was about to sleep, and has
+ * been woken before it did, looks the same until the host lets it run.
+ */
+const LOOKS = 6;
+const LOOK_MS = 5;
 
 /** The program of every CPU of a case. */
 export function runConformMember(cpu: Cpu, args: unknown): MemberReport {
