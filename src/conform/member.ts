@@ -23,7 +23,7 @@ import type { File } from '../mm/types.js';
 import { type CastCase, type CastStep, LEADER } from './cast.js';
 import { detachProcess, DRIVER_STEPS } from './driver-steps.js';
 import { putKept } from './kept-pages.js';
-import { endAllProcesses, enterStep, leaveStep, PROCESS_STEPS } from './processes.js';
+import { endAllProcesses, endOrphan, enterStep, leaveStep, PROCESS_STEPS } from './processes.js';
 import { resumePaused } from './recorder.js';
 import { type PageState, snapshotOf } from './snapshot.js';
 import type { Answer } from './step.js';
@@ -142,6 +142,7 @@ function lead(cpu: Cpu, world: ConformWorld, cast: CastCase): MemberReport {
       if (!step.isAsync) awaitIdle(cpu, world, step.cpu);
     }
     if (step.isAsync || SETTLES.has(step.input.op)) settle(cpu, world, followers);
+    endOrphan(cpu, world);
     const isQuiet = !followers.some((id) => isBusy(cpu, world, id));
     marks.push({
       firstEvent,
@@ -228,6 +229,7 @@ function endCase(cpu: Cpu, world: ConformWorld, followers: readonly number[]): v
     resumePaused(cpu, world);
     settle(cpu, world, followers);
   } while (followers.some((id) => isBusy(cpu, world, id)));
+  endOrphan(cpu, world);
   endAllProcesses(cpu, world);
   for (let proc = 0; proc < PROCS_MAX; proc++) detachProcess(cpu, world, proc);
   for (let id = 0; id < IDS_MAX; id++) {

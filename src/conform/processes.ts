@@ -59,7 +59,7 @@ export const PROCESS_STEPS: Readonly<Record<string, ProcessStep>> = {
   fork_only(cpu, world, proc) {
     const child = dupMm(cpu, mmOf(cpu, world, proc));
     if (child === NULL) return { result: -ENOMEM };
-    mmput(cpu, child);
+    write(cpu, world, ConformWorld.orphan, child);
     return { result: 0 };
   },
   thread_create(cpu, world, proc, _step, childCpu) {
@@ -147,6 +147,12 @@ export function leaveStep(cpu: Cpu, world: ConformWorld): void {
   const proc = read(cpu, world, element(ConformWorld.taskProcs, cpu.id));
   if (readOnce(cpu, world, element(ConformWorld.killed, proc)) === 0) return; // pairs with endProcess
   if (exchange(cpu, world, task, TASK_NONE) === TASK_IDLE) mmput(cpu, mmOf(cpu, world, proc));
+}
+
+/** A child that was only forked has come to run, and exits: later than those that its parent has woken. Sleeps. */
+export function endOrphan(cpu: Cpu, world: ConformWorld): void {
+  const child = exchange(cpu, world, ConformWorld.orphan, NULL) as MmStruct;
+  if (child !== NULL) mmput(cpu, child);
 }
 
 /** Ends all that still lives at the end of a case. Sleeps. */

@@ -68,6 +68,7 @@ export const ConformWorld = struct('conform_world', {
   alive: words(PROCS_MAX), // the process has not ended
   killed: words(PROCS_MAX), // its threads are to end
   execMm: pointer<'mm_struct'>(), // what an exec has made; 0 = none
+  orphan: pointer<'mm_struct'>(), // a child that exits as soon as it runs; 0 = none
   tasks: words(CPUS_OF_CASE_MAX), // TASK_*: what the thread on that CPU does; atomic
   taskProcs: words(CPUS_OF_CASE_MAX), // the process it belongs to
   commands: words(CPUS_OF_CASE_MAX), // number of the step to perform, plus 1; 0 = none; STOP
