@@ -6,19 +6,19 @@
  *
  * @module
  */
+import { ALL_BUILT_INS } from './built-ins.js';
 import {
   type ExploreOutcome,
   type ExploreWorkerTask,
   runExploreWorker,
 } from './explore/explore-worker.js';
-import { BUILT_INS } from './workloads/built-ins.js';
 
 export * from './index.js';
 export { runCrewMember } from './kernel.js';
 
 /** Runs one task of an exploration; a Piscina worker's file exports it by this name. */
 export function runExploreMember(task: ExploreWorkerTask): Promise<ExploreOutcome> {
-  return runExploreWorker(task, BUILT_INS);
+  return runExploreWorker(task, ALL_BUILT_INS);
 }
 
 export * as exploration from './explore/exploration.js';

@@ -22,6 +22,9 @@ export {
 } from './base/bug.js';
 export * as errno from './base/errno.js';
 export { PAGE_SIZE, PAGE_WORDS } from './base/units.js';
+export { type Difference } from './conform/compare.js';
+export { type Corpus, loadCorpus, parseCorpus, type RecordedCase } from './conform/corpus.js';
+export { type CaseResult, type ConformOptions, runCorpus } from './conform/run.js';
 export * as debug from '#debug';
 export * as lockHow from './debug/lock-how.js';
 export { bootDeferred } from './deferred/boot.js';
@@ -219,10 +222,12 @@ export { DevicePage, DevPagemap } from './memremap/types.js';
 export * from './memremap/zone-device.js';
 export { loadWord, storeWord } from './mm/access.js';
 export { bootMm } from './mm/boot.js';
+export { clearReferenced, clearSoftDirty } from './mm/clear-refs.js';
 export { mmput, mmputAsync } from './mm/exit.js';
 export { type ExitChainOps, exitChainRegister, exitChainUnregister } from './mm/exit-chain.js';
 export { type FileOperations, fput, getFile, openDeviceFile } from './mm/file.js';
 export { dupMm } from './mm/fork.js';
+export { accessRemotePage, FOLL_PIN, FOLL_WRITE, getUserPage, putUserPage } from './mm/gup.js';
 export { madvise } from './mm/madvise.js';
 export { mlock, mlockall, msync, munlock, munlockall } from './mm/mlock.js';
 export { mmAlloc, mmget, mmgetNotZero, useMm } from './mm/mm-struct.js';
@@ -231,6 +236,7 @@ export * as mmapLock from './mm/mmap-lock.js';
 export { mprotect } from './mm/mprotect.js';
 export { mremap } from './mm/mremap.js';
 export { munmap } from './mm/munmap.js';
+export { fallocate, ftruncate } from './mm/truncate.js';
 export { File, MmStruct, VmAreaStruct } from './mm/types.js';
 export * as uapi from './mm/uapi.js';
 export {
@@ -267,6 +273,7 @@ export {
   gaveUpCount,
   oomKill,
   oomReapTaskMm,
+  processMrelease,
   reapedCount,
   setOomDelays,
   startOomReaper,

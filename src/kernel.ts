@@ -3,18 +3,10 @@
  *
  * @module
  */
-import type { BuiltIns } from './host/modules.js';
+import { ALL_BUILT_INS } from './built-ins.js';
 import { type Outcome, runWorker, type WorkerTask } from './host/worker.js';
-import { BUILT_INS } from './workloads/built-ins.js';
-
-/** What a worker of a crew may be asked to run, by name. */
-const PROGRAMS: BuiltIns = {
-  ...BUILT_INS,
-  'faultline:torture': () => import('./torture/member.js'),
-  'faultline:selftest': () => import('./torture/selftest/cases.js'),
-};
 
 /** Runs a crew member; a Piscina worker's file exports it as its default. */
 export function runCrewMember(task: WorkerTask): Promise<Outcome> {
-  return runWorker(task, PROGRAMS);
+  return runWorker(task, ALL_BUILT_INS);
 }

@@ -6,6 +6,7 @@
 
 export const EPERM = 1;
 export const ENOENT = 2;
+export const ESRCH = 3;
 export const EINTR = 4;
 export const EIO = 5;
 export const ENXIO = 6;
@@ -32,6 +33,7 @@ const NAMES: ReadonlyMap<number, string> = new Map(
   Object.entries({
     EPERM,
     ENOENT,
+    ESRCH,
     EINTR,
     EIO,
     ENXIO,

@@ -94,3 +94,7 @@ export const BUSTED_P2PDMA_ALLOC = 351;
 export const BUSTED_P2PDMA_RELEASE = 352;
 export const BUSTED_DAX_KILL = 353;
 export const BUSTED_PMEM_EXIT = 354;
+
+// paging
+export const BUSTED_PAGEOUT = 361;
+export const BUSTED_FILE_FAULT = 362;

@@ -19,6 +19,7 @@ import {
 import { reasonOf } from '../base/reason.js';
 import { packageVersion } from '../report/environment.js';
 import { benchCommand } from './bench.js';
+import { conformCommand } from './conform.js';
 import { exploreCommand } from './explore.js';
 import { litmusCommand } from './litmus.js';
 import { complain } from './process.js';
@@ -31,6 +32,7 @@ function program(): Command {
     .description('an executable Linux HMM: benchmark and stress-test its locking protocol')
     .version(packageVersion())
     .addCommand(benchCommand())
+    .addCommand(conformCommand())
     .addCommand(exploreCommand())
     .addCommand(litmusCommand())
     .addCommand(replayCommand())
@@ -44,7 +46,8 @@ Exit codes:
   0    all is well
   1    a finding: a stale access, a call that ended otherwise than in its log, a deadlock, locks in orders
        that can become one, a CPU that died or is stuck, an error of a driver, a schedule that fails,
-       a litmus test with an unexpected verdict, a violation under torture
+       a litmus test with an unexpected verdict, a violation under torture, a case that a real kernel ran
+       otherwise
   2    bad usage or input, or output that cannot be written; one line says what and where
   3    faultline itself failed, or a litmus test lost one of its threads and has no verdict
   130  interrupted; what was measured until then has been printed

@@ -56,6 +56,7 @@ export function buildWorld(program: ExploreProgram, mutant = 0): World {
     mutant,
     cpus: program.tasks.length,
     ramBytes: program.ramBytes ?? DEFAULT_RAM_BYTES,
+    swapBytes: program.swapBytes ?? 0,
   });
   const { cpu } = machine;
   bootMm(cpu);

@@ -457,6 +457,20 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'an item counts as queued until its function has returned',
   ),
   mutant(
+    numbers.BUSTED_PAGEOUT,
+    'busted-pageout',
+    'mm/pageout.ts',
+    ['pageout-store'],
+    'a page goes to its slot before its entry is cleared and the TLBs are flushed',
+  ),
+  mutant(
+    numbers.BUSTED_FILE_FAULT,
+    'busted-file-fault',
+    'mm/fault.ts',
+    ['truncate-fault'],
+    "a page of a file is looked up and mapped without the file's invalidate lock",
+  ),
+  mutant(
     numbers.BUSTED_KTHREAD,
     'busted-kthread',
     'deferred/kthread.ts',

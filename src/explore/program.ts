@@ -60,6 +60,8 @@ export interface ExploreProgram {
   readonly tasks: readonly ProgramTask[];
   /** Memory of its machine; by default 256 KiB. Unit: bytes. */
   readonly ramBytes?: number;
+  /** Its swap area; by default it has none. Unit: bytes. */
+  readonly swapBytes?: number;
   /** Ops tables its structs refer to. */
   readonly ops?: Readonly<Record<string, OpsTable>>;
   /** How far a CPU's clock moves at each look at it; by default 1. Unit: milliseconds. */
@@ -93,6 +95,11 @@ export function defineProgram(program: ExploreProgram): ExploreProgram {
 /** A task of one operation. */
 export function task(name: string, run: Operation['run']): ProgramTask {
   return { name, operations: [{ name, run }] };
+}
+
+/** An outcome that may be. */
+export function accept(name: string, description: string): Outcome {
+  return { name, grade: 'ACCEPTABLE', description };
 }
 
 /** The task has come to a named point of the program: a litmus run may hold it up here. No scheduling point. */

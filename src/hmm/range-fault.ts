@@ -32,6 +32,7 @@ import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { addressCell, member, NULL } from '../memory/layout.js';
 import { FAULT_FLAG_REMOTE, FAULT_FLAG_WRITE, handleMmFault, VM_FAULT_ERROR } from '../mm/fault.js';
+import { TABLE_HUGE, tableState } from '../mm/huge.js';
 import { pageHigh, pageLowIn, pteOffset, PTRS_PER_TABLE } from '../mm/page-table.js';
 import {
   NO_PTE,
@@ -41,6 +42,7 @@ import {
   PTE_PROTNONE,
   PTE_SPECIAL,
   PTE_WRITE,
+  pteIsSwap,
 } from '../mm/pte.js';
 import { MmStruct, VM_IO, VM_PFNMAP, VM_READ, VM_WRITE, VmAreaStruct } from '../mm/types.js';
 import { vmaTreeFindAt } from '../mm/vma-tree.js';
@@ -48,6 +50,7 @@ import { mmuIntervalCheckRetry } from '../notifier/mmu-interval-notifier.js';
 import { MmuIntervalNotifier } from '../notifier/types.js';
 import {
   HMM_PFN_ERROR,
+  HMM_PFN_ORDER_SHIFT,
   HMM_PFN_REQ_FAULT,
   HMM_PFN_REQ_WRITE,
   HMM_PFN_VALID,
@@ -66,6 +69,9 @@ if (!FLAGS_AGREE) bug('page table entries and HMM pages have different flags');
 const REQUEST_BITS = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE;
 const FRAME = -1 << PTE_PFN_SHIFT;
 const KEPT = FRAME | PTE_PRESENT | PTE_WRITE;
+
+/** How large the mapping is that a page is part of, if that is a huge page. */
+const HUGE_ORDER = 9 << HMM_PFN_ORDER_SHIFT;
 
 /** The walk faulted something in: start over from there. */
 const AGAIN = 1;
@@ -157,6 +163,7 @@ function walkTable(
   index: number,
   end: number,
 ): number {
+  if (tableState(cpu, first) === TABLE_HUGE) return walkHuge(cpu, range, vma, first, index, end);
   const mask = read(cpu, range, HmmRange.pfnFlagsMask);
   const wanted = read(cpu, range, HmmRange.defaultFlags);
   const pages = (read(cpu, range, HmmRange.pfns) + index * HmmPfn.words) as HmmPfn;
@@ -175,6 +182,36 @@ function walkTable(
     const pte = (first + i * Pte.words) as Pte;
     const result = handlePte(cpu, range, vma, pte, index + i, end, request);
     if (result !== 0) return result;
+  }
+  return 0;
+}
+
+/**
+ * As walkTable, for a table that maps a huge page: all its pages have the same rights, so what any of them needs, all
+ * are faulted in for. @kernel hmm_vma_handle_pmd
+ */
+function walkHuge(
+  cpu: Cpu,
+  range: HmmRange,
+  vma: VmAreaStruct,
+  first: Pte,
+  index: number,
+  end: number,
+): number {
+  const copy = cpu.scratch as Pte;
+  readOnceCells(cpu, copy, first, end - index);
+  const given = read(cpu, copy, Pte.entry) & (PTE_PRESENT | PTE_WRITE);
+  const request = requestsOf(cpu, range, index, end);
+  const isUsable = (given & PTE_PRESENT) !== 0;
+  const needsWrite = (request & HMM_PFN_REQ_WRITE) !== 0 && (given & PTE_WRITE) === 0;
+  if ((request & HMM_PFN_REQ_FAULT) !== 0 && (!isUsable || needsWrite)) {
+    return faultPages(cpu, range, vma, index, end, needsWrite);
+  }
+  for (let i = index; i < end; i++) {
+    const at = (copy + (i - index) * Pte.words) as Pte;
+    const entry = read(cpu, at, Pte.entry);
+    const shown = isUsable ? (entry & KEPT) | HUGE_ORDER : 0;
+    setPage(cpu, range, i, shown, read(cpu, at, Pte.generation));
   }
   return 0;
 }
@@ -201,7 +238,7 @@ function handlePte(
   const given = isUsable ? entry : 0; // a hidden entry keeps its right to write, but gives none now
   const needsWrite = wantsFault && (request & ~given & HMM_PFN_REQ_WRITE) !== 0;
   if (wantsFault && (!isUsable || needsWrite)) {
-    const canFault = isUsable || entry === 0 || isHidden;
+    const canFault = isUsable || entry === 0 || isHidden || pteIsSwap(entry);
     return canFault ? faultPages(cpu, range, vma, index, end, needsWrite) : -EFAULT;
   }
   if (isSpecial && wantsFault) return -EFAULT; // there is no frame to give, even if the CPUs may use it

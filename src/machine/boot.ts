@@ -24,7 +24,15 @@ import { bootPageAlloc } from './page-alloc.js';
 import { allocPercpu } from './percpu.js';
 import { SCRATCH_WORDS, STACK_WORDS } from './stack.js';
 import { bootTlb } from './tlb.js';
-import { CpuArea, MACHINE, Machine, Page, Pageset } from './types.js';
+import {
+  CpuArea,
+  MACHINE,
+  Machine,
+  Page,
+  Pageset,
+  SWAP_HEAD_WORDS,
+  SWAP_SLOT_WORDS,
+} from './types.js';
 
 /** What a machine is made of. */
 export interface MachineConfig {
@@ -32,6 +40,8 @@ export interface MachineConfig {
   readonly cpus: number;
   /** Physical memory; 0 for a machine of locks alone. Unit: bytes. */
   readonly ramBytes: number;
+  /** Room for pages that are in no frame (mm/swap.ts); none by default. Unit: bytes. */
+  readonly swapBytes?: number;
   /** `wasm` (the default) is faster; `js` is the Atomics object. */
   readonly atomics?: AtomicsForm;
   /** Number of the mistake that is planted in it; base/mutants.ts. */
@@ -78,7 +88,9 @@ export function bootMachine(config: MachineConfig): BootedMachine {
   const percpu = roundUp(CPU_AREAS + allCpus * CpuArea.words, CACHELINE_WORDS);
   const pages = percpu + allCpus * PERCPU_WORDS;
   const frames = roundUp(pages + frameCount * Page.words, PAGE_WORDS);
-  const lockReports = frames + frameCount * PAGE_WORDS;
+  const swapSlots = Math.floor((config.swapBytes ?? 0) / PAGE_SIZE);
+  const swapArea = frames + frameCount * PAGE_WORDS;
+  const lockReports = swapArea + swapAreaWords(swapSlots);
   const end = lockReports + LockReports.words + LOCKDEP_WORDS;
   if (end >= MEMORY_WORDS_MAX) throw badMachine(`${config.ramBytes} bytes of memory are too many`);
   const memory = createMemory(end, config.atomics ?? 'wasm');
@@ -93,6 +105,8 @@ export function bootMachine(config: MachineConfig): BootedMachine {
   write(early, MACHINE, Machine.pages, pages);
   write(early, MACHINE, Machine.frames, frames);
   write(early, MACHINE, Machine.frameCount, frameCount);
+  write(early, MACHINE, Machine.swapArea, swapSlots === 0 ? 0 : swapArea);
+  write(early, MACHINE, Machine.swapSlots, swapSlots);
   write(early, MACHINE, Machine.mutant, mutant);
   write(early, MACHINE, Machine.redzoneWords, isWatched ? REDZONE_WORDS : 0);
   write(early, MACHINE, Machine.lockReports, lockReports);
@@ -135,6 +149,11 @@ export function attachCpu(handle: MemoryHandle, id: number): Cpu {
 
 function badMachine(message: string): FaultlineError {
   return new FaultlineError('FAULTLINE_BAD_MACHINE', message, EXIT_USAGE);
+}
+
+/** Words of a swap area with room for so many pages. */
+function swapAreaWords(slots: number): number {
+  return slots === 0 ? 0 : SWAP_HEAD_WORDS + slots * (SWAP_SLOT_WORDS + PAGE_WORDS);
 }
 
 function roundUp(value: number, multiple: number): number {

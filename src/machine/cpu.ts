@@ -59,6 +59,10 @@ export class Cpu extends MemoryPort {
   stackTop: number;
   /** What the last load of the program on this CPU read; mm/access.ts. */
   loaded = 0;
+  /** The last access of the program that failed was to memory that is gone (SIGBUS), not one it may not make (SIGSEGV). */
+  faultIsBus = false;
+  /** Why mm/gup.ts got no page; 0 = it did. */
+  gupError = 0;
   /** Mistake that the machine has, 0 = none; base/mutants.ts. */
   readonly mutant: number;
   /** Told of points that this CPU reaches; null where nobody asks. */

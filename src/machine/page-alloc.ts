@@ -55,6 +55,12 @@ export const PG_ANON = 8;
 /** Page.flags: anonymous, and mapped by one page table entry that may write without copying. */
 export const PG_ANON_EXCLUSIVE = 16;
 
+/** Page.flags: somebody is about to page it out. @kernel folio_test_lru, negated */
+export const PG_ISOLATED = 256;
+/** Page.flags: the frame belongs to a folio of several; mm/huge.ts. @kernel folio_test_large */
+export const PG_LARGE = 128;
+/** Page.flags: the frame of a swap slot; mm/swap.ts. */
+export const PG_SWAPCACHE = 32;
 /** Page.flags: anonymous, and the program does not need the contents any more (MADV_FREE). */
 export const PG_LAZYFREE = 64;
 

@@ -2,7 +2,7 @@
  * Layouts of what the emulated hardware and the lowest kernel layer keep in shared memory.
  *
  * Memory map, in this order: an empty line (so that 0 is NULL), the Machine, one CpuArea per CPU, the
- * per-CPU region, one Page per frame, the frames.
+ * per-CPU region, one Page per frame, the frames, the swap area, the graph of lock orders.
  *
  * @module
  */
@@ -116,6 +116,8 @@ export const Machine = struct('machine', {
   pages: word, // the Page of frame 0
   frames: word, // the first word of frame 0
   frameCount: word,
+  swapArea: word, // mm/swap.ts; 0 = none
+  swapSlots: word, // pages that it has room for
   zone: Zone,
   pagesets: word, // per-CPU offset of each CPU's Pageset
   pagesetBatch: word, // frames a Pageset takes from the zone, or gives back, at once
@@ -155,6 +157,10 @@ export const Machine = struct('machine', {
 });
 export type Machine = Ptr<'machine'>;
 
+/** A swap area, behind the frames: what mm/swap.ts keeps of it and of each slot, then the pages themselves. */
+export const SWAP_HEAD_WORDS = CACHELINE_WORDS;
+export const SWAP_SLOT_WORDS = 2;
+
 /** Where the machine is in its own memory. */
 export const MACHINE = CACHELINE_WORDS as Machine;
 
@@ -175,7 +181,7 @@ export const Page = struct('page', {
   generation: word, // advances when the frame is freed; accesses compare it
   mapping: word, // who owns the contents: an address_space, or 0
   index: word, // page number within the mapping
-  private: word, // buddy order, slab cache, or the mapping's own
+  private: word, // buddy order, slab cache, state of a page table (mm/huge.ts), or the mapping's own
   freelist: word, // slab: first free object
   inuse: word, // slab: objects allocated; page table: entries in use
   next: word, // pfn links: a free list, a slab list

@@ -22,12 +22,19 @@ import { frameOf, pageOf, ZERO_PFN } from '../machine/page-alloc.js';
 import { tlbEnter, TlbEntry, tlbExit, tlbFill, tlbHit, tlbSlot } from '../machine/tlb.js';
 import { Page } from '../machine/types.js';
 import { member, NULL, type Va } from '../memory/layout.js';
-import { FAULT_FLAG_WRITE, handleMmFault, VM_FAULT_ERROR, VM_FAULT_OOM } from './fault.js';
+import {
+  FAULT_FLAG_WRITE,
+  handleMmFault,
+  VM_FAULT_ERROR,
+  VM_FAULT_OOM,
+  VM_FAULT_SIGBUS,
+} from './fault.js';
 import { mmapReadLock, mmapReadUnlock } from './mmap-lock.js';
 import { pageHigh, pageLow, pteOffset } from './page-table.js';
 import { NO_PTE, Pte, PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_WRITE, ptePfn } from './pte.js';
+import { expandStack, mayGrowTo } from './stack.js';
 import { MmStruct, VM_ACCESS_FLAGS, VM_WRITE, VmAreaStruct } from './types.js';
-import { vmaLookup } from './vma.js';
+import { findVma, vmaLookup, vmaStart } from './vma.js';
 
 /** Stores a word at `va`, 4-byte aligned: 0, -EFAULT (a signal) or -ENOMEM. No lock held. Sleeps. */
 export function storeWord(cpu: Cpu, mm: MmStruct, va: Va, value: number): number {
@@ -115,18 +122,34 @@ function walk(
   }
 }
 
+/**
+ * The VMA of an address, a stack made to reach it if need be, or NULL; the mmap lock is held for reading then in any
+ * case. Sleeps. @kernel lock_mm_and_find_vma
+ */
+function lockMmAndFindVma(cpu: Cpu, mm: MmStruct, va: Va): VmAreaStruct {
+  mmapReadLock(cpu, mm);
+  const vma = findVma(cpu, mm, va);
+  if (vma === NULL || vmaStart(cpu, vma) <= va) return vma;
+  if (!mayGrowTo(cpu, vma, va)) return NULL;
+  mmapReadUnlock(cpu, mm);
+  expandStack(cpu, mm, va);
+  mmapReadLock(cpu, mm);
+  return vmaLookup(cpu, mm, va);
+}
+
 /** A page fault of the program: 0 if the access can be tried again. @kernel do_user_addr_fault */
 function doUserAddrFault(cpu: Cpu, mm: MmStruct, va: Va, isWrite: boolean): number {
-  mmapReadLock(cpu, mm);
-  const vma = vmaLookup(cpu, mm, va);
+  const vma = lockMmAndFindVma(cpu, mm, va);
   const allowed = isWrite ? VM_WRITE : VM_ACCESS_FLAGS;
   let error = 0;
   if (vma === NULL || (read(cpu, vma, VmAreaStruct.flags) & allowed) === 0) {
     error = -EFAULT;
+    cpu.faultIsBus = false;
   } else {
     const fault = handleMmFault(cpu, vma, va, isWrite ? FAULT_FLAG_WRITE : 0);
     if ((fault & VM_FAULT_OOM) !== 0) error = -ENOMEM;
     else if ((fault & VM_FAULT_ERROR) !== 0) error = -EFAULT;
+    cpu.faultIsBus = (fault & VM_FAULT_SIGBUS) !== 0;
   }
   mmapReadUnlock(cpu, mm);
   return error;

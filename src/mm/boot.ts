@@ -11,10 +11,12 @@ import { MACHINE, Machine } from '../machine/types.js';
 import { bootNotifiers } from '../notifier/boot.js';
 import { bootExitChain } from './exit-chain.js';
 import { MmuGather } from './mmu-gather.js';
+import { bootSwap } from './swap.js';
 
 /** Reserves each CPU's gather, and makes what notifiers and exit need. Runs once, on the boot CPU. */
 export function bootMm(cpu: Cpu): void {
   write(cpu, MACHINE, Machine.gathers, allocPercpu(cpu, MmuGather.words));
+  bootSwap(cpu);
   bootNotifiers(cpu);
   bootExitChain(cpu);
 }

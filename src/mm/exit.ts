@@ -106,6 +106,7 @@ function unmapAndFree(cpu: Cpu, mm: MmStruct, first: VmAreaStruct): void {
   if (!isMutant(cpu, M_EXIT_SHARED)) mmapReadUnlock(cpu, mm);
   fetchOr(cpu, mm, MmStruct.flags, MMF_OOM_SKIP);
   if (!isMutant(cpu, M_EXIT_SHARED)) mmapWriteLock(cpu, mm); // I2
+  unlinkFileVmas(cpu, first);
   const start = vmaStart(cpu, first);
   const end = vmaEnd(cpu, vmaTreeLast(cpu, member(mm, MmStruct.vmas)));
   freePgtables(cpu, gather, read(cpu, mm, MmStruct.pgd), start, end, 0, VA_MAX);
@@ -130,11 +131,17 @@ function unmapAll(cpu: Cpu, gather: MmuGather, mm: MmStruct, first: VmAreaStruct
   stackPop(cpu, range);
 }
 
+/** Who shortens a file looks at page tables of no VMA that is not on its list. @kernel unlink_file_vma */
+function unlinkFileVmas(cpu: Cpu, first: VmAreaStruct): void {
+  for (let vma = first; vma !== NULL; vma = read(cpu, vma, VmAreaStruct.next)) {
+    unlinkFileVma(cpu, vma);
+  }
+}
+
 /** Closes the files of a chain of VMAs, and frees them. @kernel remove_vma */
 function freeVmas(cpu: Cpu, first: VmAreaStruct): void {
   for (let vma = first; vma !== NULL;) {
     const next = read(cpu, vma, VmAreaStruct.next);
-    unlinkFileVma(cpu, vma);
     vmaFree(cpu, vma);
     vma = next;
   }

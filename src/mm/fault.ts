@@ -9,6 +9,8 @@
  *            protnone          accessible        present again (a hint has been followed)
  *            present, r/o      private           -                        reuse if alone, else copy
  *            present, r/o      shared            -                        writable again
+ *            swap              private           its page again, writable if nobody else has it, …
+ *                                                                         … else as present, r/o
  *
  *            Each case prepares its frame without the page table lock, takes the lock, looks whether the
  *            entry is still what it was, and changes it; if it is not, somebody else was faster and the
@@ -23,7 +25,7 @@
  * @module
  */
 import { copyWords, read, readAddress, readOnce, readOnceCells } from '#memory';
-import { isMutant, M_SECONDARY_LATE, M_UNSTABLE_UNSEEN } from '#mutants';
+import { BUSTED_FILE_FAULT, isMutant, M_SECONDARY_LATE, M_UNSTABLE_UNSEEN } from '#mutants';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
@@ -34,6 +36,7 @@ import {
   type Pfn,
   PG_ANON,
   PG_ANON_EXCLUSIVE,
+  PG_SWAPCACHE,
   ZERO_PFN,
 } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
@@ -45,8 +48,18 @@ import {
 import { mmuNotifierArchInvalidateSecondaryTlbs } from '../notifier/mmu-notifier-list.js';
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
+import { downRead, upRead } from '../sync/rwsem.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { fileFindPage, fileGetPage, filePages } from './file.js';
+import {
+  mapHugePage,
+  reuseHugePage,
+  splitHugePmd,
+  TABLE_GONE,
+  TABLE_HUGE,
+  tableState,
+  wantsHugePage,
+} from './huge.js';
 import { addRss } from './mm-struct.js';
 import { flushTlbPage } from './mmu-gather.js';
 import {
@@ -58,7 +71,7 @@ import {
   pageSetFlags,
   putPage,
 } from './page.js';
-import { pteAlloc, pteLockptr } from './page-table.js';
+import { pteAlloc, pteLockptr, pteOf } from './page-table.js';
 import {
   makePte,
   NO_PTE,
@@ -67,19 +80,34 @@ import {
   PTE_DIRTY,
   PTE_PRESENT,
   PTE_PROTNONE,
+  PTE_SOFT_DIRTY,
+  PTE_SWP_EXCLUSIVE,
   PTE_WRITE,
   pteGet,
   pteGetAndClear,
+  pteIsSwap,
   ptePfn,
+  pteSlot,
   pteUpdateFlags,
   setPte,
 } from './pte.js';
 import {
+  freeSwapCache,
+  pageFreeSwap,
+  readSlot,
+  swapCacheAdd,
+  swapCacheGet,
+  swapCount,
+  swapFree,
+} from './swap.js';
+import {
+  File,
   MMF_UNSTABLE,
   MmStruct,
   VM_ACCESS_FLAGS,
   VM_MAYSHARE,
   VM_SHARED,
+  VM_SOFTDIRTY,
   VM_WRITE,
   VmAreaStruct,
 } from './types.js';
@@ -89,6 +117,9 @@ import { anonVmaPrepare } from './vma.js';
 export const FAULT_FLAG_WRITE = 1;
 /** … on behalf of another task, or of a device. @kernel FAULT_FLAG_REMOTE */
 export const FAULT_FLAG_REMOTE = 2;
+
+/** … a page of one's own, but not to write it. @kernel FAULT_FLAG_UNSHARE */
+export const FAULT_FLAG_UNSHARE = 4;
 
 /** Results of handleMmFault, as bits; 0 is success. */
 export const VM_FAULT_OOM = 0x1;
@@ -109,15 +140,36 @@ export function vmaPteFlags(vmFlags: number): number {
 export function handleMmFault(cpu: Cpu, vma: VmAreaStruct, va: Va, faultFlags: number): number {
   const mm = read(cpu, vma, VmAreaStruct.mm);
   const lock = member(mm, MmStruct.pageTableLock);
-  const pte = pteAlloc(cpu, read(cpu, mm, MmStruct.pgd), lock, va);
-  if (pte === NO_PTE) return VM_FAULT_OOM;
-  const entry = pteGet(cpu, pte);
+  const pgd = read(cpu, mm, MmStruct.pgd);
   const isWrite = (faultFlags & FAULT_FLAG_WRITE) !== 0;
+  let pte = pteOf(cpu, pgd, va);
+  if (hasNoTable(cpu, pte)) {
+    const wantsHuge = wantsHugePage(cpu, vma, va);
+    pte = pteAlloc(cpu, pgd, lock, va);
+    if (pte === NO_PTE) return VM_FAULT_OOM;
+    if (wantsHuge && doHugePage(cpu, vma, pte, isWrite)) return 0;
+  }
+  const entry = pteGet(cpu, pte);
+  const wantsOwn = isWrite || (faultFlags & FAULT_FLAG_UNSHARE) !== 0;
   if (entry === 0) return doMissingPage(cpu, vma, va, pte, isWrite);
   if ((entry & PTE_PROTNONE) !== 0) return doNumaPage(cpu, vma, pte, entry);
+  if (pteIsSwap(entry)) return doSwapPage(cpu, vma, va, pte, entry, isWrite);
   if ((entry & PTE_PRESENT) === 0) return VM_FAULT_SIGBUS;
-  if (isWrite && (entry & PTE_WRITE) === 0) return doWpPage(cpu, vma, va, pte, entry);
+  if (wantsOwn && (entry & PTE_WRITE) === 0) return doWpPage(cpu, vma, va, pte, entry, isWrite);
   return 0;
+}
+
+/** True if nothing is mapped by the table of this entry, and a huge page could be. @kernel pmd_none */
+function hasNoTable(cpu: Cpu, pte: Pte): boolean {
+  return pte === NO_PTE || tableState(cpu, pte) === TABLE_GONE;
+}
+
+/** True if the page has been made as part of a huge one. */
+function doHugePage(cpu: Cpu, vma: VmAreaStruct, pte: Pte, isWrite: boolean): boolean {
+  const vmFlags = read(cpu, vma, VmAreaStruct.flags);
+  anonVmaPrepare(cpu, vma);
+  const flags = newPteFlags(isWrite ? vmFlags : vmFlags & ~VM_WRITE, isWrite);
+  return mapHugePage(cpu, read(cpu, vma, VmAreaStruct.mm), pte, !isWrite, flags);
 }
 
 function doMissingPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boolean): number {
@@ -130,7 +182,9 @@ function doMissingPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: b
 /** Flags of an entry that is made for an access, with all rights the VMA gives. */
 function newPteFlags(vmFlags: number, isWrite: boolean): number {
   const writable = (vmFlags & VM_WRITE) !== 0 ? PTE_WRITE : 0;
-  return vmaPteFlags(vmFlags) | PTE_ACCESSED | writable | (isWrite ? PTE_DIRTY : 0);
+  return (
+    vmaPteFlags(vmFlags) | PTE_ACCESSED | writable | (isWrite ? PTE_DIRTY | PTE_SOFT_DIRTY : 0)
+  );
 }
 
 /**
@@ -179,8 +233,20 @@ function doZeroPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte): number {
   return mapFrame(cpu, vma, pte, ZERO_PFN, flags);
 }
 
-/** Maps the file's own frame, or for a write to a private mapping a copy of it. @kernel do_fault */
+/**
+ * Maps the file's own frame, or for a write to a private mapping a copy of it. Meanwhile the file keeps its pages.
+ * @kernel do_fault
+ */
 function doFilePage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boolean): number {
+  const file = read(cpu, vma, VmAreaStruct.file);
+  if (isMutant(cpu, BUSTED_FILE_FAULT)) return mapFilePage(cpu, vma, va, pte, isWrite);
+  downRead(cpu, member(file, File.invalidateLock));
+  const fault = mapFilePage(cpu, vma, va, pte, isWrite);
+  upRead(cpu, member(file, File.invalidateLock));
+  return fault;
+}
+
+function mapFilePage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boolean): number {
   const file = read(cpu, vma, VmAreaStruct.file);
   const index = fileIndex(cpu, vma, va);
   if (index >= filePages(cpu, file)) return VM_FAULT_SIGBUS;
@@ -258,6 +324,62 @@ function copyFrame(cpu: Cpu, to: Pfn, from: Pfn): void {
   else readOnceCells(cpu, target, source, PAGE_WORDS / Pte.words);
 }
 
+/**
+ * A page that is in the swap area: maps its frame, from the swap cache or a new one, and gives the slot up. It is
+ * writable if it was this address space's own, or nobody else has it now. @kernel do_swap_page
+ */
+function doSwapPage(
+  cpu: Cpu,
+  vma: VmAreaStruct,
+  va: Va,
+  pte: Pte,
+  entry: number,
+  isWrite: boolean,
+): number {
+  const slot = pteSlot(entry);
+  const pfn = swapPageOf(cpu, slot);
+  if (pfn === 0) return VM_FAULT_OOM;
+  const vmFlags = read(cpu, vma, VmAreaStruct.flags);
+  const ptl = pteLockptr(cpu, pte);
+  spinLock(cpu, ptl);
+  const isSame = pteGet(cpu, pte) === entry;
+  let isWritable = false;
+  if (isSame) {
+    const wasCached = pageHasFlag(cpu, pfn, PG_SWAPCACHE);
+    swapFree(cpu, slot);
+    if (isWrite && pageRefcount(cpu, pfn) === 2) pageFreeSwap(cpu, pfn); // the cache's, and ours
+    const isOwn = !wasCached || (entry & PTE_SWP_EXCLUSIVE) !== 0 || pageRefcount(cpu, pfn) === 1;
+    if (isOwn) pageSetFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
+    isWritable = isOwn && (vmFlags & VM_WRITE) !== 0;
+    pageAddRmap(cpu, pfn);
+    const flags = newPteFlags(isWritable ? vmFlags : vmFlags & ~VM_WRITE, isWrite && isWritable);
+    setPte(cpu, pte, makePte(pfn, flags | (entry & PTE_SOFT_DIRTY)));
+  }
+  spinUnlock(cpu, ptl);
+  if (isSame) addRss(cpu, read(cpu, vma, VmAreaStruct.mm), 1);
+  else dropSwapPage(cpu, pfn);
+  if (!isSame || !isWrite || isWritable) return 0;
+  return doWpPage(cpu, vma, va, pte, pteGet(cpu, pte), true);
+}
+
+/** The slot's frame, with a reference; from the cache, and for the cache if others will want it. 0 if memory is out. */
+function swapPageOf(cpu: Cpu, slot: number): Pfn {
+  const cached = swapCacheGet(cpu, slot);
+  if (cached !== 0) return cached;
+  const pfn = allocPage(cpu);
+  if (pfn === 0) return 0;
+  readSlot(cpu, slot, pfn);
+  pageSetFlags(cpu, pfn, PG_ANON);
+  if (swapCount(cpu, slot) <= 1 || swapCacheAdd(cpu, slot, pfn)) return pfn;
+  putPage(cpu, pfn); // somebody else was faster
+  return swapPageOf(cpu, slot);
+}
+
+function dropSwapPage(cpu: Cpu, pfn: Pfn): void {
+  freeSwapCache(cpu, pfn);
+  putPage(cpu, pfn);
+}
+
 /** A frame that is mapped but hidden from the hardware: shows it again. @kernel do_numa_page */
 function doNumaPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte, entry: number): number {
   if ((read(cpu, vma, VmAreaStruct.flags) & VM_ACCESS_FLAGS) === 0) return VM_FAULT_SIGSEGV;
@@ -272,31 +394,45 @@ function doNumaPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte, entry: number): numbe
 
 /**
  * True if an entry of a VMA with these flags may let the hardware write without a fault: the memory is
- * shared, or the frame is this VMA's alone (I1). @kernel can_change_pte_writable
+ * shared, or the frame is this VMA's alone (I1), and nobody looks for who writes. @kernel can_change_pte_writable
  */
 export function mayMapWritable(cpu: Cpu, vmFlags: number, entry: number): boolean {
   if ((vmFlags & VM_WRITE) === 0) return false;
+  if (((vmFlags & VM_SOFTDIRTY) | (entry & PTE_SOFT_DIRTY)) === 0) return false; // who writes it is to be seen
   if ((vmFlags & VM_SHARED) !== 0) return true;
   const pfn = ptePfn(entry);
   return pfn !== ZERO_PFN && pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE);
 }
 
 /**
- * A write to a page that is mapped read-only: makes the entry writable if the frame is ours alone, and
- * tells nobody, because nothing is taken away; else replaces the frame by a copy. @kernel do_wp_page
+ * A page that is mapped read-only is wanted for writing, or (without `isWrite`) for its own: makes the entry writable
+ * if the frame is ours alone, and tells nobody, because nothing is taken away; else replaces the frame by a copy.
+ * @kernel do_wp_page
  */
-function doWpPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, entry: number): number {
+function doWpPage(
+  cpu: Cpu,
+  vma: VmAreaStruct,
+  va: Va,
+  pte: Pte,
+  entry: number,
+  isWrite: boolean,
+): number {
   const pfn = ptePfn(entry);
-  const isShared = (read(cpu, vma, VmAreaStruct.flags) & (VM_SHARED | VM_MAYSHARE)) !== 0;
+  const vmFlags = read(cpu, vma, VmAreaStruct.flags);
+  if (tableState(cpu, pte) === TABLE_HUGE) {
+    if (reuseHugePage(cpu, pte, isWrite ? newPteFlags(vmFlags, true) : 0)) return 0;
+    splitHugePmd(cpu, read(cpu, vma, VmAreaStruct.mm), va);
+  }
+  const isShared = (vmFlags & (VM_SHARED | VM_MAYSHARE)) !== 0;
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
   const isSame = isReadOnlyMapping(pteGet(cpu, pte), pfn);
   const reuse = isSame && (isShared || canReuse(cpu, pfn));
-  if (reuse) pteUpdateFlags(cpu, pte, 0, PTE_WRITE | PTE_ACCESSED | PTE_DIRTY);
+  if (reuse && isWrite) pteUpdateFlags(cpu, pte, 0, newPteFlags(vmFlags, true));
   const mustCopy = isSame && !reuse;
   if (mustCopy && pfn !== ZERO_PFN) getPage(cpu, pfn); // it must stay while it is copied
   spinUnlock(cpu, ptl);
-  return mustCopy ? copyOnWrite(cpu, vma, va, pte, pfn) : 0;
+  return mustCopy ? copyOnWrite(cpu, vma, va, pte, pfn, isWrite) : 0;
 }
 
 /** True if the entry still maps that frame without the right to write. */
@@ -308,6 +444,7 @@ function isReadOnlyMapping(entry: number, pfn: Pfn): boolean {
 function canReuse(cpu: Cpu, pfn: Pfn): boolean {
   if (pfn === ZERO_PFN || !pageHasFlag(cpu, pfn, PG_ANON)) return false;
   if (pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE)) return true;
+  pageFreeSwap(cpu, pfn);
   if (pageRefcount(cpu, pfn) !== 1) return false;
   pageSetFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
   return true;
@@ -317,7 +454,14 @@ function canReuse(cpu: Cpu, pfn: Pfn): boolean {
  * Replaces the frame, to which we hold a reference, by a copy: notifiers first, then clear and flush,
  * then the new entry (I2). @kernel wp_page_copy
  */
-function copyOnWrite(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn): number {
+function copyOnWrite(
+  cpu: Cpu,
+  vma: VmAreaStruct,
+  va: Va,
+  pte: Pte,
+  old: Pfn,
+  isWrite: boolean,
+): number {
   const mm = read(cpu, vma, VmAreaStruct.mm);
   anonVmaPrepare(cpu, vma);
   const own = copyOf(cpu, old);
@@ -328,12 +472,15 @@ function copyOnWrite(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn): n
   const range = stackPush(cpu, MmuNotifierRange);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, va, va + PAGE_SIZE);
   mmuNotifierInvalidateRangeStart(cpu, range);
-  const replaced = replaceFrame(cpu, vma, va, pte, old, own);
+  const replaced = replaceFrame(cpu, vma, va, pte, old, own, isWrite);
   mmuNotifierInvalidateRangeEnd(cpu, range);
   stackPop(cpu, range);
   if (!replaced) putPage(cpu, own);
   else if (old === ZERO_PFN) addRss(cpu, mm, 1);
-  else putPage(cpu, old); // the entry's reference
+  else {
+    freeSwapCache(cpu, old);
+    putPage(cpu, old); // the entry's reference
+  }
   putPage(cpu, old); // ours
   return 0;
 }
@@ -343,7 +490,15 @@ function copyOnWrite(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn): n
  * they have of the page while there is no entry: else they could use the new frame of a page that was copied
  * later, and still the old one of this (LT-24).
  */
-function replaceFrame(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn, own: Pfn): boolean {
+function replaceFrame(
+  cpu: Cpu,
+  vma: VmAreaStruct,
+  va: Va,
+  pte: Pte,
+  old: Pfn,
+  own: Pfn,
+  isWrite: boolean,
+): boolean {
   const mm = read(cpu, vma, VmAreaStruct.mm);
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
@@ -353,7 +508,8 @@ function replaceFrame(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, old: Pfn, o
     flushTlbPage(cpu, mm, va);
     if (old !== ZERO_PFN) pageRemoveRmap(cpu, old);
     pageAddRmap(cpu, own);
-    setPte(cpu, pte, makePte(own, newPteFlags(read(cpu, vma, VmAreaStruct.flags), true)));
+    const vmFlags = read(cpu, vma, VmAreaStruct.flags);
+    setPte(cpu, pte, makePte(own, newPteFlags(isWrite ? vmFlags : vmFlags & ~VM_WRITE, isWrite)));
   }
   spinUnlock(cpu, ptl);
   if (isMutant(cpu, M_SECONDARY_LATE)) {

@@ -13,7 +13,7 @@
  *
  * @module
  */
-import { fetchAdd, fillWords, read, readAddress, write, writeAddress } from '#memory';
+import { fetchAdd, fillWords, read, readAddress, readOnce, write, writeAddress } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
@@ -29,7 +29,8 @@ import { element, type Field, member, NULL, type Ptr, struct, words } from '../m
 import { initListHead, listAddTail, listDelInit } from '../memory/list.js';
 import { downWrite, initRwsem, upWrite } from '../sync/rwsem.js';
 import { initSpinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
-import { getPage, putPage } from './page.js';
+import { getPage, pageMapcount, pageRefcount, putPage } from './page.js';
+import { freeSwapAndCache, readSlot, swapFree, writeSlot } from './swap.js';
 import { File, VmAreaStruct } from './types.js';
 
 const FANOUT = 64;
@@ -102,9 +103,9 @@ export function fileFindPage(cpu: Cpu, file: File, index: number): Pfn {
   const lock = member(file, File.pagesLock);
   spinLock(cpu, lock);
   const found = radixFind(cpu, file, index);
-  if (found !== 0) getPage(cpu, found);
+  if (found > 0) getPage(cpu, found);
   spinUnlock(cpu, lock);
-  return found;
+  return found > 0 ? found : 0;
 }
 
 /**
@@ -124,11 +125,38 @@ function fileAddPage(cpu: Cpu, file: File, index: number): Pfn {
   const lock = member(file, File.pagesLock);
   spinLock(cpu, lock);
   let pfn = radixFind(cpu, file, index);
-  if (pfn === 0 && radixInsert(cpu, file, index, fresh)) pfn = fresh;
+  const slot = pfn < 0 ? ~pfn : 0;
+  if (slot !== 0) readSlot(cpu, slot, fresh);
+  if (pfn < 0) replacePage(cpu, file, index, fresh);
+  if (pfn < 0 || (pfn === 0 && radixInsert(cpu, file, index, fresh))) pfn = fresh;
   if (pfn !== 0) getPage(cpu, pfn);
   spinUnlock(cpu, lock);
+  if (slot !== 0) swapFree(cpu, slot);
   if (pfn !== fresh) putPage(cpu, fresh);
   return pfn;
+}
+
+/**
+ * Lets the frame of a page that nobody maps go, its contents to the swap slot: true if the slot is the page's now. The
+ * caller has a reference; there may be no other but the cache's (I1). @kernel shmem_writepage
+ */
+export function filePageout(cpu: Cpu, pfn: Pfn, slot: number): boolean {
+  const page = pageOf(cpu, pfn);
+  const file = readOnce(cpu, page, Page.mapping) as File; // its VMA keeps it
+  if (file === NULL) return false;
+  const index = read(cpu, page, Page.index);
+  const lock = member(file, File.pagesLock);
+  spinLock(cpu, lock);
+  const isIn = radixFind(cpu, file, index) === pfn;
+  // the caller's, that of the entry that it has cleared, the cache's
+  const canGo = isIn && pageRefcount(cpu, pfn) === 3 && pageMapcount(cpu, pfn) === 0;
+  if (canGo) {
+    writeSlot(cpu, slot, pfn);
+    replacePage(cpu, file, index, ~slot);
+  }
+  spinUnlock(cpu, lock);
+  if (canGo) putPage(cpu, pfn);
+  return canGo;
 }
 
 /** What an untouched page of the file reads as, in its every word: a mix of file and page number. */
@@ -154,8 +182,16 @@ export function linkFileVma(cpu: Cpu, vma: VmAreaStruct): void {
   const file = read(cpu, vma, VmAreaStruct.file);
   if (file === NULL) return;
   downWrite(cpu, member(file, File.vmasLock));
-  listAddTail(cpu, member(vma, VmAreaStruct.shared), member(file, File.vmas));
+  linkFileVmaLocked(cpu, vma);
   upWrite(cpu, member(file, File.vmasLock));
+}
+
+/** As above; the vmasLock of its file, if it has one, must be held for writing. */
+export function linkFileVmaLocked(cpu: Cpu, vma: VmAreaStruct): void {
+  const file = read(cpu, vma, VmAreaStruct.file);
+  if (file !== NULL) {
+    listAddTail(cpu, member(vma, VmAreaStruct.shared), member(file, File.vmas));
+  }
 }
 
 /** A VMA of the file is about to go. Sleeps. @kernel unlink_file_vma */
@@ -163,8 +199,15 @@ export function unlinkFileVma(cpu: Cpu, vma: VmAreaStruct): void {
   const file = read(cpu, vma, VmAreaStruct.file);
   if (file === NULL) return;
   downWrite(cpu, member(file, File.vmasLock));
-  listDelInit(cpu, member(vma, VmAreaStruct.shared));
+  unlinkFileVmaLocked(cpu, vma);
   upWrite(cpu, member(file, File.vmasLock));
+}
+
+/** As above; the vmasLock of its file, if it has one, must be held for writing. */
+export function unlinkFileVmaLocked(cpu: Cpu, vma: VmAreaStruct): void {
+  if (read(cpu, vma, VmAreaStruct.file) !== NULL) {
+    listDelInit(cpu, member(vma, VmAreaStruct.shared));
+  }
 }
 
 // --- the radix tree; pagesLock must be held, so its nodes are allocated without sleeping ---
@@ -179,6 +222,7 @@ function covers(height: number, index: number): boolean {
   return height > 0 && index < FANOUT ** height;
 }
 
+/** The frame; 0 if there is none; the complement of a swap slot's number if the page is there. */
 function radixFind(cpu: Cpu, file: File, index: number): Pfn {
   const height = read(cpu, file, File.pagesHeight);
   if (!covers(height, index)) return 0;
@@ -187,6 +231,15 @@ function radixFind(cpu: Cpu, file: File, index: number): Pfn {
     node = read(cpu, node, slot(index, level)) as RadixNode;
   }
   return node === 0 ? 0 : read(cpu, node, slot(index, 0));
+}
+
+/** Puts something else where there is a page already. */
+function replacePage(cpu: Cpu, file: File, index: number, pfn: Pfn): void {
+  let node = read(cpu, file, File.pages) as RadixNode;
+  for (let level = read(cpu, file, File.pagesHeight) - 1; level > 0; level--) {
+    node = read(cpu, node, slot(index, level)) as RadixNode;
+  }
+  write(cpu, node, slot(index, 0), pfn);
 }
 
 /** False if memory is out. */
@@ -213,13 +266,58 @@ function radixInsert(cpu: Cpu, file: File, index: number, pfn: Pfn): boolean {
   return true;
 }
 
+/** Takes the pages from `first` up to `end` out of the cache. The invalidate lock must be held for writing. */
+export function fileRemovePages(cpu: Cpu, file: File, first: number, end: number): void {
+  const root = read(cpu, file, File.pages) as RadixNode;
+  const height = read(cpu, file, File.pagesHeight);
+  if (root !== 0) removeBelow(cpu, file, root, height, 0, first, end);
+}
+
+/** `from` is the number of the first page that the node may have. */
+function removeBelow(
+  cpu: Cpu,
+  file: File,
+  node: RadixNode,
+  height: number,
+  from: number,
+  first: number,
+  end: number,
+): void {
+  const pages = FANOUT ** (height - 1);
+  for (let i = 0; i < FANOUT; i++) {
+    const at = from + i * pages;
+    if (at + pages <= first || at >= end) continue;
+    const child = read(cpu, node, element(RadixNode.slots, i));
+    if (child === 0) continue;
+    if (height > 1) removeBelow(cpu, file, child as RadixNode, height - 1, at, first, end);
+    else removePage(cpu, file, node, i);
+  }
+}
+
+function removePage(cpu: Cpu, file: File, node: RadixNode, i: number): void {
+  const lock = member(file, File.pagesLock);
+  spinLock(cpu, lock);
+  const pfn = read(cpu, node, element(RadixNode.slots, i));
+  write(cpu, node, element(RadixNode.slots, i), 0);
+  write(cpu, file, File.pageCount, read(cpu, file, File.pageCount) - 1);
+  spinUnlock(cpu, lock);
+  if (pfn > 0) write(cpu, pageOf(cpu, pfn), Page.mapping, 0);
+  putContents(cpu, pfn);
+}
+
+/** Gives back what a place in the cache holds: a frame, or the complement of a swap slot. */
+function putContents(cpu: Cpu, pfn: Pfn): void {
+  if (pfn < 0) freeSwapAndCache(cpu, ~pfn);
+  else putPage(cpu, pfn);
+}
+
 /** Frees a tree and drops the cache's references to its pages. Nobody else knows the file. */
 function freeRadix(cpu: Cpu, node: RadixNode, height: number): void {
   for (let i = 0; i < FANOUT; i++) {
     const child = read(cpu, node, element(RadixNode.slots, i));
     if (child === 0) continue;
     if (height > 1) freeRadix(cpu, child as RadixNode, height - 1);
-    else putPage(cpu, child);
+    else putContents(cpu, child);
   }
   kfree(cpu, RadixNode, node);
 }

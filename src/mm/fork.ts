@@ -15,12 +15,19 @@
  *
  * @module
  */
-import { fetchOr, read, readAddress, readOnce, write, writeAddress } from '#memory';
+import { copyWords, fetchOr, read, readAddress, readOnce, write, writeAddress } from '#memory';
 
-import { PAGE_SIZE } from '../base/units.js';
+import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import { SINGLE_DEPTH_NESTING } from '../debug/lock-how.js';
 import type { Cpu } from '../machine/cpu.js';
-import { PG_ANON_EXCLUSIVE, ZERO_PFN } from '../machine/page-alloc.js';
+import {
+  allocPage,
+  frameOf,
+  type Pfn,
+  PG_ANON,
+  PG_ANON_EXCLUSIVE,
+  ZERO_PFN,
+} from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { member, NULL, type Va } from '../memory/layout.js';
 import {
@@ -35,23 +42,40 @@ import { MmuNotifierRange } from '../notifier/types.js';
 import { writeSeqcountBegin, writeSeqcountEnd } from '../sync/seqcount.js';
 import { spinLock, spinLockNested, spinUnlock } from '../sync/spinlock.js';
 import { mmput } from './exit.js';
+import { setTableState, TABLE_HUGE, tableState } from './huge.js';
 import { addRss, mmAlloc } from './mm-struct.js';
 import { mmapWriteLock, mmapWriteLockNested, mmapWriteUnlock } from './mmap-lock.js';
 import { flushTlbMm } from './mmu-gather.js';
-import { getPage, pageAddRmap, pageClearFlags } from './page.js';
+import {
+  getPage,
+  pageAddRmap,
+  pageClearFlags,
+  pageHasFlag,
+  pageMapcount,
+  pageMaybePinned,
+  pageSetFlags,
+  putPage,
+} from './page.js';
 import { nextPopulated, pmdAddrEnd, pteAlloc, pteLockptr, pteOf } from './page-table.js';
 import {
+  makePte,
   NO_PTE,
   Pte,
   PTE_ACCESSED,
   PTE_DIRTY,
+  PTE_FLAGS,
+  PTE_SWP_EXCLUSIVE,
   PTE_WRITE,
   pteGet,
   pteHasFrame,
+  pteIsSwap,
   ptePfn,
+  pteSlot,
   pteUpdateFlags,
   setPte,
+  setSpecialPte,
 } from './pte.js';
+import { swapDuplicate } from './swap.js';
 import {
   MMF_UNSTABLE,
   MmStruct,
@@ -153,36 +177,109 @@ function copyTables(cpu: Cpu, child: MmStruct, vma: VmAreaStruct, isCow: boolean
     const next = pmdAddrEnd(va, end);
     const target = pteAlloc(cpu, to, lock, va);
     if (target === NO_PTE) return false;
-    const frames = copyRun(cpu, pteOf(cpu, from, va), target, (next - va) / PAGE_SIZE, isCow);
-    addRss(cpu, child, frames);
+    if (!copyTable(cpu, child, pteOf(cpu, from, va), target, (next - va) / PAGE_SIZE, isCow))
+      return false;
     va = nextPopulated(cpu, from, next, end);
   }
   return true;
 }
 
-/** Copies the entries of one table; returns how many frames the child has in it. @kernel copy_pte_range */
-function copyRun(cpu: Cpu, from: Pte, to: Pte, count: number, isCow: boolean): number {
+/**
+ * Copies the entries of one table; false if memory is out. For a pinned page the child gets a copy at once, whose
+ * frame is made without locks: then the rest of the table comes in another turn. @kernel copy_pte_range
+ */
+function copyTable(
+  cpu: Cpu,
+  child: MmStruct,
+  from: Pte,
+  to: Pte,
+  count: number,
+  isCow: boolean,
+): boolean {
+  let spare = 0;
+  for (let i = 0; i < count;) {
+    const source = (from + i * Pte.words) as Pte;
+    const target = (to + i * Pte.words) as Pte;
+    const copied = copyRun(cpu, child, source, target, count - i, isCow, spare);
+    if (spare !== 0 && pageMapcount(cpu, spare) > 0) spare = 0; // the child has it
+    i += copied;
+    if (i === count) break;
+    if (spare === 0) spare = allocPage(cpu);
+    if (spare === 0) return false;
+  }
+  if (spare !== 0) putPage(cpu, spare); // the page is not pinned any more
+  if (tableState(cpu, from) === TABLE_HUGE) setTableState(cpu, to, TABLE_HUGE); // nobody else knows the child's
+  return true;
+}
+
+/**
+ * Copies entries up to one whose page is pinned and has to be copied, but for the first, for which there may be a
+ * spare frame; returns how many.
+ */
+function copyRun(
+  cpu: Cpu,
+  child: MmStruct,
+  from: Pte,
+  to: Pte,
+  count: number,
+  isCow: boolean,
+  spare: Pfn,
+): number {
   const fromLock = pteLockptr(cpu, from);
   const toLock = pteLockptr(cpu, to);
   let frames = 0;
+  let i = 0;
   spinLock(cpu, toLock);
   spinLockNested(cpu, fromLock, SINGLE_DEPTH_NESTING);
-  for (let i = 0; i < count; i++) {
+  for (; i < count; i++) {
     const source = (from + i * Pte.words) as Pte;
+    const target = (to + i * Pte.words) as Pte;
     const entry = pteGet(cpu, source);
+    if (pteIsSwap(entry)) copySwapEntry(cpu, source, entry, target);
     if (!pteHasFrame(entry)) continue;
     const pfn = ptePfn(entry);
-    if (pfn !== ZERO_PFN) {
-      getPage(cpu, pfn);
-      pageAddRmap(cpu, pfn);
-      pageClearFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
-      frames++;
-    }
-    if (isCow && (entry & PTE_WRITE) !== 0) pteUpdateFlags(cpu, source, PTE_WRITE, 0); // I1
-    const dropped = isCow ? PTE_WRITE | PTE_ACCESSED : PTE_DIRTY | PTE_ACCESSED;
-    setPte(cpu, (to + i * Pte.words) as Pte, entry & ~dropped);
+    const mustCopy = isCow && mustCopyNow(cpu, pfn);
+    if (mustCopy && (i > 0 || spare === 0)) break;
+    if (pfn !== ZERO_PFN) frames++;
+    if (mustCopy) copyPinned(cpu, entry, target, spare);
+    else copyEntry(cpu, source, entry, target, isCow);
   }
   spinUnlock(cpu, fromLock);
   spinUnlock(cpu, toLock);
-  return frames;
+  addRss(cpu, child, frames);
+  return i;
+}
+
+/** Both entries name the slot, and neither has its page alone. @kernel copy_nonpresent_pte */
+function copySwapEntry(cpu: Cpu, source: Pte, entry: number, target: Pte): void {
+  swapDuplicate(cpu, pteSlot(entry));
+  const shared = entry & ~PTE_SWP_EXCLUSIVE;
+  if (shared !== entry) setSpecialPte(cpu, source, shared);
+  setSpecialPte(cpu, target, shared);
+}
+
+/** True if a device that has pinned the page would lose the parent's to a copy. @kernel folio_try_dup_anon_rmap_pte */
+function mustCopyNow(cpu: Cpu, pfn: Pfn): boolean {
+  return pfn !== ZERO_PFN && pageMaybePinned(cpu, pfn) && pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE);
+}
+
+/** The child's entry maps a copy of the parent's page. Both tables' locks are held. @kernel copy_present_page */
+function copyPinned(cpu: Cpu, entry: number, target: Pte, own: Pfn): void {
+  copyWords(cpu, frameOf(cpu, own), frameOf(cpu, ptePfn(entry)), PAGE_WORDS);
+  pageSetFlags(cpu, own, PG_ANON | PG_ANON_EXCLUSIVE);
+  pageAddRmap(cpu, own);
+  setPte(cpu, target, makePte(own, (entry & PTE_FLAGS) | PTE_DIRTY));
+}
+
+/** Both entries map the parent's page. Both tables' locks are held. @kernel copy_present_ptes */
+function copyEntry(cpu: Cpu, source: Pte, entry: number, target: Pte, isCow: boolean): void {
+  const pfn = ptePfn(entry);
+  if (pfn !== ZERO_PFN) {
+    getPage(cpu, pfn);
+    pageAddRmap(cpu, pfn);
+    pageClearFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
+  }
+  if (isCow && (entry & PTE_WRITE) !== 0) pteUpdateFlags(cpu, source, PTE_WRITE, 0); // I1
+  const dropped = isCow ? PTE_WRITE | PTE_ACCESSED : PTE_DIRTY | PTE_ACCESSED;
+  setPte(cpu, target, entry & ~dropped);
 }

@@ -7,14 +7,13 @@
  *            advice that is kept in the VMA's flags splits and merges VMAs; the rest is validated, and
  *            accepted or refused as Linux does, without an effect that a program could see.
  * Ordering   Advice that changes VMAs takes the mmap lock for writing, the rest for reading.
- * Deviation  Nothing reclaims memory: what FREE, COLD and PAGEOUT name stays. No file can have a hole
- *            punched (REMOVE: -EOPNOTSUPP), and there is no huge page to COLLAPSE into (-ENOMEM).
+ * Deviation  Nothing reclaims memory by itself: what FREE and COLD name stays.
  *
  * @module
  */
 import { read, write } from '#memory';
 
-import { EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP } from '../base/errno.js';
+import { EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM } from '../base/errno.js';
 import { isPageAligned, PAGE_SIZE, pageAlignUp } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { PG_ANON, PG_LAZYFREE, ZERO_PFN } from '../machine/page-alloc.js';
@@ -27,10 +26,15 @@ import {
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { fileIndex } from './fault.js';
+import { fput, getFile } from './file.js';
+import { isWholeOrSmall, splitFolio } from './huge.js';
+import { collapseBlocks } from './khugepaged.js';
 import { mmapReadLock, mmapReadUnlock, mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { flushTlbMm } from './mmu-gather.js';
 import { pageHasFlag, pageSetFlags } from './page.js';
 import { nextPopulated, PMD_SIZE, pmdAddrEnd, pteLockptr, pteOf } from './page-table.js';
+import { coldRange, pageoutRange } from './pageout.js';
 import { faultinPage } from './populate.js';
 import {
   Pte,
@@ -38,9 +42,14 @@ import {
   PTE_DIRTY,
   PTE_PRESENT,
   pteGet,
+  pteGetAndClear,
+  pteIsSwap,
   ptePfn,
+  pteSlot,
   pteUpdateFlags,
 } from './pte.js';
+import { freeSwapAndCache } from './swap.js';
+import { fallocate } from './truncate.js';
 import {
   MmStruct,
   VM_DONTCOPY,
@@ -66,6 +75,7 @@ import {
   VmAreaStruct,
 } from './types.js';
 import {
+  FALLOC_FL_PUNCH_HOLE,
   MADV_COLD,
   MADV_COLLAPSE,
   MADV_DODUMP,
@@ -185,10 +195,13 @@ function adviseVma(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va, advice: numb
     case MADV_FREE:
       return freeRange(cpu, vma, start, end, flags);
     case MADV_REMOVE:
-      return removeRange(cpu, vma, flags);
+      return removeRange(cpu, vma, start, end, flags);
     case MADV_COLD:
     case MADV_PAGEOUT:
-      return (flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB)) === 0 ? 0 : -EINVAL;
+      if ((flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB)) !== 0) return -EINVAL;
+      if (advice === MADV_PAGEOUT) pageoutRange(cpu, vma, start, end);
+      else coldRange(cpu, vma, start, end);
+      return 0;
     case MADV_COLLAPSE:
       return collapseRange(cpu, vma, start, end, flags);
     default:
@@ -253,6 +266,7 @@ function freeRange(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va, flags: numbe
   let va = nextPopulated(cpu, pgd, start, end);
   while (va < end) {
     const next = pmdAddrEnd(va, end);
+    if (!isWholeOrSmall(cpu, pteOf(cpu, pgd, va), va, next)) splitFolio(cpu, vma, va);
     freePteTable(cpu, pteOf(cpu, pgd, va), (next - va) / PAGE_SIZE);
     va = nextPopulated(cpu, pgd, next, end);
   }
@@ -269,6 +283,10 @@ function freePteTable(cpu: Cpu, first: Pte, count: number): void {
   for (let i = 0; i < count; i++) {
     const pte = (first + i * Pte.words) as Pte;
     const entry = pteGet(cpu, pte);
+    if (pteIsSwap(entry)) {
+      pteGetAndClear(cpu, pte);
+      freeSwapAndCache(cpu, pteSlot(entry));
+    }
     const pfn = ptePfn(entry);
     if ((entry & PTE_PRESENT) === 0 || pfn === ZERO_PFN) continue;
     if (!pageHasFlag(cpu, pfn, PG_ANON)) continue;
@@ -278,11 +296,20 @@ function freePteTable(cpu: Cpu, first: Pte, count: number): void {
   spinUnlock(cpu, ptl);
 }
 
-/** @kernel madvise_remove */
-function removeRange(cpu: Cpu, vma: VmAreaStruct, flags: number): number {
-  if ((flags & VM_LOCKED) !== 0 || read(cpu, vma, VmAreaStruct.file) === NULL) return -EINVAL;
+/** Punches a hole into the file that is mapped; without the mmap lock, meanwhile. Sleeps. @kernel madvise_remove */
+function removeRange(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va, flags: number): number {
+  const file = read(cpu, vma, VmAreaStruct.file);
+  if ((flags & VM_LOCKED) !== 0 || file === NULL) return -EINVAL;
   const isSharedWritable = (flags & (VM_SHARED | VM_MAYWRITE)) === (VM_SHARED | VM_MAYWRITE);
-  return isSharedWritable ? -EOPNOTSUPP : -EACCES;
+  if (!isSharedWritable) return -EACCES;
+  const offset = fileIndex(cpu, vma, start) * PAGE_SIZE;
+  const mm = read(cpu, vma, VmAreaStruct.mm);
+  getFile(cpu, file);
+  mmapReadUnlock(cpu, mm); // the VMA may go
+  const error = fallocate(cpu, file, FALLOC_FL_PUNCH_HOLE, offset, end - start);
+  fput(cpu, file);
+  mmapReadLock(cpu, mm);
+  return error;
 }
 
 /** @kernel madvise_collapse */
@@ -290,8 +317,7 @@ function collapseRange(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va, flags: n
   const firstBlock = Math.ceil(vmaStart(cpu, vma) / PMD_SIZE) * PMD_SIZE;
   const isTooSmall = firstBlock + PMD_SIZE > vmaEnd(cpu, vma);
   if ((flags & (VM_NOHUGEPAGE | VM_SPECIAL)) !== 0 || isTooSmall) return -EINVAL;
-  const hasBlock = Math.ceil(start / PMD_SIZE) * PMD_SIZE + PMD_SIZE <= end;
-  return hasBlock ? -ENOMEM : 0;
+  return collapseBlocks(cpu, read(cpu, vma, VmAreaStruct.mm), start, end);
 }
 
 /** @kernel madvise_populate; mmap lock held for reading */

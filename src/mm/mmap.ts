@@ -6,11 +6,11 @@
  *            The notifiers hear of that unmapping only.
  * Invariant  I1  A call that fails leaves the address space as it was, except that MAP_FIXED may have
  *                unmapped what was there.
- * Deviation  No overcommit accounting, no resource limits, no stack guard gap, no huge pages.
+ * Deviation  No overcommit accounting, no resource limits, no gap kept below stacks, no huge pages.
  *
  * @module
  */
-import { read, readAddress, writeAddress } from '#memory';
+import { read, readAddress, write, writeAddress } from '#memory';
 
 import { EEXIST, EINVAL, ENOMEM, EOPNOTSUPP, EOVERFLOW } from '../base/errno.js';
 import { isPageAligned, PAGE_SIZE, pageAlignDown, pageAlignUp, TASK_SIZE } from '../base/units.js';
@@ -35,6 +35,7 @@ import {
   VM_NORESERVE,
   VM_READ,
   VM_SHARED,
+  VM_SOFTDIRTY,
   VM_WRITE,
   VmAreaStruct,
 } from './types.js';
@@ -161,7 +162,7 @@ function checkFile(flags: number, offset: number, size: number): number {
 }
 
 function mapFlags(cpu: Cpu, mm: MmStruct, prot: number, flags: number): number {
-  let vmFlags = vmProtFlags(prot) | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC;
+  let vmFlags = vmProtFlags(prot) | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC | VM_SOFTDIRTY;
   vmFlags |= read(cpu, mm, MmStruct.defFlags);
   if ((flags & MAP_TYPE) !== MAP_PRIVATE) vmFlags |= VM_SHARED | VM_MAYSHARE;
   if ((flags & MAP_LOCKED) !== 0) vmFlags |= VM_LOCKED;
@@ -233,7 +234,10 @@ export function addVma(cpu: Cpu, mm: MmStruct, start: Va, end: Va, kind: VmaKind
     next === NULL
       ? vmaTreeLast(cpu, member(mm, MmStruct.vmas))
       : read(cpu, next, VmAreaStruct.prev);
-  if (vmaMergeNew(cpu, prev, next, start, end, kind) === NULL) {
+  const merged = vmaMergeNew(cpu, prev, next, start, end, kind);
+  if (merged !== NULL) {
+    write(cpu, merged, VmAreaStruct.flags, read(cpu, merged, VmAreaStruct.flags) | VM_SOFTDIRTY);
+  } else {
     const vma = vmaAlloc(cpu, mm, start, end, kind);
     if (vma === NULL) return -ENOMEM;
     const error = vmaLink(cpu, mm, vma);
@@ -288,6 +292,7 @@ function growBrk(cpu: Cpu, mm: MmStruct, start: Va, end: Va): number {
     VM_READ |
     VM_WRITE |
     VM_ACCOUNT |
+    VM_SOFTDIRTY |
     VM_MAYREAD |
     VM_MAYWRITE |
     VM_MAYEXEC |

@@ -39,6 +39,7 @@ import { mmuNotifierArchInvalidateSecondaryTlbs } from '../notifier/mmu-notifier
 import { VA_MAX } from '../notifier/mmu-notifier-range.js';
 import { putPage } from './page.js';
 import { freeTable } from './page-table.js';
+import { freeSwapCache } from './swap.js';
 import { MmStruct } from './types.js';
 
 const GATHER_MAX = 496;
@@ -97,7 +98,11 @@ export function tlbFlushMmu(cpu: Cpu, gather: MmuGather): void {
   const mm = read(cpu, gather, MmuGather.mm);
   if (read(cpu, gather, MmuGather.changed) !== 0) flushTlbMm(cpu, mm); // I1
   const count = read(cpu, gather, MmuGather.count);
-  for (let i = 0; i < count; i++) putPage(cpu, read(cpu, gather, element(MmuGather.frames, i)));
+  for (let i = 0; i < count; i++) {
+    const pfn = read(cpu, gather, element(MmuGather.frames, i));
+    freeSwapCache(cpu, pfn);
+    putPage(cpu, pfn);
+  }
   const tables = read(cpu, gather, MmuGather.tableCount);
   for (let i = 0; i < tables; i++) freeTable(cpu, read(cpu, gather, element(MmuGather.tables, i)));
   const rss = read(cpu, gather, MmuGather.rss);

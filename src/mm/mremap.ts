@@ -8,6 +8,8 @@
  * Invariant  I1  An entry is in one place at a time: taken and put under both tables' locks, and the TLBs
  *                are flushed before these are given back.
  *            I2  A call that fails has not moved anything.
+ *            I3  Who goes over the VMAs of a file finds each entry, in the old place or in the new one: entries move
+ *                under the file's vmasLock.
  * Ordering   The mmap lock is held for writing.
  * Deviation  Tables are not moved whole; each entry is.
  *
@@ -27,15 +29,27 @@ import {
 } from '../notifier/mmu-notifier.js';
 import { MMU_NOTIFY_UNMAP, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
+import { downWrite, upWrite } from '../sync/rwsem.js';
 import { spinLock, spinLockNested, spinUnlock } from '../sync/spinlock.js';
+import { setTableState, splitHugePmd, TABLE_GONE, TABLE_HUGE, tableState } from './huge.js';
 import { getUnmappedArea } from './mmap.js';
 import { mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { flushTlbMm } from './mmu-gather.js';
 import { doMunmap } from './munmap.js';
 import { nextPopulated, PMD_SIZE, pmdAddrEnd, pteAlloc, pteLockptr, pteOf } from './page-table.js';
 import { mmPopulateIgnoringErrors } from './populate.js';
-import { NO_PTE, Pte, pteGet, pteGetAndClear, setPte } from './pte.js';
 import {
+  NO_PTE,
+  Pte,
+  PTE_SOFT_DIRTY,
+  pteGet,
+  pteGetAndClear,
+  pteHasFrame,
+  setPte,
+  setSpecialPte,
+} from './pte.js';
+import {
+  File,
   MmStruct,
   VM_DONTEXPAND,
   VM_LOCKED,
@@ -286,9 +300,14 @@ function movePageTables(
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_UNMAP, mm, addr - slack, addr + length);
   mmuNotifierInvalidateRangeStart(cpu, range);
   const pgd = read(cpu, mm, MmStruct.pgd);
+  const file = read(cpu, from, VmAreaStruct.file);
   for (let va = nextPopulated(cpu, pgd, addr, addr + length); va < addr + length;) {
     const end = runEnd(va, addr, target, length);
+    const isHuge = tableState(cpu, pteOf(cpu, pgd, va)) === TABLE_HUGE;
+    if (isHuge && end - va !== PMD_SIZE) splitHugePmd(cpu, mm, va);
+    if (file !== NULL) downWrite(cpu, member(file, File.vmasLock)); // @kernel take_rmap_locks
     moveRun(cpu, mm, va, va - addr + target, (end - va) / PAGE_SIZE);
+    if (file !== NULL) upWrite(cpu, member(file, File.vmasLock));
     va = nextPopulated(cpu, pgd, end, addr + length);
   }
   mmuNotifierInvalidateRangeEnd(cpu, range);
@@ -350,9 +369,15 @@ function moveRun(cpu: Cpu, mm: MmStruct, va: Va, target: Va, count: number): voi
     const source = (from + i * Pte.words) as Pte;
     if (pteGet(cpu, source) === 0) continue;
     const entry = pteGetAndClear(cpu, source);
-    setPte(cpu, (to + i * Pte.words) as Pte, entry);
+    const moved = (to + i * Pte.words) as Pte;
+    if (pteHasFrame(entry)) setPte(cpu, moved, entry | PTE_SOFT_DIRTY);
+    else setSpecialPte(cpu, moved, entry | PTE_SOFT_DIRTY);
   }
   flushTlbMm(cpu, mm);
+  if (tableState(cpu, from) === TABLE_HUGE) {
+    setTableState(cpu, from, TABLE_GONE);
+    setTableState(cpu, to, TABLE_HUGE);
+  }
   if (toLock !== fromLock) spinUnlock(cpu, toLock);
   spinUnlock(cpu, fromLock);
 }

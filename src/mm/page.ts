@@ -30,6 +30,22 @@ export function putPage(cpu: Cpu, pfn: Pfn): void {
   if (before === 1) freePage(cpu, pfn);
 }
 
+/** As so many putPage. @kernel gup_put_folio */
+export function putPages(cpu: Cpu, pfn: Pfn, count: number): void {
+  if (pfn === ZERO_PFN) return;
+  const before = fetchAdd(cpu, pageOf(cpu, pfn), Page.refcount, -count);
+  if (before < count) bug(`frame ${pfn}: refcount underflow`);
+  if (before === count) freePage(cpu, pfn);
+}
+
+/** References that a pin counts as. @kernel GUP_PIN_COUNTING_BIAS */
+export const PIN_BIAS = 1024;
+
+/** True if a device may have pinned the page; many references look the same. @kernel folio_maybe_dma_pinned */
+export function pageMaybePinned(cpu: Cpu, pfn: Pfn): boolean {
+  return pageRefcount(cpu, pfn) >= PIN_BIAS;
+}
+
 /** @kernel page_ref_count */
 export function pageRefcount(cpu: Cpu, pfn: Pfn): number {
   return readOnce(cpu, pageOf(cpu, pfn), Page.refcount);

@@ -3,9 +3,9 @@
  *
  * An entry is a cell of two words. The first:
  *
- *   31 .............. 12   11 .. 9   8     7     6      5        4         3      2         1      0
- *   frame number           kind      leaf  -     soft-  special  protnone  dirty  accessed  write  present
- *                                                dirty
+ *   31 .............. 12   11 .. 9   8     7      6      5        4         3      2         1      0
+ *   frame number           kind      leaf  alone  soft-  special  protnone  dirty  accessed  write  present
+ *                                                 dirty
  *
  * The second is the generation the frame had when it was mapped: an access through the entry (or
  * through a copy of it, in a TLB or in a device) that finds another generation in the frame has used a
@@ -14,7 +14,8 @@
  *   0                          none: nothing was ever mapped, or it was taken away
  *   present                    the hardware may use it
  *   protnone, not present      a frame is mapped, but the hardware must not use it: PROT_NONE, or a hint
- *   neither, not 0             a special entry: `kind` says which
+ *   neither, not 0             a special entry: `kind` says which. A swap entry has the number of its slot in the
+ *                              place of the frame's, and `alone` if the page was this address space's own
  *
  * Who changes entries holds the page table lock of the table. The hardware, which takes no lock, sets
  * `accessed` and `dirty` of present entries by compare-and-exchange; so a present entry is taken away by
@@ -45,7 +46,15 @@ export const PTE_DIRTY = 1 << 3;
 export const PTE_PROTNONE = 1 << 4;
 export const PTE_SPECIAL = 1 << 5;
 export const PTE_SOFT_DIRTY = 1 << 6;
+/** Special entries: the page was exclusive. @kernel _PAGE_SWP_EXCLUSIVE */
+export const PTE_SWP_EXCLUSIVE = 1 << 7;
+/** Special entries: which kind. */
+export const PTE_KIND_MASK = 7 << 9;
+/** … the page is in a slot of the swap area. */
+export const PTE_KIND_SWAP = 1 << 9;
 export const PTE_PFN_SHIFT = 12;
+/** All of an entry but the frame. */
+export const PTE_FLAGS = (1 << PTE_PFN_SHIFT) - 1;
 
 /** The frame of an entry. */
 export function ptePfn(entry: number): Pfn {
@@ -55,6 +64,22 @@ export function ptePfn(entry: number): Pfn {
 /** True if the entry maps a frame, whether or not the hardware may use it. */
 export function pteHasFrame(entry: number): boolean {
   return (entry & (PTE_PRESENT | PTE_PROTNONE)) !== 0;
+}
+
+/** True if the entry names a slot of the swap area. @kernel is_swap_pte, !non_swap_entry */
+export function pteIsSwap(entry: number): boolean {
+  return !pteHasFrame(entry) && (entry & (PTE_KIND_MASK | PTE_SPECIAL)) === PTE_KIND_SWAP;
+}
+
+/** The slot of a swap entry. @kernel swp_offset */
+export function pteSlot(entry: number): number {
+  return entry >>> PTE_PFN_SHIFT;
+}
+
+/** An entry for the slot, of a page that this entry maps. @kernel swp_entry_to_pte */
+export function makeSwapPte(slot: number, entry: number, isExclusive: boolean): number {
+  const kept = (entry & PTE_SOFT_DIRTY) | (isExclusive ? PTE_SWP_EXCLUSIVE : 0);
+  return (slot << PTE_PFN_SHIFT) | PTE_KIND_SWAP | kept;
 }
 
 /** An entry for the frame with these flags. */
@@ -75,6 +100,12 @@ export function setPte(cpu: Cpu, pte: Pte, entry: number): void {
   const page = pageOf(cpu, ptePfn(entry));
   writeOnce(cpu, pte, Pte.generation, readOnce(cpu, page, Page.generation));
   storeRelease(cpu, pte, Pte.entry, entry); // pairs with every reader of the entry
+}
+
+/** Puts a special entry where there is none. The page table lock must be held. @kernel set_pte_at */
+export function setSpecialPte(cpu: Cpu, pte: Pte, entry: number): void {
+  writeOnce(cpu, pte, Pte.generation, 0);
+  storeRelease(cpu, pte, Pte.entry, entry);
 }
 
 /** Takes the entry away and returns it. The page table lock must be held. @kernel ptep_get_and_clear */

@@ -58,6 +58,9 @@ export const MMF_OOM_REAP_QUEUED = 1 << 23;
 /** MmStruct.flags: contents may have been lost. @kernel MMF_UNSTABLE */
 export const MMF_UNSTABLE = 1 << 22;
 
+/** MmStruct.flags: some page has been pinned; stays. @kernel MMF_HAS_PINNED */
+export const MMF_HAS_PINNED = 1 << 27;
+
 /** A run of pages with one backing and one protection. @kernel struct vm_area_struct */
 export const VmAreaStruct = struct('vm_area_struct', {
   start: address, // all under mmapLock for writing; `start` and `end` through the tree only

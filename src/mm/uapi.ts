@@ -85,6 +85,11 @@ export const MADV_SOFT_OFFLINE = 101;
 export const MADV_GUARD_INSTALL = 102;
 export const MADV_GUARD_REMOVE = 103;
 
+/** Modes of fallocate. */
+export const FALLOC_FL_KEEP_SIZE = 1;
+export const FALLOC_FL_PUNCH_HOLE = 2;
+export const FALLOC_FL_ZERO_RANGE = 16;
+
 export const MLOCK_ONFAULT = 1;
 export const MCL_CURRENT = 1;
 export const MCL_FUTURE = 2;

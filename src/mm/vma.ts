@@ -7,7 +7,7 @@
  * Invariant  I1  VMAs do not overlap, and the tree is in order, whenever the mmap lock is given back.
  *            I2  A failed call (-ENOMEM) leaves a set of VMAs that maps what was mapped before.
  * Ordering   Everything here needs the mmap lock for writing.
- * Deviation  Where Linux must split a huge page because a VMA's border moves into its 2 MiB, it tells the
+ * Deviation  None that can be seen: where a VMA's border moves into 2 MiB that might be a huge page, Linux tells the
  *            notifiers CLEAR for the block, huge page or not; so does adjustTransHuge.
  *
  * @module
@@ -18,26 +18,21 @@ import { ENOMEM } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { kfree, kzalloc } from '../machine/slab.js';
-import { stackPop, stackPush } from '../machine/stack.js';
 import { MACHINE, Machine } from '../machine/types.js';
 import { member, NULL, type Va } from '../memory/layout.js';
 import { initListHead } from '../memory/list.js';
+import { downWrite, upWrite } from '../sync/rwsem.js';
 import {
-  mmuNotifierInvalidateRangeEnd,
-  mmuNotifierInvalidateRangeStart,
-} from '../notifier/mmu-notifier.js';
-import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
-import { MmuNotifierRange } from '../notifier/types.js';
-import { fput, getFile, linkFileVma, unlinkFileVma } from './file.js';
+  fput,
+  getFile,
+  linkFileVma,
+  linkFileVmaLocked,
+  unlinkFileVma,
+  unlinkFileVmaLocked,
+} from './file.js';
+import { splitHugePmd } from './huge.js';
 import { hasPmdTable, PMD_SIZE } from './page-table.js';
-import {
-  type File,
-  MmStruct,
-  VM_ACCESS_FLAGS,
-  VM_SOFTDIRTY,
-  VmAreaStruct,
-  VmaTree,
-} from './types.js';
+import { File, MmStruct, VM_ACCESS_FLAGS, VM_SOFTDIRTY, VmAreaStruct, VmaTree } from './types.js';
 import { vmaTreeErase, vmaTreeFind, vmaTreeInsert, vmaTreeResize } from './vma-tree.js';
 
 /** VMAs one address space may have. @kernel sysctl_max_map_count */
@@ -136,6 +131,21 @@ export function vmaUnlink(cpu: Cpu, mm: MmStruct, vma: VmAreaStruct): void {
   vmaTreeErase(cpu, member(mm, MmStruct.vmas), vma);
 }
 
+/**
+ * Borders of the VMA, and what it is merged with or split from, are about to change: who goes over the VMAs of its file
+ * finds all that they map before, or afterwards. Sleeps. @kernel vma_prepare
+ */
+function beginChange(cpu: Cpu, vma: VmAreaStruct): void {
+  const file = read(cpu, vma, VmAreaStruct.file);
+  if (file !== NULL) downWrite(cpu, member(file, File.vmasLock));
+}
+
+/** Ends what beginChange began. @kernel vma_complete */
+function endChange(cpu: Cpu, vma: VmAreaStruct): void {
+  const file = read(cpu, vma, VmAreaStruct.file);
+  if (file !== NULL) upWrite(cpu, member(file, File.vmasLock));
+}
+
 /** Moves the borders of a VMA; what it maps stays where it is. */
 export function vmaResize(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va): void {
   const before = vmaStart(cpu, vma);
@@ -154,11 +164,7 @@ export function adjustTransHuge(cpu: Cpu, vma: VmAreaStruct, border: Va): void {
   if (block < vmaStart(cpu, vma) || block + PMD_SIZE > vmaEnd(cpu, vma)) return;
   const mm = read(cpu, vma, VmAreaStruct.mm);
   if (!hasPmdTable(cpu, read(cpu, mm, MmStruct.pgd), border)) return;
-  const range = stackPush(cpu, MmuNotifierRange);
-  mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, block, block + PMD_SIZE);
-  mmuNotifierInvalidateRangeStart(cpu, range);
-  mmuNotifierInvalidateRangeEnd(cpu, range);
-  stackPop(cpu, range);
+  splitHugePmd(cpu, mm, block);
 }
 
 /** Splits a VMA in two at `va`, inside it: 0, or -ENOMEM. Sleeps. @kernel split_vma */
@@ -177,12 +183,13 @@ export function splitVmaUncounted(cpu: Cpu, vma: VmAreaStruct, va: Va): number {
   if (upper === NULL) return -ENOMEM;
   write(cpu, upper, VmAreaStruct.anonInherited, read(cpu, vma, VmAreaStruct.anonInherited));
   adjustTransHuge(cpu, vma, va);
+  beginChange(cpu, vma);
   vmaResize(cpu, vma, start, va);
-  const error = vmaLink(cpu, mm, upper);
-  if (error !== 0) {
-    vmaResize(cpu, vma, start, end); // I2
-    vmaFree(cpu, upper);
-  }
+  const error = vmaTreeInsert(cpu, member(mm, MmStruct.vmas), upper);
+  if (error === 0) linkFileVmaLocked(cpu, upper);
+  else vmaResize(cpu, vma, start, end); // I2
+  endChange(cpu, vma);
+  if (error !== 0) vmaFree(cpu, upper);
   return error;
 }
 
@@ -248,24 +255,37 @@ export function vmaMergeNew(
     return prev;
   }
   if (after) {
-    vmaResize(cpu, prev, vmaStart(cpu, prev), end);
+    growVma(cpu, prev, vmaStart(cpu, prev), end);
     return prev;
   }
   if (before) {
-    vmaResize(cpu, next, start, vmaEnd(cpu, next));
+    growVma(cpu, next, start, vmaEnd(cpu, next));
     return next;
   }
   return NULL;
 }
 
+function growVma(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va): void {
+  beginChange(cpu, vma);
+  vmaResize(cpu, vma, start, end);
+  endChange(cpu, vma);
+}
+
 /** `vma` grows over its successor, which goes away. */
 function absorbNext(cpu: Cpu, vma: VmAreaStruct, next: VmAreaStruct): void {
-  const mm = read(cpu, vma, VmAreaStruct.mm);
   const end = vmaEnd(cpu, next);
   inheritAnonVma(cpu, vma, read(cpu, next, VmAreaStruct.anonVma));
-  vmaUnlink(cpu, mm, next);
-  vmaFree(cpu, next);
-  vmaResize(cpu, vma, vmaStart(cpu, vma), end);
+  replaceBy(cpu, vma, next, vmaStart(cpu, vma), end);
+}
+
+/** A neighbour takes the place of a VMA, which goes away. */
+function replaceBy(cpu: Cpu, vma: VmAreaStruct, gone: VmAreaStruct, start: Va, end: Va): void {
+  beginChange(cpu, vma);
+  unlinkFileVmaLocked(cpu, gone);
+  vmaTreeErase(cpu, member(read(cpu, vma, VmAreaStruct.mm), MmStruct.vmas), gone);
+  vmaResize(cpu, vma, start, end);
+  endChange(cpu, vma);
+  vmaFree(cpu, gone);
 }
 
 /**
@@ -314,8 +334,10 @@ function mergeExisting(
   if (after) {
     if (end < vmaTo) {
       adjustTransHuge(cpu, vma, end);
+      beginChange(cpu, vma);
       vmaResize(cpu, vma, end, vmaTo);
       vmaResize(cpu, prev, vmaStart(cpu, prev), end);
+      endChange(cpu, vma);
       return prev;
     }
     absorbNext(cpu, prev, vma);
@@ -323,14 +345,15 @@ function mergeExisting(
     return prev;
   }
   if (!before) return NULL;
-  if (start > vmaFrom) {
-    adjustTransHuge(cpu, vma, start);
-    vmaResize(cpu, vma, vmaFrom, start);
-  } else {
-    vmaUnlink(cpu, read(cpu, vma, VmAreaStruct.mm), vma);
-    vmaFree(cpu, vma);
+  if (start === vmaFrom) {
+    replaceBy(cpu, next, vma, start, vmaEnd(cpu, next));
+    return next;
   }
+  adjustTransHuge(cpu, vma, start);
+  beginChange(cpu, vma);
+  vmaResize(cpu, vma, vmaFrom, start);
   vmaResize(cpu, next, start, vmaEnd(cpu, next));
+  endChange(cpu, vma);
   return next;
 }
 

@@ -14,7 +14,7 @@ import { read, readOnce, storeRelease } from '#memory';
 
 import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
-import { ZERO_PFN } from '../machine/page-alloc.js';
+import { PG_ANON, ZERO_PFN } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import type { Va } from '../memory/layout.js';
 import {
@@ -24,8 +24,9 @@ import {
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { setTableState, splitHugePmd, TABLE_GONE, TABLE_HUGE, tableState } from './huge.js';
 import {
-  type MmuGather,
+  MmuGather,
   tlbFinishMmu,
   tlbFlushMmu,
   tlbGatherMmu,
@@ -33,9 +34,10 @@ import {
   tlbRemovePage,
   tlbRemoveTable,
 } from './mmu-gather.js';
-import { pageRemoveRmap } from './page.js';
+import { pageHasFlag, pageRemoveRmap } from './page.js';
 import {
   nextPopulated,
+  PMD_SIZE,
   PMD_TABLE_PAGES,
   pmdAddrEnd,
   PTE_TABLE_PAGES,
@@ -46,37 +48,79 @@ import {
   TABLE_MASK,
   TableEntry,
 } from './page-table.js';
-import { Pte, pteGet, pteGetAndClear, pteHasFrame, ptePfn } from './pte.js';
+import { Pte, pteGet, pteGetAndClear, pteHasFrame, pteIsSwap, ptePfn, pteSlot } from './pte.js';
+import { freeSwapAndCache } from './swap.js';
 import { MmStruct, VmAreaStruct } from './types.js';
 
-/** Clears all entries of [start, end). The mmap lock must be held. No notifier. @kernel unmap_page_range */
-export function unmapPageRange(cpu: Cpu, gather: MmuGather, pgd: number, start: Va, end: Va): void {
+/**
+ * Clears all entries of [start, end), without `evenCows` those of anonymous pages excepted. The mmap lock must be
+ * held. No notifier. @kernel unmap_page_range
+ */
+export function unmapPageRange(
+  cpu: Cpu,
+  gather: MmuGather,
+  pgd: number,
+  start: Va,
+  end: Va,
+  evenCows = true,
+): void {
   let va = nextPopulated(cpu, pgd, start, end);
   while (va < end) {
     const next = pmdAddrEnd(va, end);
-    zapPteTable(cpu, gather, pteOf(cpu, pgd, va), (next - va) / PAGE_SIZE);
+    const first = pteOf(cpu, pgd, va);
+    if (tableState(cpu, first) === TABLE_HUGE) leaveHuge(cpu, gather, first, va, next);
+    zapPteTable(cpu, gather, first, (next - va) / PAGE_SIZE, evenCows);
     va = nextPopulated(cpu, pgd, next, end);
   }
 }
 
+/** A huge page is about to go, or a part of it. @kernel zap_pmd_range, zap_huge_pmd */
+function leaveHuge(cpu: Cpu, gather: MmuGather, first: Pte, va: Va, end: Va): void {
+  if (end - va !== PMD_SIZE) {
+    splitHugePmd(cpu, read(cpu, gather, MmuGather.mm), va);
+    return;
+  }
+  const ptl = pteLockptr(cpu, first);
+  spinLock(cpu, ptl);
+  if (tableState(cpu, first) === TABLE_HUGE) setTableState(cpu, first, TABLE_GONE);
+  spinUnlock(cpu, ptl);
+}
+
 /** Clears `count` entries of one table, flushing in between when the batch is full. @kernel zap_pte_range */
-function zapPteTable(cpu: Cpu, gather: MmuGather, first: Pte, count: number): void {
+function zapPteTable(
+  cpu: Cpu,
+  gather: MmuGather,
+  first: Pte,
+  count: number,
+  evenCows: boolean,
+): void {
   const ptl = pteLockptr(cpu, first);
   for (let i = 0; i < count;) {
     let isFull = false;
     spinLock(cpu, ptl);
     for (; i < count && !isFull; i++) {
       const pte = (first + i * Pte.words) as Pte;
-      if (pteGet(cpu, pte) !== 0) isFull = zapPte(cpu, gather, pte);
+      const entry = pteGet(cpu, pte);
+      if (entry === 0 || (!evenCows && isPrivateCopy(cpu, entry))) continue;
+      isFull = zapPte(cpu, gather, pte);
     }
     spinUnlock(cpu, ptl);
     if (isFull) tlbFlushMmu(cpu, gather);
   }
 }
 
+/** True if the entry is of anonymous memory: in the mapping of a file, of a page of it that was written privately. */
+function isPrivateCopy(cpu: Cpu, entry: number): boolean {
+  return !pteHasFrame(entry) || pageHasFlag(cpu, ptePfn(entry), PG_ANON);
+}
+
 /** Clears one entry and gathers its frame (I1); true if the batch is full. The table's lock must be held. */
 function zapPte(cpu: Cpu, gather: MmuGather, pte: Pte): boolean {
   const entry = pteGetAndClear(cpu, pte);
+  if (pteIsSwap(entry)) {
+    freeSwapAndCache(cpu, pteSlot(entry));
+    return false;
+  }
   const pfn = ptePfn(entry);
   if (!pteHasFrame(entry) || pfn === ZERO_PFN) {
     tlbMarkChanged(cpu, gather);
@@ -87,16 +131,23 @@ function zapPte(cpu: Cpu, gather: MmuGather, pte: Pte): boolean {
 }
 
 /**
- * Drops the pages of [start, end) inside one VMA, telling the notifiers CLEAR. The mmap lock must be
- * held, for reading at least. Sleeps. @kernel zap_page_range_single
+ * Drops the pages of [start, end) inside one VMA, telling the notifiers CLEAR; without `evenCows` not the private
+ * copies of pages of its file. The mmap lock must be held, for reading at least, or the vmasLock of the VMA's file.
+ * Sleeps. @kernel zap_page_range_single
  */
-export function zapPageRangeSingle(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va): void {
+export function zapPageRangeSingle(
+  cpu: Cpu,
+  vma: VmAreaStruct,
+  start: Va,
+  end: Va,
+  evenCows = true,
+): void {
   const mm = read(cpu, vma, VmAreaStruct.mm);
   const range = stackPush(cpu, MmuNotifierRange);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, start, end);
   const gather = tlbGatherMmu(cpu, mm);
   mmuNotifierInvalidateRangeStart(cpu, range);
-  unmapPageRange(cpu, gather, read(cpu, mm, MmStruct.pgd), start, end);
+  unmapPageRange(cpu, gather, read(cpu, mm, MmStruct.pgd), start, end, evenCows);
   mmuNotifierInvalidateRangeEnd(cpu, range);
   tlbFinishMmu(cpu, gather);
   stackPop(cpu, range);

@@ -40,6 +40,7 @@ import {
 import { isMutant, M_REAP_WAITS, M_UNSTABLE_LATE } from '#mutants';
 
 import { bug } from '../base/bug.js';
+import { EAGAIN } from '../base/errno.js';
 import {
   kthreadCreate,
   type KthreadOps,
@@ -164,6 +165,20 @@ export function oomReapTaskMm(cpu: Cpu, mm: MmStruct): boolean {
   const isDone = tryReap(cpu, mm);
   nonBlockEnd(cpu);
   return isDone;
+}
+
+/**
+ * The system call, for an address space whose tasks have been killed, and which the caller pins by mm_count: takes
+ * what it can of it: 0, or -EAGAIN if something is left. No lock held. Sleeps. @kernel sys_process_mrelease
+ */
+export function processMrelease(cpu: Cpu, mm: MmStruct): number {
+  mmapReadLock(cpu, mm);
+  const isOver = (readOnce(cpu, mm, MmStruct.flags) & MMF_OOM_SKIP) !== 0;
+  nonBlockStart(cpu);
+  const isDone = isOver || reapVmas(cpu, mm);
+  nonBlockEnd(cpu);
+  mmapReadUnlock(cpu, mm);
+  return isDone ? 0 : -EAGAIN;
 }
 
 function tryReap(cpu: Cpu, mm: MmStruct): boolean {

@@ -4,9 +4,9 @@
  *
  * @module
  */
+import { ALL_BUILT_INS } from '../../src/built-ins.js';
 import { type Outcome, runWorker, type WorkerTask } from '../../src/host/worker.js';
-import { BUILT_INS } from '../../src/workloads/built-ins.js';
 
 export default function runTestCrewMember(task: WorkerTask): Promise<Outcome> {
-  return runWorker(task, BUILT_INS);
+  return runWorker(task, ALL_BUILT_INS);
 }

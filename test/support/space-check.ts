@@ -15,6 +15,7 @@ import {
   pfnOfWord,
   PG_ANON,
   PG_ANON_EXCLUSIVE,
+  PG_SWAPCACHE,
   PG_TABLE,
   ZERO_PFN,
 } from '../../src/machine/page-alloc.js';
@@ -22,7 +23,16 @@ import { allocatedObjects } from '../../src/machine/slab.js';
 import { Page } from '../../src/machine/types.js';
 import { member, NULL, type Va } from '../../src/memory/layout.js';
 import { PTRS_PER_TABLE, TABLE_MASK, TableEntry } from '../../src/mm/page-table.js';
-import { Pte, PTE_PRESENT, PTE_WRITE, pteHasFrame, ptePfn } from '../../src/mm/pte.js';
+import {
+  Pte,
+  PTE_PRESENT,
+  PTE_WRITE,
+  pteHasFrame,
+  pteIsSwap,
+  ptePfn,
+  pteSlot,
+} from '../../src/mm/pte.js';
+import { swapCount } from '../../src/mm/swap.js';
 import {
   File,
   MmStruct,
@@ -127,7 +137,12 @@ function checkTables(
 function checkEntry(cpu: Cpu, mm: MmStruct, pte: Pte, va: Va, mapped: Mapcounts): number {
   const entry = readOnce(cpu, pte, Pte.entry);
   if (!pteHasFrame(entry)) {
-    assert.equal(entry, 0, 'an entry without a frame is empty');
+    assert.ok(
+      entry === 0 || pteIsSwap(entry),
+      'an entry without a frame is empty, or in the swap area',
+    );
+    if (entry !== 0)
+      assert.ok(swapCount(cpu, pteSlot(entry)) > 0, 'a slot that an entry names is in use');
     return 0;
   }
   const where = `${va.toString(16)} of mm ${mm}`;
@@ -174,7 +189,8 @@ function checkFrame(cpu: Cpu, pfn: number, count: number): void {
   const flags = readOnce(cpu, page, Page.flags);
   const isAnon = (flags & PG_ANON) !== 0;
   assert.equal(readOnce(cpu, page, Page.mapcount), count, `mapcount of frame ${pfn}`);
-  const cacheReference = isAnon ? 0 : 1;
+  const isCached = !isAnon || (flags & PG_SWAPCACHE) !== 0;
+  const cacheReference = isCached ? 1 : 0;
   assert.equal(
     readOnce(cpu, page, Page.refcount),
     count + cacheReference,

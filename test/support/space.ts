@@ -28,7 +28,15 @@ import { mremap } from '../../src/mm/mremap.js';
 import { munmap } from '../../src/mm/munmap.js';
 import { pageHasFlag } from '../../src/mm/page.js';
 import { PGDIR_SIZE, pteOf } from '../../src/mm/page-table.js';
-import { NO_PTE, Pte, PTE_PRESENT, PTE_PROTNONE, PTE_WRITE, ptePfn } from '../../src/mm/pte.js';
+import {
+  NO_PTE,
+  Pte,
+  PTE_PRESENT,
+  PTE_PROTNONE,
+  PTE_WRITE,
+  pteIsSwap,
+  ptePfn,
+} from '../../src/mm/pte.js';
 import { type File, MmStruct, VmAreaStruct } from '../../src/mm/types.js';
 import * as uapi from '../../src/mm/uapi.js';
 import { vmaEnd, vmaFlags, vmaStart } from '../../src/mm/vma.js';
@@ -68,7 +76,7 @@ export interface Mapping {
 
 /** What a page's entry maps. */
 export interface Entry {
-  /** `none`, `zero`, `anon` or `file`. */
+  /** `none`, `zero`, `anon`, `file` or `swap`. */
   readonly kind: string;
   /** `r`, `rw`, or `` if the hardware may not use it. */
   readonly rights: string;
@@ -210,6 +218,7 @@ export class Space {
     if (pte !== NO_PTE) readOnceCells(cpu, copy, pte, 1);
     const entry = pte === NO_PTE ? 0 : read(cpu, copy, Pte.entry);
     if (entry === 0) return { kind: 'none', rights: '', pfn: 0 };
+    if (pteIsSwap(entry)) return { kind: 'swap', rights: '', pfn: 0 };
     assert.notEqual(entry & (PTE_PRESENT | PTE_PROTNONE), 0, `entry ${entry.toString(16)}`);
     const pfn = ptePfn(entry);
     const kind = pfn === ZERO_PFN ? 'zero' : pageHasFlag(cpu, pfn, PG_ANON) ? 'anon' : 'file';
@@ -257,8 +266,8 @@ export class Space {
 }
 
 /** A machine with one CPU, ready for address spaces. */
-export function bootMmCpu(ramBytes = 16 << 20): Cpu {
-  const { cpu } = bootMachine({ cpus: 1, ramBytes });
+export function bootMmCpu(ramBytes = 16 << 20, swapBytes = 0): Cpu {
+  const { cpu } = bootMachine({ cpus: 1, ramBytes, swapBytes });
   bootMm(cpu);
   return cpu;
 }

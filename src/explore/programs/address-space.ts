@@ -14,13 +14,7 @@ import { loadWord, storeWord } from '../../mm/access.js';
 import { dupMm } from '../../mm/fork.js';
 import { munmap } from '../../mm/munmap.js';
 import type { MmStruct } from '../../mm/types.js';
-import {
-  defineProgram,
-  type ExploreProgram,
-  type Outcome,
-  type ProgramTask,
-  task,
-} from '../program.js';
+import { accept, type ExploreProgram, task } from '../program.js';
 import {
   attachAll,
   checkSpace,
@@ -36,10 +30,10 @@ import {
   peekWord,
   resultOf,
   setResult,
+  setupFilled,
   Space,
-  SPACE_RAM_BYTES,
-  spaceMirror,
   spaceMm,
+  spaceProgram,
   storePage,
 } from './space.js';
 
@@ -49,12 +43,6 @@ const SECOND = 12;
 const WORD_BYTES = 4;
 
 // --- how the programs start ---
-
-function setupFilled(cpu: Cpu): number {
-  const space = makeSpace(cpu);
-  fillPage(cpu, space, 0);
-  return space;
-}
 
 function setupUntouched(cpu: Cpu): number {
   const space = makeSpace(cpu);
@@ -132,12 +120,6 @@ function faultDevice(cpu: Cpu, at: number): void {
 
 // --- what they may end with ---
 
-const accept = (name: string, description: string): Outcome => ({
-  name,
-  grade: 'ACCEPTABLE',
-  description,
-});
-
 /** What the second task's access was answered. */
 function observeAccess(cpu: Cpu, at: number): string {
   const result = resultOf(cpu, at as Space, 1);
@@ -147,25 +129,6 @@ function observeAccess(cpu: Cpu, at: number): string {
 }
 
 const OLD_PAGE = accept('old page', 'the access came first');
-
-function spaceProgram(
-  name: string,
-  title: string,
-  setup: (cpu: Cpu) => number,
-  tasks: readonly ProgramTask[],
-  more: Partial<ExploreProgram> = {},
-): ExploreProgram {
-  return defineProgram({
-    name,
-    title,
-    tasks,
-    ops: { spaceMirror },
-    ramBytes: SPACE_RAM_BYTES,
-    setup,
-    check: checkSpace,
-    ...more,
-  });
-}
 
 export const SPACE_PROGRAMS: readonly ExploreProgram[] = [
   spaceProgram(

@@ -37,12 +37,11 @@ import {
   deviceFault,
   deviceHas,
   FILLED,
-  fillPage,
   loadPage,
-  makeSpace,
   mirrorSpace,
   resultOf,
   setResult,
+  setupFilled,
   Space,
   SPACE_RAM_BYTES,
   spaceMirror,
@@ -55,8 +54,7 @@ const STORED = 11;
 
 /** One page that has something in it; the struct stays whoever exits. */
 function setupVictim(cpu: Cpu): number {
-  const space = makeSpace(cpu);
-  fillPage(cpu, space, 0);
+  const space = setupFilled(cpu) as Space;
   mmgrab(cpu, spaceMm(cpu, space));
   return space;
 }

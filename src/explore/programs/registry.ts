@@ -22,6 +22,7 @@ import { OOM_PROGRAMS } from './oom.js';
 import { oomRetry } from './oom-retry.js';
 import { osq } from './osq.js';
 import { PAGEMAP_USER_PROGRAMS } from './pagemap-users.js';
+import { PAGING_PROGRAMS } from './paging.js';
 import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
 import { PERCPU_RWSEM_PROGRAMS } from './percpu-rwsem.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
@@ -44,6 +45,7 @@ import { WORKQUEUE_PROGRAMS } from './workqueue.js';
 /** All but the random ones. */
 export const PROGRAMS: readonly ExploreProgram[] = [
   ...RETRY_PROGRAMS,
+  ...PAGING_PROGRAMS,
   validFlag,
   ...DEFERRED_PROGRAMS,
   lt15,

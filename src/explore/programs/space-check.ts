@@ -16,7 +16,7 @@ import { Page } from '../../machine/types.js';
 import { warningCount, warningTexts } from '../../machine/warn.js';
 import { member, NULL } from '../../memory/layout.js';
 import { PTRS_PER_TABLE, TABLE_MASK, TableEntry } from '../../mm/page-table.js';
-import { Pte, pteHasFrame, ptePfn } from '../../mm/pte.js';
+import { Pte, pteHasFrame, pteIsSwap, ptePfn } from '../../mm/pte.js';
 import { MmStruct, VmAreaStruct } from '../../mm/types.js';
 import { mapCount, vmaEnd, vmaLookup, vmaStart } from '../../mm/vma.js';
 import { vmaTreeFirst } from '../../mm/vma-tree.js';
@@ -121,7 +121,10 @@ function checkEntry(
   found: Found,
 ): string | undefined {
   const entry = readOnce(cpu, pte, Pte.entry);
-  if (!pteHasFrame(entry)) return entry === 0 ? undefined : 'an entry without a frame is not empty';
+  if (!pteHasFrame(entry)) {
+    const isKnown = entry === 0 || pteIsSwap(entry);
+    return isKnown ? undefined : 'an entry without a frame is not empty';
+  }
   const pfn = ptePfn(entry);
   if (vmaLookup(cpu, mm, va) === NULL) return `frame ${pfn} is mapped where no VMA is`;
   const generation = readOnce(cpu, pageOf(cpu, pfn), Page.generation);

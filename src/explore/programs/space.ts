@@ -59,6 +59,7 @@ import {
 } from '../../notifier/mmu-interval-notifier.js';
 import { MmuIntervalNotifier, MmuNotifierRange } from '../../notifier/types.js';
 import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../../sync/spinlock.js';
+import { defineProgram, type ExploreProgram, type ProgramTask } from '../program.js';
 import { checkSpaces, framesAtHand } from './space-check.js';
 
 /** Pages that the programs use. */
@@ -82,6 +83,7 @@ export const Space = struct('explored_space', {
   line3: cacheline,
   results: words(8), // what tasks saw, for checks and observe; a word of the task's CPU each
   isMirrored: word, // the device has its interval
+  file: word, // that is mapped; 0 = none
   victim: word, // a task of the address space, for the OOM reaper; 0 = none
 });
 export type Space = Ptr<'explored_space'>;
@@ -265,6 +267,33 @@ export function checkSpace(cpu: Cpu, at: number): string | undefined {
     if (stale !== undefined) return stale;
   }
   return undefined;
+}
+
+/** A program over an address space: how it starts, what its tasks do, and that the space is in order at the end. */
+export function spaceProgram(
+  name: string,
+  title: string,
+  setup: (cpu: Cpu) => number,
+  tasks: readonly ProgramTask[],
+  more: Partial<ExploreProgram> = {},
+): ExploreProgram {
+  return defineProgram({
+    name,
+    title,
+    tasks,
+    ops: { spaceMirror },
+    ramBytes: SPACE_RAM_BYTES,
+    setup,
+    check: checkSpace,
+    ...more,
+  });
+}
+
+/** Starts with one page that has something in it. */
+export function setupFilled(cpu: Cpu): number {
+  const space = makeSpace(cpu);
+  fillPage(cpu, space, 0);
+  return space;
 }
 
 /** INV-20 at rest: what the device has, the CPU's page table has. */
