@@ -6,10 +6,10 @@
 import { PAGE_WORDS } from '../base/units.js';
 import type { BootedMachine } from '../machine/boot.js';
 import { PG_SLAB } from '../machine/page-alloc.js';
-import { KmemCache, MACHINE, Machine, Page } from '../machine/types.js';
+import { KmemCache, Machine, Page } from '../machine/types.js';
 import { Shadow } from '../memory/shadow.js';
 import { memoryWords } from '../memory/snapshot.js';
-import { objectAround } from './word-name.js';
+import { machineWord, objectAround, wordAt } from './word-name.js';
 
 /** Objects of one kind that were made in one place. */
 export interface LiveObjects {
@@ -27,14 +27,13 @@ export function liveObjects({ handle, cpu }: BootedMachine): LiveObjects[] {
   if (handle.shadow === undefined) return [];
   const shadow = new Shadow(handle.shadow, cpu.id);
   const words = memoryWords(cpu);
-  const wordAt = (at: number): number => words[at] ?? 0;
   const found = new Map<string, LiveObjects>();
-  const frames = wordAt(MACHINE + Machine.frames);
-  const pages = wordAt(MACHINE + Machine.pages);
-  for (let pfn = 0; pfn < wordAt(MACHINE + Machine.frameCount); pfn++) {
+  const frames = machineWord(words, Machine.frames);
+  const pages = machineWord(words, Machine.pages);
+  for (let pfn = 0; pfn < machineWord(words, Machine.frameCount); pfn++) {
     const page = pages + pfn * Page.words;
-    if ((wordAt(page + Page.flags) & PG_SLAB) === 0) continue;
-    const size = wordAt(wordAt(page + Page.private) + KmemCache.objectWords);
+    if ((wordAt(words, page + Page.flags) & PG_SLAB) === 0) continue;
+    const size = wordAt(words, wordAt(words, page + Page.private) + KmemCache.objectWords);
     const start = frames + pfn * PAGE_WORDS;
     for (let at = start; at + size <= start + PAGE_WORDS; at += size) {
       const stack = shadow.siteOf(at);

@@ -76,10 +76,10 @@ function keep(cpu: Cpu, first: string, isComplete: boolean, text: string): void 
 function armNext(cpu: Cpu, shadow: Shadow, { kind, word }: Misuse, isComplete: boolean): void {
   if (kind !== 'race') return;
   if (isComplete) {
-    shadow.disarm();
-  } else if (!shadow.isArmed) {
+    shadow.places.disarm();
+  } else if (!shadow.places.isArmed) {
     const stride = objectAround(memoryWords(cpu), word)?.size ?? 0;
-    shadow.arm(word, stride, cpu.frames);
+    shadow.places.arm(word, stride, cpu.frames);
   }
 }
 

@@ -112,11 +112,13 @@ export function cpuName(words: Int32Array, id: number): string {
   return id === machineWord(words, Machine.cpus) ? 'boot CPU' : `CPU${id}`;
 }
 
-function wordAt(words: Int32Array, at: number): number {
+/** A word, or 0 where there is none. */
+export function wordAt(words: Int32Array, at: number): number {
   return words[at] ?? 0;
 }
 
-function machineWord(words: Int32Array, field: number): number {
+/** A member of the machine's own struct. */
+export function machineWord(words: Int32Array, field: number): number {
   return wordAt(words, MACHINE + field);
 }
 

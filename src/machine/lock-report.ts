@@ -1,5 +1,6 @@
 /**
- * Reports on the order in which locks are taken: findings of debug/lockdep, kept in the machine.
+ * Reports of what watches a machine, kept in it: orders of locks that can deadlock (debug/lockdep), and memory that
+ * is misused (debug/memory-report).
  *
  * Protocol   Who finds something writes a text into the machine, under the lock of the graph (or alone, where
  *            one task moves at a time), and goes on. Each report has a signature; the same is made once. Whoever
@@ -13,13 +14,14 @@ import { readOwn, writeOwn } from '#memory';
 
 import { element, type Ptr, struct, word, words } from '../memory/layout.js';
 import type { Cpu } from './cpu.js';
+import { readText, textWords, writeText } from './own-text.js';
 import { MACHINE, Machine } from './types.js';
 
 /** Reports kept, each with a text of this many characters at most. */
 export const LOCK_REPORTS_MAX = 6;
 export const LOCK_REPORT_CHARACTERS = 4094;
 /** A length, then two characters to a word. */
-const REPORT_WORDS = 1 + LOCK_REPORT_CHARACTERS / 2;
+const REPORT_WORDS = textWords(LOCK_REPORT_CHARACTERS);
 
 /** What was found. */
 export const LockReports = struct('lock_reports', {
@@ -51,7 +53,7 @@ export function keepLockReport(cpu: Cpu, signature: number, text: string): void 
   writeOwn(cpu, reports, LockReports.count, index + 1);
   if (index >= LOCK_REPORTS_MAX) return;
   writeOwn(cpu, reports, element(LockReports.signatures, index), signature);
-  writeText(cpu, reports, index, text);
+  writeReport(cpu, reports, index, text);
 }
 
 /** Says more, or better, what a report with that signature says. The graph's lock must be held. */
@@ -59,19 +61,14 @@ export function replaceLockReport(cpu: Cpu, signature: number, text: string): vo
   const reports = lockReportsOf(cpu);
   for (let i = 0; i < LOCK_REPORTS_MAX; i++) {
     if (readOwn(cpu, reports, element(LockReports.signatures, i)) !== signature) continue;
-    writeText(cpu, reports, i, text);
+    writeReport(cpu, reports, i, text);
     return;
   }
 }
 
-function writeText(cpu: Cpu, reports: LockReports, index: number, text: string): void {
-  const length = Math.min(text.length, LOCK_REPORT_CHARACTERS);
-  const start = index * REPORT_WORDS;
-  writeOwn(cpu, reports, element(LockReports.texts, start), length);
-  for (let i = 0; i < length; i += 2) {
-    const pair = text.charCodeAt(i) | (i + 1 < length ? text.charCodeAt(i + 1) << 16 : 0);
-    writeOwn(cpu, reports, element(LockReports.texts, start + 1 + i / 2), pair);
-  }
+function writeReport(cpu: Cpu, reports: LockReports, index: number, text: string): void {
+  const kept = text.slice(0, LOCK_REPORT_CHARACTERS);
+  writeText(cpu, reports, LockReports.texts, index * REPORT_WORDS, kept);
 }
 
 /** How many reports there were. Exact only while nobody runs. */
@@ -91,14 +88,7 @@ export function hasLockReports(cpu: Cpu): boolean {
 export function lockReportTexts(cpu: Cpu): string[] {
   const reports = lockReportsOf(cpu);
   const kept = Math.min(readOwn(cpu, reports, LockReports.count), LOCK_REPORTS_MAX);
-  return Array.from({ length: kept }, (_, index) => {
-    const start = index * REPORT_WORDS;
-    const length = readOwn(cpu, reports, element(LockReports.texts, start));
-    let text = '';
-    for (let i = 0; i < length; i += 2) {
-      const pair = readOwn(cpu, reports, element(LockReports.texts, start + 1 + i / 2));
-      text += String.fromCharCode(pair & 0xffff, pair >>> 16);
-    }
-    return text.slice(0, length);
-  });
+  return Array.from({ length: kept }, (_, index) =>
+    readText(cpu, reports, LockReports.texts, index * REPORT_WORDS),
+  );
 }

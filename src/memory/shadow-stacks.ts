@@ -9,10 +9,12 @@
  *
  * @module
  */
+import { framesAbove } from '../base/own-stack.js';
 import { createSharedMemory } from './native.js';
+import { leaveText, textLeftAt } from './turn-token.js';
 
 /** Unit: words. */
-const STORE_WORDS = 2 ** 22;
+const STORE_WORDS = 2 ** 23;
 /** Where the next text begins. */
 const S_END = 0;
 const FIRST = 16;
@@ -23,7 +25,7 @@ const FRAMES_MAX = 16;
 const SHOWN_MAX = 8;
 /** Frames of the checked build, of its reports, and of those that tell it what an allocator does. */
 const OWN_FRAME =
-  /^ {4}at (?:#|Shadow\.|StackStore\.|shadow\.|(?:stackHere|bodyOf|reportMisuse|kzalloc|kfree\w*|noteFree|noteAlloc|assertExclusive\w+|read(?:Address|Once\w*)?|write(?:Address|Once\w*|Release)?|loadAcquire|storeRelease|beginUpdate|fetch(?:Add|Or|And)|exchange|cmpxchg|fillWords|copyWords|countInside|\w+Cells(?:While)?|followLink)\b)/;
+  /^ {4}at (?:#|Shadow\.|StackStore\.|UsePlaces\.|shadow\.|(?:stackHere|bodyOf|reportMisuse|kzalloc|kfree\w*|noteFree|noteAlloc|assertExclusive\w+|read(?:Address|Once\w*)?|write(?:Address|Once\w*|Release)?|loadAcquire|storeRelease|beginUpdate|fetch(?:Add|Or|And)|exchange|cmpxchg|fillWords|copyWords|countInside|\w+Cells(?:While)?|followLink)\b)/;
 /** The frame below which is only the crew. */
 const CREW_FRAME = /^ {4}at (?:async )?runWorker\b/;
 
@@ -43,53 +45,37 @@ export class StackStore {
 
   /** Keeps the caller's stack; returns its number, which is FIRST - 1 or more. */
   keepOwn(): number {
-    const text = ownStack();
+    const text = ownFrames().join('\n');
     return this.#known.get(text) ?? this.#keep(text);
   }
 
   #keep(text: string): number {
     const end = FIRST + Atomics.load(this.#words, S_END);
-    const size = 1 + ((text.length + 1) >> 1);
+    const size = 1 + text.length;
     if (end + size > STORE_WORDS) return NOT_KEPT;
     const at = FIRST + Atomics.add(this.#words, S_END, size);
     if (at + size > STORE_WORDS) return NOT_KEPT;
-    this.#words[at] = text.length;
-    for (let i = 0; i < text.length; i += 2) {
-      const second = i + 1 < text.length ? text.charCodeAt(i + 1) << 16 : 0;
-      this.#words[at + 1 + i / 2] = text.charCodeAt(i) | second;
-    }
+    leaveText(this.#words, at, text.length, text);
     this.#known.set(text, at);
     return at;
   }
 
   /** The frames of a stack, innermost first, without those of the checked build; empty if it was not kept. */
   textOf(number: number): string {
-    if (number < FIRST) return '';
-    const length = this.#words[number]!;
-    const pairs = this.#words.slice(number + 1, number + 1 + ((length + 1) >> 1));
-    let text = '';
-    for (const pair of pairs) text += String.fromCharCode(pair & 0xffff, pair >>> 16);
-    return framesOf(text.slice(0, length));
+    return number < FIRST ? '' : withoutOwn(textLeftAt(this.#words, number).split('\n'));
   }
-}
-
-/** The stack of whoever asks, as the engine writes it. */
-function ownStack(): string {
-  const holder: { stack?: string } = {};
-  const limit = Error.stackTraceLimit;
-  Error.stackTraceLimit = FRAMES_MAX;
-  Error.captureStackTrace(holder, ownStack);
-  Error.stackTraceLimit = limit;
-  return holder.stack ?? '';
 }
 
 /** The caller's frames, innermost first, without those of the checked build. */
 export function stackHere(): string {
-  return framesOf(ownStack());
+  return withoutOwn(ownFrames());
 }
 
-function framesOf(stack: string): string {
-  const frames = stack.split('\n').filter((line) => line.startsWith('    at '));
+function ownFrames(): string[] {
+  return framesAbove(ownFrames, FRAMES_MAX);
+}
+
+function withoutOwn(frames: readonly string[]): string {
   const first = frames.findIndex((line) => !OWN_FRAME.test(line));
   const crew = frames.findIndex((line) => CREW_FRAME.test(line));
   const end = crew < 0 ? frames.length : crew;

@@ -36,6 +36,7 @@
  */
 import { FaultlineError } from '../base/bug.js';
 import { createSharedMemory } from './native.js';
+import { UsePlaces } from './shadow-places.js';
 import { StackStore } from './shadow-stacks.js';
 
 /** Kinds of use. */
@@ -93,15 +94,8 @@ const RELEASES_MAX = 2 ** 20;
 /** The release of a word for which there is no room. */
 const UNKNOWN_RELEASE = RELEASES_MAX + 1;
 
-// the head of the region of releases
+/** The word that counts releases which are or were in use, alone in its memory. */
 const R_COUNT = 0;
-/** Not 0: uses of some words are noted with their stacks. */
-const R_ARMED = 1;
-/** Those words: at an offset of every so many words of a frame; a stride of 0 means one word. */
-const R_ARMED_STRIDE = 2;
-const R_ARMED_OFFSET = 3;
-const R_ARMED_FRAMES = 4;
-const RELEASES_HEAD = 16;
 
 /** Turns of a spin before the waiter sleeps, and how long it does. Unit of the second: milliseconds. */
 const SPINS = 200;
@@ -109,12 +103,6 @@ const LOOK_MS = 1;
 
 /** An x64 processor does not move a store before what precedes it. */
 const KEEPS_STORE_ORDER = process.arch === 'x64';
-/** A frame is cut into objects of one kind. */
-const FRAME_WORDS = 1024;
-
-/** Notes of where armed uses were made: a table by word, CPU and kind. */
-const PLACES = 2 ** 14;
-const PLACE_WORDS = 2;
 
 /** What a worker needs to share a shadow; survives `postMessage`. */
 export interface ShadowHandle {
@@ -153,9 +141,9 @@ export function createShadow(words: number, cpus: number): ShadowHandle {
   return {
     lines: createSharedMemory(lines * LINE_WORDS).buffer,
     epochs: createSharedMemory(epochs).buffer,
-    releases: createSharedMemory(RELEASES_HEAD).buffer,
+    releases: createSharedMemory(1).buffer,
     clocks: createSharedMemory((1 + RELEASES_MAX) * (1 + cpus) * DOUBLE_WORDS).buffer,
-    places: createSharedMemory(PLACES * PLACE_WORDS).buffer,
+    places: UsePlaces.create(),
     stacks: StackStore.create(),
     lineCount: lines,
     cpus,
@@ -169,8 +157,10 @@ export class Shadow {
   onMisuse: ((misuse: Misuse) => void) | null = null;
   /** Called now and then while the CPU waits for a line: throws if nobody will let it go. */
   onStuck: (() => void) | null = null;
-  /** Stacks that are noted: of who hands out and gives back, and of armed uses. */
-  readonly stacks: StackStore;
+  /** Where armed uses were made. */
+  readonly places: UsePlaces;
+  /** Of who hands out and gives back, and of armed uses. */
+  readonly #stacks: StackStore;
   readonly #words: Int32Array;
   /** Of each word, the last use of each kind; behind them, of each line, the last plain store to all of it. */
   readonly #epochs: Float64Array;
@@ -178,7 +168,6 @@ export class Shadow {
   readonly #releases: Int32Array;
   /** The time of each CPU, then of each release: the epoch of whoever made it, and what that had seen. */
   readonly #clocks: Float64Array;
-  readonly #places: Int32Array;
   readonly #cpus: number;
   /** The last time of each CPU that this one has seen; its own is now. */
   readonly #seen: Float64Array;
@@ -195,8 +184,8 @@ export class Shadow {
     this.#fills = handle.lineCount * LINE * KINDS;
     this.#releases = new Int32Array(handle.releases);
     this.#clocks = new Float64Array(handle.clocks);
-    this.#places = new Int32Array(handle.places);
-    this.stacks = new StackStore(handle.stacks);
+    this.#stacks = new StackStore(handle.stacks);
+    this.places = new UsePlaces(handle.places, this.#stacks);
     this.#cpus = handle.cpus;
     this.#seen = new Float64Array(handle.cpus);
     this.#seen[cpu] = 1;
@@ -211,7 +200,7 @@ export class Shadow {
     const epochs = this.#epochs;
     const now = this.#now;
     const isKnown = epochs[at + kind] === now || epochs[at + USE_WRITE] === now;
-    if (isKnown && this.#words[entryOf(word) + E_FREED] === 0 && this.#releases[R_ARMED] === 0) {
+    if (isKnown && this.#words[entryOf(word) + E_FREED] === 0 && !this.places.isArmed) {
       return; // the last of its kind is the CPU's own, at this time
     }
     this.#use(lineOf(word), word, kind);
@@ -251,22 +240,23 @@ export class Shadow {
   fill(at: number, count: number): void {
     const end = at + count;
     for (let word = at, next = at; word < end; word = next) {
-      next = Math.min(end, (word | (LINE - 1)) + 1);
+      next = lineEnd(word, end);
       if (next - word === LINE) this.#fillLine(word);
       else this.#useLine(word, next, 1, USE_WRITE, RUN_UNORDERED);
     }
     if (this.#misuse !== null) this.#tell();
   }
 
-  /**
-   * Any other use of a run. Loads have been made: a release that came since counts as seen. Stores and updates are
-   * made next: a load of them that comes before counts as having seen them.
-   */
+  /** Any other use of a run. */
   run(at: number, count: number, kind: number): void {
     this.#run(at, count, 1, kind, RUN_UNORDERED);
   }
 
-  /** A use of a run of cells, of 64 bits each: the first word of each stands for it. */
+  /**
+   * A use of a run of cells, of 64 bits each: the first word of each stands for it. Loads have been made: a release
+   * that came since counts as seen. Stores and updates are made next: a load of them that comes before counts as
+   * having seen them.
+   */
   cells(at: number, count: number, kind: number, order: number): void {
     this.#run(at, count * CELL, CELL, kind, order);
   }
@@ -274,7 +264,7 @@ export class Shadow {
   #run(at: number, count: number, step: number, kind: number, order: number): void {
     const end = at + count;
     for (let word = at, next = at; word < end; word = next) {
-      next = Math.min(end, (word | (LINE - 1)) + 1);
+      next = lineEnd(word, end);
       this.#useLine(word, next, step, kind, order);
     }
     if (this.#misuse !== null) this.#tell();
@@ -346,7 +336,7 @@ export class Shadow {
     const used = words[line + L_USED]!;
     const bit = 1 << (word & (LINE - 1));
     if ((used & bit) === 0) words[line + L_USED] = used | bit;
-    if (this.#releases[R_ARMED] !== 0 && this.#isArmedAt(word)) this.#notePlace(word, kind);
+    if (this.places.isArmed) this.places.note(word, this.cpu, kind);
   }
 
   /** With the last uses of the word of the kinds that race with this one. */
@@ -385,7 +375,7 @@ export class Shadow {
 
   #noteRace(word: number, use: number, otherCpu: number, other: number): void {
     if (this.#misuse !== null) return;
-    const otherStack = this.#placeOf(word, otherCpu, other);
+    const otherStack = this.places.of(word, otherCpu, other);
     this.#misuse = { kind: 'race', word, use, otherCpu, other, otherStack };
   }
 
@@ -393,7 +383,7 @@ export class Shadow {
     if (this.#misuse !== null) return;
     const kind =
       freed === SLACK ? 'out-of-bounds' : use === USE_FREE ? 'double-free' : 'use-after-free';
-    const otherStack = freed === SLACK ? '' : this.stacks.textOf(freed);
+    const otherStack = freed === SLACK ? '' : this.#stacks.textOf(freed);
     this.#misuse = { kind, word, use, otherCpu: -1, other: -1, otherStack };
   }
 
@@ -474,10 +464,10 @@ export class Shadow {
 
   /** The words are nobody's any more; the CPU's stack is kept with them. */
   free(at: number, count: number): void {
-    const site = this.stacks.keepOwn();
+    const site = this.#stacks.keepOwn();
     const end = at + count;
     for (let word = at, next = at; word < end; word = next) {
-      next = Math.min(end, (word | (LINE - 1)) + 1);
+      next = lineEnd(word, end);
       this.#freeLine(word, next, site);
     }
     if (this.#misuse !== null) this.#tell();
@@ -501,7 +491,7 @@ export class Shadow {
 
   /** The words are somebody's from now on, and nothing was before; the CPU's stack is kept with them. */
   alloc(at: number, count: number): void {
-    const site = this.stacks.keepOwn();
+    const site = this.#stacks.keepOwn();
     this.#renew(at, count, 0);
     this.#words[entryOf(at) + E_SITE] = site;
   }
@@ -520,7 +510,7 @@ export class Shadow {
   #renew(at: number, count: number, freed: number): void {
     const end = at + count;
     for (let word = at, next = at; word < end; word = next) {
-      next = Math.min(end, (word | (LINE - 1)) + 1);
+      next = lineEnd(word, end);
       this.#renewLine(word, next, freed);
     }
   }
@@ -548,54 +538,12 @@ export class Shadow {
   siteOf(at: number): string | undefined {
     const entry = entryOf(at);
     const site = this.#words[entry + E_SITE]!;
-    return site === 0 || this.#words[entry + E_FREED] !== 0 ? undefined : this.stacks.textOf(site);
+    return site === 0 || this.#words[entry + E_FREED] !== 0 ? undefined : this.#stacks.textOf(site);
   }
 
   /** As siteOf, of an object that may have been given back. */
   lastSiteOf(at: number): string {
-    return this.stacks.textOf(this.#words[entryOf(at) + E_SITE]!);
-  }
-
-  // --- where uses were made ---
-
-  /**
-   * From now on uses of some words by any CPU are noted with their stacks: of the word alone, or with a stride of
-   * all words that lie as it does in objects of so many words, which fill frames from `frames` on.
-   */
-  arm(word: number, stride: number, frames: number): void {
-    const releases = this.#releases;
-    releases[R_ARMED_STRIDE] = stride;
-    releases[R_ARMED_FRAMES] = frames;
-    releases[R_ARMED_OFFSET] = stride === 0 ? word : offsetIn(word, stride, frames);
-    Atomics.store(releases, R_ARMED, 1);
-  }
-
-  disarm(): void {
-    Atomics.store(this.#releases, R_ARMED, 0);
-  }
-
-  get isArmed(): boolean {
-    return this.#releases[R_ARMED] !== 0;
-  }
-
-  #isArmedAt(word: number): boolean {
-    const releases = this.#releases;
-    const stride = releases[R_ARMED_STRIDE]!;
-    const offset = releases[R_ARMED_OFFSET]!;
-    if (stride === 0) return word === offset;
-    const frames = releases[R_ARMED_FRAMES]!;
-    return word >= frames && offsetIn(word, stride, frames) === offset;
-  }
-
-  #notePlace(word: number, kind: number): void {
-    const at = placeAt(word, this.cpu, kind);
-    this.#places[at] = word;
-    this.#places[at + 1] = this.stacks.keepOwn();
-  }
-
-  #placeOf(word: number, cpu: number, kind: number): string {
-    const at = placeAt(word, cpu, kind);
-    return this.#places[at] === word ? this.stacks.textOf(this.#places[at + 1]!) : '';
+    return this.#stacks.textOf(this.#words[entryOf(at) + E_SITE]!);
   }
 
   // --- locks of lines ---
@@ -618,13 +566,13 @@ export class Shadow {
   }
 }
 
-/** The offset of a word in its object, among objects of `stride` words. */
-function offsetIn(word: number, stride: number, frames: number): number {
-  return ((word - frames) & (FRAME_WORDS - 1)) % stride;
-}
-
 function lineOf(word: number): number {
   return (word >> LINE_SHIFT) * LINE_WORDS;
+}
+
+/** The first word behind the line, or the end of the run, if that comes before. */
+function lineEnd(word: number, end: number): number {
+  return Math.min(end, (word | (LINE - 1)) + 1);
 }
 
 /** The bits of L_USED of words of one line. */
@@ -635,9 +583,4 @@ function maskOf(from: number, next: number): number {
 
 function entryOf(word: number): number {
   return (word >> LINE_SHIFT) * LINE_WORDS + HEAD_WORDS + (word & (LINE - 1)) * ENTRY_WORDS;
-}
-
-function placeAt(word: number, cpu: number, kind: number): number {
-  const hash = Math.imul(word * KINDS + kind, 0x9e3779b1) ^ Math.imul(cpu + 1, 0x85ebca6b);
-  return ((hash >>> 8) & (PLACES - 1)) * PLACE_WORDS;
 }

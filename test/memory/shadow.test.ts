@@ -270,17 +270,17 @@ describe('stacks of both', () => {
     one.write(DATA);
     two.write(DATA);
     assert.equal(onlyMisuse(two).otherStack, '');
-    two.shadow.arm(DATA, 0, 0);
-    assert.equal(one.shadow.isArmed, true);
+    two.shadow.places.arm(DATA, 0, 0);
+    assert.equal(one.shadow.places.isArmed, true);
     one.write(DATA);
     three.write(DATA);
     assert.match(onlyMisuse(three).otherStack, /Watched\.write/);
-    one.shadow.disarm();
+    one.shadow.places.disarm();
   });
 
   test('are those of the same member of all objects of a kind', () => {
     const frames = 1024;
-    one.shadow.arm(frames + 5, 48, frames);
+    one.shadow.places.arm(frames + 5, 48, frames);
     one.write(frames + 48 + 5);
     one.write(frames + 48 + 6);
     two.write(frames + 48 + 5);

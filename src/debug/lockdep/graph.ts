@@ -27,6 +27,7 @@ import type { Cpu } from '../../machine/cpu.js';
 import { LOCKDEP_WORDS } from '../../machine/limits.js';
 import { lockClassName } from '../../machine/lock-class.js';
 import { LockReports, lockReportsOf } from '../../machine/lock-report.js';
+import { readText, textWords, writeText } from '../../machine/own-text.js';
 import { cacheline, element, NULL, type Ptr, struct, word, words } from '../../memory/layout.js';
 
 const IS_SMALL = BUILD === 'turnstile';
@@ -274,28 +275,16 @@ export function addEdge(
 /** Keeps a trace; 0 if there is no room. */
 export function keepTrace(cpu: Cpu, graph: LockGraph, text: string): number {
   const at = Math.max(1, readOwn(cpu, graph, LockGraph.traceEnd));
-  const end = at + 1 + ((text.length + 1) >> 1);
+  const end = at + textWords(text.length);
   if (end > TRACES_WORDS) return 0;
   writeOwn(cpu, graph, LockGraph.traceEnd, end);
-  writeOwn(cpu, graph, element(LockGraph.traces, at), text.length);
-  for (let i = 0; i < text.length; i += 2) {
-    const second = i + 1 < text.length ? text.charCodeAt(i + 1) << 16 : 0;
-    const field = element(LockGraph.traces, at + 1 + i / 2);
-    writeOwn(cpu, graph, field, text.charCodeAt(i) | second);
-  }
+  writeText(cpu, graph, LockGraph.traces, at, text);
   return at;
 }
 
 /** A trace that was kept. */
 export function traceText(cpu: Cpu, graph: LockGraph, trace: number): string {
-  if (trace === 0) return '';
-  const length = readOwn(cpu, graph, element(LockGraph.traces, trace));
-  let text = '';
-  for (let i = 0; i < length; i += 2) {
-    const pair = readOwn(cpu, graph, element(LockGraph.traces, trace + 1 + i / 2));
-    text += String.fromCharCode(pair & 0xffff, pair >>> 16);
-  }
-  return text.slice(0, length);
+  return trace === 0 ? '' : readText(cpu, graph, LockGraph.traces, trace);
 }
 
 /** True if this build keeps traces. */

@@ -9,6 +9,7 @@
  * @module
  */
 import { hashName } from '../../base/hash.js';
+import { framesAbove } from '../../base/own-stack.js';
 import type { Cpu } from '../../machine/cpu.js';
 import { lockClassName } from '../../machine/lock-class.js';
 import { isLockReported, keepLockReport } from '../../machine/lock-report.js';
@@ -36,12 +37,7 @@ const DEADLOCK = [' *** DEADLOCK ***'];
 
 /** The stack of whoever calls `above`, innermost first: `at mutexLock (…)`. */
 export function stackAbove(above: (...args: never) => unknown): string {
-  const holder: { stack?: string } = {};
-  const limit = Error.stackTraceLimit;
-  Error.stackTraceLimit = STACK_FRAMES_MAX + OWN_FRAMES_MAX;
-  Error.captureStackTrace(holder, above);
-  Error.stackTraceLimit = limit;
-  const frames = (holder.stack ?? '').split('\n').filter((line) => line.startsWith('    at '));
+  const frames = framesAbove(above, STACK_FRAMES_MAX + OWN_FRAMES_MAX);
   const first = frames.findIndex((line) => !OWN_FRAME.test(line));
   return frames.slice(first, first + STACK_FRAMES_MAX).join('\n');
 }

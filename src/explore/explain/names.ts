@@ -12,15 +12,17 @@
 import {
   cpuName,
   type KnownObject,
+  machineWord,
   nameIn,
   objectAround,
   placeOf,
   pointersIn,
+  wordAt,
   type WordName,
 } from '../../debug/word-name.js';
 import { CPU_AREAS } from '../../machine/cpu.js';
 import { lockClassName } from '../../machine/lock-class.js';
-import { CpuArea, LOCK_CLASS_WORD, MACHINE, Machine } from '../../machine/types.js';
+import { CpuArea, LOCK_CLASS_WORD, Machine } from '../../machine/types.js';
 import { CACHELINE_WORDS, type StructInfo } from '../../memory/layout.js';
 import { memoryWords } from '../../memory/snapshot.js';
 import type { World } from '../engine.js';
@@ -61,7 +63,7 @@ export class Names {
   objectName(at: number): string | undefined {
     const flags = at & (AREA_ALIGNMENT - 1);
     const area = (at - flags - CPU_AREAS) / CpuArea.words;
-    if (Number.isInteger(area) && area >= 0 && area <= this.#machine(Machine.cpus)) {
+    if (Number.isInteger(area) && area >= 0 && area <= machineWord(this.#words, Machine.cpus)) {
       const name = cpuName(this.#words, area);
       return flags === 0 ? name : `${name} | ${flags}`;
     }
@@ -70,15 +72,7 @@ export class Names {
 
   /** The class of the lock whose first word that is. */
   lockName(at: number): string {
-    return lockClassName(this.#word(at + LOCK_CLASS_WORD));
-  }
-
-  #word(at: number): number {
-    return this.#words[at] ?? 0;
-  }
-
-  #machine(field: number): number {
-    return this.#word(MACHINE + field);
+    return lockClassName(wordAt(this.#words, at + LOCK_CLASS_WORD));
   }
 
   /** Objects that members of the object point to, and that have no name yet. */
@@ -86,7 +80,7 @@ export class Names {
     const found: KnownObject[] = [];
     const arrow = path === 'world' ? '.' : '->';
     for (const { offset, path: member } of pointersIn(layout)) {
-      const value = this.#word(at + offset);
+      const value = wordAt(this.#words, at + offset);
       if (this.#objects.has(value) || this.#objects.size >= OBJECTS_MAX) continue;
       const target = objectAround(this.#words, value);
       if (target?.at !== value) continue;
