@@ -42,6 +42,8 @@ export interface MachineConfig {
   readonly ramBytes: number;
   /** Room for pages that are in no frame (mm/swap.ts); none by default. Unit: bytes. */
   readonly swapBytes?: number;
+  /** Memory of devices that address spaces can map (memremap); none by default. Unit: bytes. */
+  readonly deviceBytes?: number;
   /** `wasm` (the default) is faster; `js` is the Atomics object. */
   readonly atomics?: AtomicsForm;
   /** Number of the mistake that is planted in it; base/mutants.ts. */
@@ -66,6 +68,8 @@ const PERCPU_LOCK = lockClass('pcpu_lock');
 const SLAB_LOCK = lockClass('slab_mutex');
 /** At the end of each object: what is used by mistake is most often the next word. */
 const REDZONE_WORDS = 1;
+/** Where the memory of devices begins: struct pages come and go by so many. */
+const DEVICE_ALIGN_FRAMES = 16;
 const MACHINE_MAGIC = 0x46_41_55_4c;
 
 /**
@@ -87,9 +91,12 @@ export function bootMachine(config: MachineConfig): BootedMachine {
     throw badMachine('a machine has no memory, or two frames of 4 KiB at least');
   const percpu = roundUp(CPU_AREAS + allCpus * CpuArea.words, CACHELINE_WORDS);
   const pages = percpu + allCpus * PERCPU_WORDS;
-  const frames = roundUp(pages + frameCount * Page.words, PAGE_WORDS);
+  const deviceCount = Math.floor((config.deviceBytes ?? 0) / PAGE_SIZE);
+  const deviceFirst = roundUp(frameCount, DEVICE_ALIGN_FRAMES);
+  const allFrames = deviceCount === 0 ? frameCount : deviceFirst + deviceCount;
+  const frames = roundUp(pages + allFrames * Page.words, PAGE_WORDS);
   const swapSlots = Math.floor((config.swapBytes ?? 0) / PAGE_SIZE);
-  const swapArea = frames + frameCount * PAGE_WORDS;
+  const swapArea = frames + allFrames * PAGE_WORDS;
   const lockReports = swapArea + swapAreaWords(swapSlots);
   const end = lockReports + LockReports.words + LOCKDEP_WORDS;
   if (end >= MEMORY_WORDS_MAX) throw badMachine(`${config.ramBytes} bytes of memory are too many`);
@@ -105,6 +112,8 @@ export function bootMachine(config: MachineConfig): BootedMachine {
   write(early, MACHINE, Machine.pages, pages);
   write(early, MACHINE, Machine.frames, frames);
   write(early, MACHINE, Machine.frameCount, frameCount);
+  write(early, MACHINE, Machine.deviceFirst, deviceFirst);
+  write(early, MACHINE, Machine.deviceCount, deviceCount);
   write(early, MACHINE, Machine.swapArea, swapSlots === 0 ? 0 : swapArea);
   write(early, MACHINE, Machine.swapSlots, swapSlots);
   write(early, MACHINE, Machine.mutant, mutant);

@@ -36,6 +36,8 @@ export class Cpu extends MemoryPort {
   /** The Page of frame 0, and the first word of frame 0. */
   readonly pages: number;
   readonly frames: number;
+  /** The first frame of devices' memory; those before are the machine's own. */
+  readonly deviceFirst: number;
   /** Nesting of sections that may not sleep. @kernel preempt_count */
   preemptCount = 0;
   /** Nesting of sections that may not block for other reasons. @kernel current->non_block_count */
@@ -87,6 +89,7 @@ export class Cpu extends MemoryPort {
     this.scratch = this.percpu + machineWord(Machine.scratch);
     this.pages = machineWord(Machine.pages);
     this.frames = machineWord(Machine.frames);
+    this.deviceFirst = machineWord(Machine.deviceFirst);
     this.mutant = machineWord(Machine.mutant);
   }
 }

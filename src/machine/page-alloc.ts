@@ -57,6 +57,10 @@ export const PG_ANON_EXCLUSIVE = 16;
 
 /** Page.flags: somebody is about to page it out. @kernel folio_test_lru, negated */
 export const PG_ISOLATED = 256;
+/** Page.flags: memory of a device that no CPU can address. @kernel is_device_private_page */
+export const PG_DEVICE_PRIVATE = 512;
+/** Page.flags: memory of a device that CPUs can address. @kernel is_device_coherent_page */
+export const PG_DEVICE_COHERENT = 1024;
 /** Page.flags: the frame belongs to a folio of several; mm/huge.ts. @kernel folio_test_large */
 export const PG_LARGE = 128;
 /** Page.flags: the frame of a swap slot; mm/swap.ts. */

@@ -2,7 +2,8 @@
  * Layouts of what the emulated hardware and the lowest kernel layer keep in shared memory.
  *
  * Memory map, in this order: an empty line (so that 0 is NULL), the Machine, one CpuArea per CPU, the
- * per-CPU region, one Page per frame, the frames, the swap area, the graph of lock orders.
+ * per-CPU region, one Page per frame, the frames, the swap area, the graph of lock orders. Behind the frames of memory
+ * come those of devices, with their Pages: they are numbered on.
  *
  * @module
  */
@@ -115,7 +116,9 @@ export const Machine = struct('machine', {
   percpuFree: words(PERCPU_CLASSES), // offsets of free pieces of 1, 2, 4, 8, 16 words; 0 = none; under percpuLock
   pages: word, // the Page of frame 0
   frames: word, // the first word of frame 0
-  frameCount: word,
+  frameCount: word, // of the machine's own memory
+  deviceFirst: word, // the first frame of devices' memory
+  deviceCount: word, // … and how many there are
   swapArea: word, // mm/swap.ts; 0 = none
   swapSlots: word, // pages that it has room for
   zone: Zone,
@@ -132,7 +135,8 @@ export const Machine = struct('machine', {
   oomReaper: word, // process/oom-reaper.ts; 0 = it has not run
   tlbs: word, // per-CPU offset of each CPU's TLB
   mms: word, // address spaces made so far; atomic
-  anonVmas: word, // identities of anonymous memory given out so far; atomic
+  anonVmaLock: Spinlock, // an anon_vma is given back; mm/anon-vma.ts
+  pageWaits: word, // wait queues of who waits for locks of pages; sync/page-lock.ts
   tlbContexts: word, // TLB contexts made so far; atomic
   opsHash: word, // of the names of all ops tables; every worker must agree
   slabLock: Spinlock,
@@ -180,17 +184,21 @@ export const Page = struct('page', {
   mapcount: word, // atomic; page table entries that map the frame
   generation: word, // advances when the frame is freed; accesses compare it
   mapping: word, // who owns the contents: an address_space, or 0
-  index: word, // page number within the mapping
+  index: word, // page number within the mapping, its lower 32 bits
   private: word, // buddy order, slab cache, state of a page table (mm/huge.ts), or the mapping's own
   freelist: word, // slab: first free object
   inuse: word, // slab: objects allocated; page table: entries in use
   next: word, // pfn links: a free list, a slab list
   prev: word,
-  ptl: Spinlock, // split page table lock, if the frame holds a page table
+  ptl: Spinlock, // split page table lock, if the frame holds a page table; else sync/page-lock.ts
   held: word, // 1 from allocation to free; its owner's other words may say anything
+  indexHigh: word, // the rest of `index`
   line1: cacheline,
 });
 export type Page = Ptr<'page'>;
+
+/** Page.held of a device's page that is there. */
+export const DEVICE_PAGE_PRESENT = 2;
 
 /** Objects in one CPU's Magazine at most. */
 export const MAGAZINE_OBJECTS = 14;

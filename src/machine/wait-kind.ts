@@ -37,6 +37,7 @@ export const WAIT_KINDS = [
   'loading of',
   'driver',
   'users of a page',
+  'lock of a page',
   'percpu_rwsem (read)',
   'percpu_rwsem (write)',
 ] as const;
@@ -76,6 +77,7 @@ export const WAIT_REAPER = kind('OOM reaper');
 export const WAIT_MODULE = kind('loading of');
 export const WAIT_DRIVER = kind('driver');
 export const WAIT_PAGE = kind('users of a page');
+export const WAIT_PAGE_LOCK = kind('lock of a page');
 export const WAIT_PERCPU_RWSEM_READ = kind('percpu_rwsem (read)');
 export const WAIT_PERCPU_RWSEM_WRITE = kind('percpu_rwsem (write)');
 
