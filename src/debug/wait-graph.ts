@@ -28,7 +28,8 @@ import {
   LOCK_CLASS_WORD,
   MACHINE,
   Machine,
-  type Spinlock,
+  Page,
+  Spinlock,
 } from '../machine/types.js';
 import {
   WAIT_COMPLETION,
@@ -43,6 +44,7 @@ import {
   WAIT_NEXT_WORK,
   WAIT_NONE,
   WAIT_PAGE,
+  WAIT_PAGE_LOCK,
   WAIT_PERCPU_REF,
   WAIT_PERCPU_RWSEM_READ,
   WAIT_PERCPU_RWSEM_WRITE,
@@ -59,7 +61,7 @@ import {
   WAIT_WORK,
   WAIT_WORKQUEUE,
 } from '../machine/wait-kind.js';
-import { element } from '../memory/layout.js';
+import { element, member } from '../memory/layout.js';
 
 /** One CPU at one moment. */
 export interface CpuSnapshot {
@@ -76,6 +78,8 @@ export interface CpuSnapshot {
   readonly held: readonly number[];
   /** What it has begun and others wait for the end of (debug/begun.ts). */
   readonly begun: readonly number[];
+  /** Whoever has locked the page that it waits for; -1 if it waits for none. */
+  readonly pageOwner?: number;
 }
 
 /** All CPUs that run tasks. */
@@ -108,7 +112,15 @@ export function snapshotCpu(cpu: Cpu, id: number): CpuSnapshot {
     blocked: !SLEEPING_WAITS.has(waitKind) || state !== TASK_RUNNING,
     held,
     begun,
+    pageOwner: waitKind === WAIT_PAGE_LOCK ? pageOwner(cpu, area) : -1,
   };
+}
+
+/** The CPU that has locked the page that the CPU of the area waits for; its lock's word names it (sync/page-lock.ts). */
+function pageOwner(cpu: Cpu, area: CpuArea): number {
+  const page = readOnce(cpu, area, CpuArea.waitObject) as Page;
+  const owner = page === 0 ? 0 : readOnce(cpu, member(page, Page.ptl), Spinlock.value);
+  return owner === 0 ? -1 : Math.floor(cpuOfArea(owner as CpuArea));
 }
 
 /** Waits that end when whoever has the object in its stack of locks gives it back; and how it has it. */
@@ -152,6 +164,7 @@ const SLEEPING_WAITS: ReadonlySet<number> = new Set([
   WAIT_MODULE,
   WAIT_DRIVER,
   WAIT_PAGE,
+  WAIT_PAGE_LOCK,
   WAIT_REAPER,
   WAIT_SRCU,
   WAIT_PERCPU_REF,
@@ -167,6 +180,8 @@ const SLEEPING_WAITS: ReadonlySet<number> = new Set([
 
 /** The CPUs that can end the wait of `waiter`, as far as that is recorded. */
 export function blockersOf(waiter: CpuSnapshot, all: readonly CpuSnapshot[]): number[] {
+  const { pageOwner: owner = -1 } = waiter;
+  if (waiter.waitKind === WAIT_PAGE_LOCK) return owner < 0 ? [] : [owner];
   if (CPU_WAITS.has(waiter.waitKind)) return [cpuOfArea(waiter.waitObject as CpuArea)];
   if (!HOLDER_WAITS.has(waiter.waitKind)) return [];
   const isWhose = ({ held, begun }: CpuSnapshot): boolean =>
