@@ -12,6 +12,7 @@ import { kzalloc } from '../machine/slab.js';
 import { MACHINE, Machine } from '../machine/types.js';
 import { member, NULL } from '../memory/layout.js';
 import { initMutex } from '../sync/mutex.js';
+import { bootPageWaits } from '../sync/page-lock.js';
 import { initWaitQueue } from '../sync/wait-queue.js';
 import { initPfnTable } from './pfn-table.js';
 import { MemremapCore, PfnTable } from './types.js';
@@ -25,6 +26,7 @@ export function bootMemremap(cpu: Cpu): void {
   const sections = kzalloc(cpu, PfnTable);
   const pgmaps = kzalloc(cpu, PfnTable);
   if (core === NULL || sections === NULL || pgmaps === NULL) bug('there is no memory for memremap');
+  bootPageWaits(cpu);
   initMutex(cpu, member(core, MemremapCore.hotplugLock), HOTPLUG_LOCK);
   initWaitQueue(cpu, member(core, MemremapCore.idle), IDLE);
   initPfnTable(cpu, sections);

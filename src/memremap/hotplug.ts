@@ -10,7 +10,8 @@
  *            I2  A section is added once.
  * Ordering   hotplugLock for who adds and removes; lookups are ordered by the table.
  * Deviation  Struct pages of a section are one struct; there is no virtual memory map, so that finding a page
- *            takes two loads more than it does in Linux.
+ *            takes two loads more than it does in Linux. Memory that address spaces can map is different: the machine
+ *            has set its frames aside, contents and struct pages, behind its own (MachineConfig.deviceBytes).
  *
  * @module
  */
@@ -22,15 +23,12 @@ import { rcuReadLock, rcuReadUnlock, synchronizeRcu } from '../deferred/rcu.js';
 import type { Cpu } from '../machine/cpu.js';
 import { pageOf, type Pfn, pfnOf, POISON } from '../machine/page-alloc.js';
 import { kfree, kzalloc } from '../machine/slab.js';
-import { MACHINE, Machine, Page } from '../machine/types.js';
+import { DEVICE_PAGE_PRESENT, MACHINE, Machine, Page } from '../machine/types.js';
 import { member, NULL } from '../memory/layout.js';
 import { mutexLock, mutexUnlock } from '../sync/mutex.js';
 import { memremapCore, sectionTable } from './core.js';
 import { freePfnLeaves, pfnTableErase, pfnTableInsert, pfnTableLoad } from './pfn-table.js';
 import { DevicePage, MemremapCore, PageSection, SECTION_PAGES } from './types.js';
-
-/** Page.held of a device's page that is there. */
-const PRESENT = 2;
 
 /** Nobody else adds or removes memory from here on. Sleeps. @kernel mem_hotplug_begin */
 export function memHotplugBegin(cpu: Cpu): void {
@@ -57,16 +55,33 @@ export function addPages(cpu: Cpu, first: Pfn, count: number): number {
 }
 
 function addSection(cpu: Cpu, first: Pfn): number {
-  const section = kzalloc(cpu, PageSection);
+  const section = isSetAside(cpu, first) ? sectionSetAside(cpu, first) : kzalloc(cpu, PageSection);
   if (section === NULL) return -ENOMEM;
   for (let i = 0; i < SECTION_PAGES; i++) {
     const page = pageAt(section, i);
     write(cpu, page, DevicePage.pfn, first + i);
-    writeOnce(cpu, page, Page.held, PRESENT);
+    writeOnce(cpu, page, Page.held, DEVICE_PAGE_PRESENT);
   }
   const error = pfnTableInsert(cpu, sectionTable(cpu), first, 1, section);
-  if (error !== 0) kfree(cpu, PageSection, section);
+  if (error !== 0 && !isSetAside(cpu, first)) kfree(cpu, PageSection, section);
   return error;
+}
+
+/** True for frames that the machine has set aside for devices. */
+function isSetAside(cpu: Cpu, pfn: Pfn): boolean {
+  const first = read(cpu, MACHINE, Machine.deviceFirst);
+  return pfn >= first && pfn < first + read(cpu, MACHINE, Machine.deviceCount);
+}
+
+/** Their struct pages, as new ones would be, but for the generation: that goes on. */
+function sectionSetAside(cpu: Cpu, first: Pfn): PageSection {
+  for (let pfn = first; pfn < first + SECTION_PAGES; pfn++) {
+    const page = pageOf(cpu, pfn);
+    const generation = readOnce(cpu, page, Page.generation);
+    fillWords(cpu, page, 0, Page.words);
+    writeOnce(cpu, page, Page.generation, generation + 1);
+  }
+  return pageOf(cpu, first) as number as PageSection;
 }
 
 /** Takes the struct pages of `count` sections away. The hotplug lock must be held. Sleeps. @kernel __remove_pages */
@@ -84,7 +99,7 @@ function removeSection(cpu: Cpu, first: Pfn): void {
   if (page === NULL) bug(`frame ${first} has no struct page to be removed`);
   const section = (page - PageSection.pages) as PageSection;
   fillWords(cpu, section, POISON, PageSection.words);
-  kfree(cpu, PageSection, section);
+  if (!isSetAside(cpu, first)) kfree(cpu, PageSection, section);
 }
 
 function pageAt(section: PageSection, index: number): Page {
@@ -114,5 +129,6 @@ function isDevicePage(cpu: Cpu, page: Page): boolean {
 
 /** A struct page that was removed must not be touched (I1). @kernel PagePoisoned */
 export function assertPresent(cpu: Cpu, page: Page): void {
-  if (readOnce(cpu, page, Page.held) !== PRESENT) bug(`INV-30: struct page ${page} was removed`);
+  if (readOnce(cpu, page, Page.held) !== DEVICE_PAGE_PRESENT)
+    bug(`INV-30: struct page ${page} was removed`);
 }

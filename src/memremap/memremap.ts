@@ -38,7 +38,7 @@
  * @module
  */
 import { reachPoint } from '#debug';
-import { fetchAdd, read, readOwn, write, writeOwn } from '#memory';
+import { fetchAdd, read, readOwn, write, writeOnce, writeOwn } from '#memory';
 import { BUSTED_PGMAP_LOOKUP, isMutant, M_12, M_13 } from '#mutants';
 
 import { EINVAL, ENOMEM, ENXIO } from '../base/errno.js';
@@ -65,7 +65,7 @@ import type { Cpu } from '../machine/cpu.js';
 import { failSite, shouldFail } from '../machine/fail.js';
 import { PHYSICAL_END } from '../machine/limits.js';
 import { lockClass } from '../machine/lock-class.js';
-import type { Pfn } from '../machine/page-alloc.js';
+import { type Pfn, PG_DEVICE_COHERENT, PG_DEVICE_PRIVATE } from '../machine/page-alloc.js';
 import { MACHINE, Machine, Page } from '../machine/types.js';
 import { WAIT_REFERENCES } from '../machine/wait-kind.js';
 import { warn } from '../machine/warn.js';
@@ -265,14 +265,22 @@ function addRange(cpu: Cpu, pgmap: DevPagemap, index: number): number {
   return error;
 }
 
+/** What a page says of the memory that it is. */
+const PAGE_FLAGS: ReadonlyMap<number, number> = new Map([
+  [MEMORY_DEVICE_PRIVATE, PG_DEVICE_PRIVATE],
+  [MEMORY_DEVICE_COHERENT, PG_DEVICE_COHERENT],
+]);
+
 /** @kernel memmap_init_zone_device */
 function initPages(cpu: Cpu, pgmap: DevPagemap, index: number): void {
   const refs = isHandedOut(cpu, pgmap) ? 0 : 1;
+  const flags = PAGE_FLAGS.get(read(cpu, pgmap, DevPagemap.type)) ?? 0;
   const end = rangeEnd(cpu, pgmap, index);
   for (let pfn = firstUsedPfn(cpu, pgmap, index); pfn < end; pfn++) {
     const page = pfnToPage(cpu, pfn);
     write(cpu, page, DevicePage.pgmap, pgmap);
     write(cpu, page, Page.refcount, refs);
+    writeOnce(cpu, page, Page.flags, flags);
   }
 }
 

@@ -20,6 +20,7 @@ import { opsAt, type OpsTable } from '../machine/ops-table.js';
 import type { Pfn } from '../machine/page-alloc.js';
 import type { Page } from '../machine/types.js';
 import { addressElement, NULL } from '../memory/layout.js';
+import type { VmFault } from '../mm/types.js';
 import { pgmapTable } from './core.js';
 import { pfnTableLoad } from './pfn-table.js';
 import { DevPagemap, SECTION_PAGES } from './types.js';
@@ -55,8 +56,11 @@ export const PGMAP_KILL_LAST = 7;
 export interface DevPagemapOps extends OpsTable {
   /** Nobody uses the page any more. By whoever put it last: assume that it may not sleep. */
   readonly pageFree?: (cpu: Cpu, page: Page) => void;
-  /** A CPU has touched a page of private memory. Required of those; called by the migration layer. */
-  readonly migrateToRam?: (cpu: Cpu, page: Page, fault: number) => number;
+  /**
+   * A CPU has touched a page of private memory, which is to be migrated to the machine's: 0, or bits of VM_FAULT_ERROR.
+   * It is called again as long as that has not come about. Required of those. The mmap lock is held for reading. Sleeps.
+   */
+  readonly migrateToRam?: (cpu: Cpu, fault: VmFault) => number;
   /** PGMAP_KILL, PGMAP_KILL_CLEANUP: kills the caller's count, does not wait. PGMAP_KILL_LAST: kills and waits. */
   readonly kill?: (cpu: Cpu, pgmap: DevPagemap) => void;
   /** PGMAP_KILL_CLEANUP: waits until the caller's count is 0. Sleeps. */

@@ -10,24 +10,36 @@
  *                              GENERIC, PCI_P2PDMA: the put to 0 tells the owner, and makes it 1 again
  *              older forms     a put that leaves 1 tells the owner; the put to 0, which comes with the end of
  *                              the page map, gives the page's reference back
- * Invariant  I1  A page is handed out only while nobody refers to it (INV-28).
+ *            A page that is handed out is locked: whoever has asked for it fills it, and unlocks it when it is where
+ *            it belongs.
+ * Invariant  I1  A page is handed out only while nobody refers to it (INV-28), and is not locked when it is free.
  *            I2  Struct pages are there as long as somebody has a reference that came from here (INV-30).
+ *            I3  What a page held is gone when it is free, and its generation has moved on: who uses an entry that has
+ *                outlived it is found out.
  * Ordering   Page.refcount is atomic, and so fully ordered.
- * Deviation  A page that is handed out is not locked: that is for whoever migrates.
  *
  * @module
  */
-import { fetchAdd, read, readOnce, write, writeOnce } from '#memory';
+import { fetchAdd, fetchAnd, fillWords, read, readOnce, write, writeOnce } from '#memory';
 
 import { bug } from '../base/bug.js';
+import { PAGE_WORDS } from '../base/units.js';
 import { explainWait } from '../debug/wait-graph.js';
 import { percpuRefTrygetLive } from '../deferred/percpu-refcount.js';
 import type { Cpu } from '../machine/cpu.js';
+import {
+  frameOf,
+  pfnOf,
+  PG_DEVICE_COHERENT,
+  PG_DEVICE_PRIVATE,
+  POISON,
+} from '../machine/page-alloc.js';
 import { schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
 import { Page } from '../machine/types.js';
 import { WAIT_PAGE } from '../machine/wait-kind.js';
 import { warn } from '../machine/warn.js';
 import { member } from '../memory/layout.js';
+import { pageIsLocked, trylockPage } from '../sync/page-lock.js';
 import { finishWait, initWait, prepareToWait, wakeUpAll } from '../sync/wait-queue.js';
 import { memremapCore } from './core.js';
 import { assertPresent } from './hotplug.js';
@@ -53,7 +65,7 @@ export function pagePgmap(cpu: Cpu, page: Page): DevPagemap {
   return read(cpu, page, DevicePage.pgmap) as DevPagemap;
 }
 
-/** Hands out a page that nobody uses, with one reference. @kernel zone_device_page_init */
+/** Hands out a page that nobody uses, with one reference, and locked. @kernel zone_device_page_init */
 export function zoneDevicePageInit(cpu: Cpu, page: Page): void {
   const pgmap = pagePgmap(cpu, page);
   if (!percpuRefTrygetLive(cpu, pgmapRef(cpu, pgmap))) {
@@ -62,6 +74,7 @@ export function zoneDevicePageInit(cpu: Cpu, page: Page): void {
   const refs = readOnce(cpu, page, Page.refcount);
   if (refs !== 0) bug(`INV-28: a page with ${refs} references is handed out`);
   writeOnce(cpu, page, Page.refcount, 1);
+  if (!trylockPage(cpu, page)) bug('INV-28: a page that is handed out is locked');
 }
 
 /** Takes a reference; the caller has one, or one to the page map. @kernel get_page */
@@ -92,8 +105,23 @@ function putKind(cpu: Cpu, pgmap: DevPagemap): number {
 /** Private and coherent memory. @kernel free_zone_device_folio */
 function putHandedOut(cpu: Cpu, pgmap: DevPagemap, page: Page, left: number): void {
   if (left !== 0) return;
+  if (pageIsLocked(cpu, page))
+    bug(`INV-25: device page ${page} is free, and nobody has unlocked it`);
+  forget(cpu, page);
   tellOwner(cpu, pgmap, page);
   putDevPagemap(cpu, pgmap);
+}
+
+/** Nobody refers to a page any more, whose last reference the caller has put. @kernel free_zone_device_folio */
+export function freeZoneDevicePage(cpu: Cpu, page: Page): void {
+  putHandedOut(cpu, pagePgmap(cpu, page), page, 0);
+}
+
+/** I3 */
+function forget(cpu: Cpu, page: Page): void {
+  fetchAdd(cpu, page, Page.generation, 1);
+  fetchAnd(cpu, page, Page.flags, PG_DEVICE_PRIVATE | PG_DEVICE_COHERENT);
+  if (page < cpu.frames) fillWords(cpu, frameOf(cpu, pfnOf(cpu, page)), POISON, PAGE_WORDS);
 }
 
 /** What goes back to where it was given out from, with the reference that it idles with. */

@@ -44,6 +44,7 @@ import {
   waitForIdleDaxPage,
   zoneDevicePageInit,
 } from '../../src/memremap/zone-device.js';
+import { unlockPage } from '../../src/sync/page-lock.js';
 import { walkFailures } from '../../src/workloads/failure-walk.js';
 
 export const MemremapArena = struct('memremap_arena', {
@@ -210,6 +211,7 @@ const scenarios: Record<string, Scenario> = {
     const result: unknown[] = [memremapPages(cpu, pgmap), refsOf(cpu, pfnAt(0, 7)), left(cpu)];
     const page = pfnToPage(cpu, pfnAt(0, 7));
     zoneDevicePageInit(cpu, page);
+    unlockPage(cpu, page);
     getDevicePage(cpu, page);
     putDevicePage(cpu, page);
     result.push([...told], refsOf(cpu, pfnAt(0, 7)));

@@ -53,6 +53,7 @@ import {
 } from '../../memremap/pagemap.js';
 import { DevPagemap } from '../../memremap/types.js';
 import { getDevicePage, putDevicePage, zoneDevicePageInit } from '../../memremap/zone-device.js';
+import { unlockPage } from '../../sync/page-lock.js';
 import { defineProgram, type ExploreProgram, type Outcome, reach, task } from '../program.js';
 
 const World = struct('memremap_world', {
@@ -303,6 +304,7 @@ function setupDevmem(cpu: Cpu): number {
   if (devmem < 0) bug(`no device memory: ${errnoName(devmem)}`);
   const page = pfnToPage(cpu, hmmDevmemPfn(cpu, devmem));
   zoneDevicePageInit(cpu, page); // the user has it
+  unlockPage(cpu, page);
   write(cpu, world, World.first, page);
   return world;
 }
