@@ -98,3 +98,7 @@ export const BUSTED_PMEM_EXIT = 354;
 // paging
 export const BUSTED_PAGEOUT = 361;
 export const BUSTED_FILE_FAULT = 362;
+
+// migration
+export const M_18 = 18;
+export const M_19 = 19;

@@ -9,6 +9,8 @@ import type { Cpu } from '../machine/cpu.js';
 import { allocPercpu } from '../machine/percpu.js';
 import { MACHINE, Machine } from '../machine/types.js';
 import { bootNotifiers } from '../notifier/boot.js';
+import { bootPageWaits } from '../sync/page-lock.js';
+import { bootAnonVmas } from './anon-vma.js';
 import { bootExitChain } from './exit-chain.js';
 import { MmuGather } from './mmu-gather.js';
 import { bootSwap } from './swap.js';
@@ -17,6 +19,8 @@ import { bootSwap } from './swap.js';
 export function bootMm(cpu: Cpu): void {
   write(cpu, MACHINE, Machine.gathers, allocPercpu(cpu, MmuGather.words));
   bootSwap(cpu);
+  bootPageWaits(cpu);
+  bootAnonVmas(cpu);
   bootNotifiers(cpu);
   bootExitChain(cpu);
 }

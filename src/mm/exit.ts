@@ -39,6 +39,7 @@ import {
 } from '../notifier/mmu-notifier.js';
 import { MMU_NOTIFY_UNMAP, mmuNotifierRangeInit, VA_MAX } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
+import { unlinkAnonVma } from './anon-vma.js';
 import { callExitChain } from './exit-chain.js';
 import { unlinkFileVma } from './file.js';
 import { mmapReadLock, mmapReadUnlock, mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
@@ -106,7 +107,7 @@ function unmapAndFree(cpu: Cpu, mm: MmStruct, first: VmAreaStruct): void {
   if (!isMutant(cpu, M_EXIT_SHARED)) mmapReadUnlock(cpu, mm);
   fetchOr(cpu, mm, MmStruct.flags, MMF_OOM_SKIP);
   if (!isMutant(cpu, M_EXIT_SHARED)) mmapWriteLock(cpu, mm); // I2
-  unlinkFileVmas(cpu, first);
+  unlinkVmas(cpu, first);
   const start = vmaStart(cpu, first);
   const end = vmaEnd(cpu, vmaTreeLast(cpu, member(mm, MmStruct.vmas)));
   freePgtables(cpu, gather, read(cpu, mm, MmStruct.pgd), start, end, 0, VA_MAX);
@@ -131,10 +132,11 @@ function unmapAll(cpu: Cpu, gather: MmuGather, mm: MmStruct, first: VmAreaStruct
   stackPop(cpu, range);
 }
 
-/** Who shortens a file looks at page tables of no VMA that is not on its list. @kernel unlink_file_vma */
-function unlinkFileVmas(cpu: Cpu, first: VmAreaStruct): void {
+/** Who shortens a file, or migrates a page, looks at page tables of no VMA that is not on its list. @kernel unlink_file_vma, unlink_anon_vmas */
+function unlinkVmas(cpu: Cpu, first: VmAreaStruct): void {
   for (let vma = first; vma !== NULL; vma = read(cpu, vma, VmAreaStruct.next)) {
     unlinkFileVma(cpu, vma);
+    unlinkAnonVma(cpu, vma);
   }
 }
 

@@ -9,6 +9,7 @@
  *            protnone          accessible        present again (a hint has been followed)
  *            present, r/o      private           -                        reuse if alone, else copy
  *            present, r/o      shared            -                        writable again
+ *            migration, device private or exclusive    mm/device-fault.ts
  *            swap              private           its page again, writable if nobody else has it, …
  *                                                                         … else as present, r/o
  *
@@ -50,6 +51,8 @@ import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier
 import { MmuNotifierRange } from '../notifier/types.js';
 import { downRead, upRead } from '../sync/rwsem.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { moveAnonRmap, setAnonRmap } from './anon-vma.js';
+import { doPfnSwapPage } from './device-fault.js';
 import { fileFindPage, fileGetPage, filePages } from './file.js';
 import {
   mapHugePage,
@@ -66,6 +69,7 @@ import {
   getPage,
   pageAddRmap,
   pageHasFlag,
+  pageMapcount,
   pageRefcount,
   pageRemoveRmap,
   pageSetFlags,
@@ -85,6 +89,7 @@ import {
   PTE_WRITE,
   pteGet,
   pteGetAndClear,
+  pteIsPfnSwap,
   pteIsSwap,
   ptePfn,
   pteSlot,
@@ -112,6 +117,7 @@ import {
   VmAreaStruct,
 } from './types.js';
 import { anonVmaPrepare } from './vma.js';
+import { vmaPteFlags } from './vma-pte.js';
 
 /** What handleMmFault was asked: a write. @kernel FAULT_FLAG_WRITE */
 export const FAULT_FLAG_WRITE = 1;
@@ -126,11 +132,6 @@ export const VM_FAULT_OOM = 0x1;
 export const VM_FAULT_SIGBUS = 0x2;
 export const VM_FAULT_SIGSEGV = 0x40;
 export const VM_FAULT_ERROR = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV;
-
-/** The flags of an entry that lets the hardware do what the VMA allows, save writing. @kernel vm_get_page_prot */
-export function vmaPteFlags(vmFlags: number): number {
-  return (vmFlags & VM_ACCESS_FLAGS) === 0 ? PTE_PROTNONE : PTE_PRESENT;
-}
 
 /**
  * Makes the page at `va` accessible as the VMA allows: 0, or bits of VM_FAULT_ERROR. It may have to be
@@ -147,13 +148,14 @@ export function handleMmFault(cpu: Cpu, vma: VmAreaStruct, va: Va, faultFlags: n
     const wantsHuge = wantsHugePage(cpu, vma, va);
     pte = pteAlloc(cpu, pgd, lock, va);
     if (pte === NO_PTE) return VM_FAULT_OOM;
-    if (wantsHuge && doHugePage(cpu, vma, pte, isWrite)) return 0;
+    if (wantsHuge && doHugePage(cpu, vma, va, pte, isWrite)) return 0;
   }
   const entry = pteGet(cpu, pte);
   const wantsOwn = isWrite || (faultFlags & FAULT_FLAG_UNSHARE) !== 0;
   if (entry === 0) return doMissingPage(cpu, vma, va, pte, isWrite);
   if ((entry & PTE_PROTNONE) !== 0) return doNumaPage(cpu, vma, pte, entry);
   if (pteIsSwap(entry)) return doSwapPage(cpu, vma, va, pte, entry, isWrite);
+  if (pteIsPfnSwap(entry)) return doPfnSwapPage(cpu, vma, va, pte, entry, faultFlags);
   if ((entry & PTE_PRESENT) === 0) return VM_FAULT_SIGBUS;
   if (wantsOwn && (entry & PTE_WRITE) === 0) return doWpPage(cpu, vma, va, pte, entry, isWrite);
   return 0;
@@ -165,16 +167,16 @@ function hasNoTable(cpu: Cpu, pte: Pte): boolean {
 }
 
 /** True if the page has been made as part of a huge one. */
-function doHugePage(cpu: Cpu, vma: VmAreaStruct, pte: Pte, isWrite: boolean): boolean {
+function doHugePage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boolean): boolean {
   const vmFlags = read(cpu, vma, VmAreaStruct.flags);
-  anonVmaPrepare(cpu, vma);
+  if (!anonVmaPrepare(cpu, vma)) return false;
   const flags = newPteFlags(isWrite ? vmFlags : vmFlags & ~VM_WRITE, isWrite);
-  return mapHugePage(cpu, read(cpu, vma, VmAreaStruct.mm), pte, !isWrite, flags);
+  return mapHugePage(cpu, vma, va, pte, !isWrite, flags);
 }
 
 function doMissingPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boolean): number {
   if (read(cpu, vma, VmAreaStruct.file) === NULL) {
-    return isWrite ? doAnonymousPage(cpu, vma, pte) : doZeroPage(cpu, vma, pte);
+    return isWrite ? doAnonymousPage(cpu, vma, va, pte) : doZeroPage(cpu, vma, pte);
   }
   return doFilePage(cpu, vma, va, pte, isWrite);
 }
@@ -219,10 +221,11 @@ function checkStableAddressSpace(cpu: Cpu, vma: VmAreaStruct): number {
 }
 
 /** @kernel do_anonymous_page, for a write */
-function doAnonymousPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte): number {
-  anonVmaPrepare(cpu, vma);
+function doAnonymousPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte): number {
+  if (!anonVmaPrepare(cpu, vma)) return VM_FAULT_OOM;
   const pfn = allocZeroedPage(cpu);
   if (pfn === 0) return VM_FAULT_OOM;
+  setAnonRmap(cpu, pfn, vma, va);
   pageSetFlags(cpu, pfn, PG_ANON | PG_ANON_EXCLUSIVE);
   return mapFrame(cpu, vma, pte, pfn, newPteFlags(read(cpu, vma, VmAreaStruct.flags), true));
 }
@@ -263,10 +266,10 @@ function mapFilePage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boo
     if (fault === 0) doFaultAround(cpu, vma, va, pte);
     return fault;
   }
-  anonVmaPrepare(cpu, vma);
-  const own = copyOf(cpu, pfn);
+  const own = anonVmaPrepare(cpu, vma) ? copyOf(cpu, pfn) : 0;
   putPage(cpu, pfn);
   if (own === 0) return VM_FAULT_OOM;
+  setAnonRmap(cpu, own, vma, va);
   return mapFrame(cpu, vma, pte, own, newPteFlags(vmFlags, true));
 }
 
@@ -349,6 +352,7 @@ function doSwapPage(
     swapFree(cpu, slot);
     if (isWrite && pageRefcount(cpu, pfn) === 2) pageFreeSwap(cpu, pfn); // the cache's, and ours
     const isOwn = !wasCached || (entry & PTE_SWP_EXCLUSIVE) !== 0 || pageRefcount(cpu, pfn) === 1;
+    if (pageMapcount(cpu, pfn) === 0) setAnonRmap(cpu, pfn, vma, va, isOwn);
     if (isOwn) pageSetFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
     isWritable = isOwn && (vmFlags & VM_WRITE) !== 0;
     pageAddRmap(cpu, pfn);
@@ -427,7 +431,7 @@ function doWpPage(
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
   const isSame = isReadOnlyMapping(pteGet(cpu, pte), pfn);
-  const reuse = isSame && (isShared || canReuse(cpu, pfn));
+  const reuse = isSame && (isShared || canReuse(cpu, vma, pfn));
   if (reuse && isWrite) pteUpdateFlags(cpu, pte, 0, newPteFlags(vmFlags, true));
   const mustCopy = isSame && !reuse;
   if (mustCopy && pfn !== ZERO_PFN) getPage(cpu, pfn); // it must stay while it is copied
@@ -441,11 +445,12 @@ function isReadOnlyMapping(entry: number, pfn: Pfn): boolean {
 }
 
 /** True if the frame is anonymous and nobody else can have it. @kernel wp_can_reuse_anon_folio */
-function canReuse(cpu: Cpu, pfn: Pfn): boolean {
+function canReuse(cpu: Cpu, vma: VmAreaStruct, pfn: Pfn): boolean {
   if (pfn === ZERO_PFN || !pageHasFlag(cpu, pfn, PG_ANON)) return false;
   if (pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE)) return true;
   pageFreeSwap(cpu, pfn);
   if (pageRefcount(cpu, pfn) !== 1) return false;
+  moveAnonRmap(cpu, pfn, vma);
   pageSetFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
   return true;
 }
@@ -463,12 +468,12 @@ function copyOnWrite(
   isWrite: boolean,
 ): number {
   const mm = read(cpu, vma, VmAreaStruct.mm);
-  anonVmaPrepare(cpu, vma);
-  const own = copyOf(cpu, old);
+  const own = anonVmaPrepare(cpu, vma) ? copyOf(cpu, old) : 0;
   if (own === 0) {
     putPage(cpu, old);
     return VM_FAULT_OOM;
   }
+  setAnonRmap(cpu, own, vma, va);
   const range = stackPush(cpu, MmuNotifierRange);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, va, va + PAGE_SIZE);
   mmuNotifierInvalidateRangeStart(cpu, range);

@@ -25,11 +25,20 @@ import { opsAt, opsIndex, type OpsTable } from '../machine/ops-table.js';
 import { allocPage, frameOf, pageOf, type Pfn } from '../machine/page-alloc.js';
 import { kfree, kzalloc } from '../machine/slab.js';
 import { Page } from '../machine/types.js';
-import { element, type Field, member, NULL, type Ptr, struct, words } from '../memory/layout.js';
-import { initListHead, listAddTail, listDelInit } from '../memory/list.js';
+import {
+  containerOf,
+  element,
+  type Field,
+  member,
+  NULL,
+  type Ptr,
+  struct,
+  words,
+} from '../memory/layout.js';
+import { initListHead, listAddTail, listDelInit, listNext } from '../memory/list.js';
 import { downWrite, initRwsem, upWrite } from '../sync/rwsem.js';
 import { initSpinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
-import { getPage, pageMapcount, pageRefcount, putPage } from './page.js';
+import { getPage, pageIndex, pageMapcount, pageRefcount, putPage, setPageMapping } from './page.js';
 import { freeSwapAndCache, readSlot, swapFree, writeSlot } from './swap.js';
 import { File, VmAreaStruct } from './types.js';
 
@@ -144,7 +153,7 @@ export function filePageout(cpu: Cpu, pfn: Pfn, slot: number): boolean {
   const page = pageOf(cpu, pfn);
   const file = readOnce(cpu, page, Page.mapping) as File; // its VMA keeps it
   if (file === NULL) return false;
-  const index = read(cpu, page, Page.index);
+  const index = pageIndex(cpu, pfn);
   const lock = member(file, File.pagesLock);
   spinLock(cpu, lock);
   const isIn = radixFind(cpu, file, index) === pfn;
@@ -165,9 +174,7 @@ export function filePattern(id: number, index: number): number {
 }
 
 function fillFilePage(cpu: Cpu, file: File, index: number, pfn: Pfn): void {
-  const page = pageOf(cpu, pfn);
-  write(cpu, page, Page.mapping, file);
-  write(cpu, page, Page.index, index);
+  setPageMapping(cpu, pfn, file, index);
   const pattern = filePattern(read(cpu, file, File.id), index);
   const frame = frameOf(cpu, pfn);
   fillWords(cpu, frame, 0, PAGE_WORDS);
@@ -208,6 +215,18 @@ export function unlinkFileVmaLocked(cpu: Cpu, vma: VmAreaStruct): void {
   if (read(cpu, vma, VmAreaStruct.file) !== NULL) {
     listDelInit(cpu, member(vma, VmAreaStruct.shared));
   }
+}
+
+/** The VMAs of the file by where they begin in it, then by age. Its vmasLock must be held. */
+export function vmasOfFile(cpu: Cpu, file: File): VmAreaStruct[] {
+  const found: { vma: VmAreaStruct; pgoff: number }[] = [];
+  const head = member(file, File.vmas);
+  for (let item = listNext(cpu, head); item !== head; item = listNext(cpu, item)) {
+    const vma: VmAreaStruct = containerOf(item, VmAreaStruct.shared);
+    found.push({ vma, pgoff: readAddress(cpu, vma, VmAreaStruct.pgoff) });
+  }
+  found.sort((one, other) => one.pgoff - other.pgoff);
+  return found.map(({ vma }) => vma);
 }
 
 // --- the radix tree; pagesLock must be held, so its nodes are allocated without sleeping ---

@@ -15,7 +15,7 @@
  *
  * @module
  */
-import { copyWords, fetchOr, read, readAddress, readOnce, write, writeAddress } from '#memory';
+import { copyWords, fetchOr, read, readAddress, readOnce, writeAddress } from '#memory';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import { SINGLE_DEPTH_NESTING } from '../debug/lock-how.js';
@@ -23,6 +23,7 @@ import type { Cpu } from '../machine/cpu.js';
 import {
   allocPage,
   frameOf,
+  pageOf,
   type Pfn,
   PG_ANON,
   PG_ANON_EXCLUSIVE,
@@ -39,8 +40,11 @@ import {
   mmuNotifierRangeInit,
 } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
+import { trylockPage, unlockPage } from '../sync/page-lock.js';
 import { writeSeqcountBegin, writeSeqcountEnd } from '../sync/seqcount.js';
 import { spinLock, spinLockNested, spinUnlock } from '../sync/spinlock.js';
+import { forkAnonVma, setAnonRmap, unlinkAnonVma } from './anon-vma.js';
+import { restoreExclusivePte } from './device-fault.js';
 import { mmput } from './exit.js';
 import { setTableState, TABLE_HUGE, tableState } from './huge.js';
 import { addRss, mmAlloc } from './mm-struct.js';
@@ -64,10 +68,14 @@ import {
   PTE_ACCESSED,
   PTE_DIRTY,
   PTE_FLAGS,
+  PTE_SOFT_DIRTY,
   PTE_SWP_EXCLUSIVE,
   PTE_WRITE,
   pteGet,
   pteHasFrame,
+  pteIsDeviceExclusive,
+  pteIsDevicePrivate,
+  pteIsMigration,
   pteIsSwap,
   ptePfn,
   pteSlot,
@@ -91,7 +99,6 @@ import {
 } from './types.js';
 import {
   accountVm,
-  newAnonVma,
   pagesIn,
   vmaAlloc,
   vmaEnd,
@@ -132,27 +139,28 @@ function dupVma(cpu: Cpu, child: MmStruct, vma: VmAreaStruct): boolean {
   if ((kind.flags & VM_DONTCOPY) !== 0) return true;
   const flags = kind.flags & ~(VM_LOCKED | VM_LOCKONFAULT);
   const wipes = (kind.flags & VM_WIPEONFORK) !== 0;
-  const anonVma = kind.anonVma === 0 || wipes ? 0 : newAnonVma(cpu);
+  const inherits = kind.anonVma !== NULL && !wipes;
   const start = vmaStart(cpu, vma);
   const end = vmaEnd(cpu, vma);
-  const copy = vmaAlloc(cpu, child, start, end, { ...kind, flags, anonVma });
+  const copy = vmaAlloc(cpu, child, start, end, { ...kind, flags, anonVma: NULL });
   if (copy === NULL) return false;
-  write(cpu, copy, VmAreaStruct.anonInherited, anonVma === 0 ? 0 : 1);
-  if (vmaLink(cpu, child, copy) !== 0) {
+  const isForked = !inherits || forkAnonVma(cpu, copy, vma);
+  if (!isForked || vmaLink(cpu, child, copy) !== 0) {
+    unlinkAnonVma(cpu, copy);
     vmaFree(cpu, copy);
     return false;
   }
   accountVm(cpu, child, pagesIn(start, end));
-  return wipes || copyPageRange(cpu, child, vma);
+  return wipes || copyPageRange(cpu, copy, vma);
 }
 
 /** Copies the entries of a VMA that a fault could not make again; false if memory is out. @kernel copy_page_range */
-function copyPageRange(cpu: Cpu, child: MmStruct, vma: VmAreaStruct): boolean {
+function copyPageRange(cpu: Cpu, copy: VmAreaStruct, vma: VmAreaStruct): boolean {
   const flags = read(cpu, vma, VmAreaStruct.flags);
-  const hasAnon = readOnce(cpu, vma, VmAreaStruct.anonVma) !== 0;
+  const hasAnon = readOnce(cpu, vma, VmAreaStruct.anonVma) !== NULL;
   if (!hasAnon && (flags & (VM_PFNMAP | VM_MIXEDMAP)) === 0) return true;
   const isCow = (flags & (VM_SHARED | VM_MAYWRITE)) === VM_MAYWRITE;
-  if (!isCow) return copyTables(cpu, child, vma, false);
+  if (!isCow) return copyTables(cpu, copy, vma, false);
   const parent = read(cpu, vma, VmAreaStruct.mm);
   const seqcount = member(parent, MmStruct.writeProtectSeq);
   const range = stackPush(cpu, MmuNotifierRange);
@@ -160,14 +168,15 @@ function copyPageRange(cpu: Cpu, child: MmStruct, vma: VmAreaStruct): boolean {
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_PROTECTION_PAGE, parent, start, vmaEnd(cpu, vma));
   mmuNotifierInvalidateRangeStart(cpu, range);
   writeSeqcountBegin(cpu, seqcount);
-  const copied = copyTables(cpu, child, vma, true);
+  const copied = copyTables(cpu, copy, vma, true);
   writeSeqcountEnd(cpu, seqcount);
   mmuNotifierInvalidateRangeEnd(cpu, range);
   stackPop(cpu, range);
   return copied;
 }
 
-function copyTables(cpu: Cpu, child: MmStruct, vma: VmAreaStruct, isCow: boolean): boolean {
+function copyTables(cpu: Cpu, copy: VmAreaStruct, vma: VmAreaStruct, isCow: boolean): boolean {
+  const child = read(cpu, copy, VmAreaStruct.mm);
   const parent = read(cpu, vma, VmAreaStruct.mm);
   const from = read(cpu, parent, MmStruct.pgd);
   const to = read(cpu, child, MmStruct.pgd);
@@ -177,8 +186,7 @@ function copyTables(cpu: Cpu, child: MmStruct, vma: VmAreaStruct, isCow: boolean
     const next = pmdAddrEnd(va, end);
     const target = pteAlloc(cpu, to, lock, va);
     if (target === NO_PTE) return false;
-    if (!copyTable(cpu, child, pteOf(cpu, from, va), target, (next - va) / PAGE_SIZE, isCow))
-      return false;
+    if (!copyTable(cpu, vma, copy, va, target, (next - va) / PAGE_SIZE, isCow)) return false;
     va = nextPopulated(cpu, from, next, end);
   }
   return true;
@@ -190,35 +198,43 @@ function copyTables(cpu: Cpu, child: MmStruct, vma: VmAreaStruct, isCow: boolean
  */
 function copyTable(
   cpu: Cpu,
-  child: MmStruct,
-  from: Pte,
-  to: Pte,
+  vma: VmAreaStruct,
+  copy: VmAreaStruct,
+  va: Va,
+  target: Pte,
   count: number,
   isCow: boolean,
 ): boolean {
+  const from = pteOf(cpu, read(cpu, read(cpu, vma, VmAreaStruct.mm), MmStruct.pgd), va);
   let spare = 0;
   for (let i = 0; i < count;) {
     const source = (from + i * Pte.words) as Pte;
-    const target = (to + i * Pte.words) as Pte;
-    const copied = copyRun(cpu, child, source, target, count - i, isCow, spare);
+    const to = (target + i * Pte.words) as Pte;
+    const copied = copyRun(cpu, vma, copy, source, to, count - i, isCow, spare);
     if (spare !== 0 && pageMapcount(cpu, spare) > 0) spare = 0; // the child has it
+    if (copied < 0) break;
     i += copied;
-    if (i === count) break;
+    if (i === count) {
+      if (spare !== 0) putPage(cpu, spare); // the page is not pinned any more
+      if (tableState(cpu, from) === TABLE_HUGE) setTableState(cpu, target, TABLE_HUGE); // nobody else knows the child's
+      return true;
+    }
     if (spare === 0) spare = allocPage(cpu);
     if (spare === 0) return false;
+    setAnonRmap(cpu, spare, copy, va + i * PAGE_SIZE);
   }
-  if (spare !== 0) putPage(cpu, spare); // the page is not pinned any more
-  if (tableState(cpu, from) === TABLE_HUGE) setTableState(cpu, to, TABLE_HUGE); // nobody else knows the child's
-  return true;
+  if (spare !== 0) putPage(cpu, spare);
+  return false;
 }
 
 /**
  * Copies entries up to one whose page is pinned and has to be copied, but for the first, for which there may be a
- * spare frame; returns how many.
+ * spare frame; returns how many, or -1 if somebody has locked a page that a device has alone.
  */
 function copyRun(
   cpu: Cpu,
-  child: MmStruct,
+  vma: VmAreaStruct,
+  copy: VmAreaStruct,
   from: Pte,
   to: Pte,
   count: number,
@@ -234,9 +250,12 @@ function copyRun(
   for (; i < count; i++) {
     const source = (from + i * Pte.words) as Pte;
     const target = (to + i * Pte.words) as Pte;
+    if (pteIsDeviceExclusive(pteGet(cpu, source)) && !restoreExclusive(cpu, vma, source)) break;
     const entry = pteGet(cpu, source);
-    if (pteIsSwap(entry)) copySwapEntry(cpu, source, entry, target);
-    if (!pteHasFrame(entry)) continue;
+    if (!pteHasFrame(entry)) {
+      frames += copySpecial(cpu, source, entry, target, isCow);
+      continue;
+    }
     const pfn = ptePfn(entry);
     const mustCopy = isCow && mustCopyNow(cpu, pfn);
     if (mustCopy && (i > 0 || spare === 0)) break;
@@ -244,10 +263,43 @@ function copyRun(
     if (mustCopy) copyPinned(cpu, entry, target, spare);
     else copyEntry(cpu, source, entry, target, isCow);
   }
+  const isBusy = i < count && pteIsDeviceExclusive(pteGet(cpu, (from + i * Pte.words) as Pte));
   spinUnlock(cpu, fromLock);
   spinUnlock(cpu, toLock);
-  addRss(cpu, child, frames);
-  return i;
+  addRss(cpu, read(cpu, copy, VmAreaStruct.mm), frames);
+  return isBusy ? -1 : i;
+}
+
+/** Takes a page back that a device has alone, and knows it from this range; false if it is locked. @kernel try_restore_exclusive_pte */
+function restoreExclusive(cpu: Cpu, vma: VmAreaStruct, source: Pte): boolean {
+  const entry = pteGet(cpu, source);
+  const page = pageOf(cpu, ptePfn(entry));
+  if (!trylockPage(cpu, page)) return false;
+  restoreExclusivePte(cpu, vma, source, entry);
+  unlockPage(cpu, page);
+  return true;
+}
+
+/** Copies an entry that maps nothing, if there is one: for how many frames. @kernel copy_nonpresent_pte */
+function copySpecial(cpu: Cpu, source: Pte, entry: number, target: Pte, isCow: boolean): number {
+  if (pteIsSwap(entry)) copySwapEntry(cpu, source, entry, target);
+  if (pteIsMigration(entry)) {
+    const shared = isCow ? entry & ~(PTE_WRITE | PTE_SWP_EXCLUSIVE) : entry;
+    if (shared !== entry) setSpecialPte(cpu, source, shared);
+    setSpecialPte(cpu, target, shared);
+    return 1;
+  }
+  if (!pteIsDevicePrivate(entry)) return 0;
+  const pfn = ptePfn(entry);
+  getPage(cpu, pfn);
+  pageAddRmap(cpu, pfn);
+  pageClearFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
+  // whether it was written is not known any more, as in Linux
+  const isTaken = isCow && (entry & PTE_WRITE) !== 0;
+  const shared = isTaken ? entry & ~(PTE_WRITE | PTE_SOFT_DIRTY) : entry;
+  if (isTaken) setSpecialPte(cpu, source, shared);
+  setSpecialPte(cpu, target, shared);
+  return 1;
 }
 
 /** Both entries name the slot, and neither has its page alone. @kernel copy_nonpresent_pte */

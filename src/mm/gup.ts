@@ -30,6 +30,7 @@ import {
   type Pfn,
   PG_ANON,
   PG_ANON_EXCLUSIVE,
+  PG_DEVICE_COHERENT,
   ZERO_PFN,
 } from '../machine/page-alloc.js';
 import { Page } from '../machine/types.js';
@@ -43,8 +44,10 @@ import {
   VM_FAULT_ERROR,
   VM_FAULT_OOM,
 } from './fault.js';
+import { splitHugePmd, TABLE_HUGE, tableState } from './huge.js';
+import { migrateDeviceCoherentPage } from './migrate-device.js';
 import { mmapReadLock, mmapReadUnlock } from './mmap-lock.js';
-import { pageHasFlag, PIN_BIAS, putPage, putPages } from './page.js';
+import { getPage, pageHasFlag, PIN_BIAS, putPage, putPages } from './page.js';
 import { pteLockptr, pteOf } from './page-table.js';
 import { NO_PTE, PTE_PRESENT, PTE_WRITE, pteGet, pteHasFrame, ptePfn } from './pte.js';
 import {
@@ -68,6 +71,8 @@ export const FOLL_WRITE = 1;
 export const FOLL_PIN = 2;
 /** Also what the program itself may not do. */
 export const FOLL_FORCE = 4;
+/** A huge page is made small first. @kernel FOLL_SPLIT_PMD */
+export const FOLL_SPLIT = 8;
 
 /**
  * Takes a page for the caller: its frame, or 0 and `cpu.gupError` says why (-EFAULT, -ENOMEM). Give it back with
@@ -86,8 +91,8 @@ export function putUserPage(cpu: Cpu, pfn: Pfn, flags: number): void {
   else putPage(cpu, pfn);
 }
 
-/** As getUserPage; the mmap lock must be held for reading. */
-function getUserPageLocked(cpu: Cpu, mm: MmStruct, va: Va, flags: number): Pfn {
+/** As getUserPage; the mmap lock must be held for reading. @kernel __get_user_pages */
+export function getUserPageLocked(cpu: Cpu, mm: MmStruct, va: Va, flags: number): Pfn {
   cpu.gupError = 0;
   const vma = vmaLookup(cpu, mm, va);
   if (vma === NULL || !mayFollow(vmaFlags(cpu, vma), flags)) {
@@ -97,7 +102,16 @@ function getUserPageLocked(cpu: Cpu, mm: MmStruct, va: Va, flags: number): Pfn {
   if ((flags & FOLL_PIN) !== 0) fetchOr(cpu, mm, MmStruct.flags, MMF_HAS_PINNED);
   for (;;) {
     const pfn = followPage(cpu, vma, va, flags);
-    if (pfn > 0) return pfn;
+    if (pfn === MUST_SPLIT) {
+      splitHugePmd(cpu, mm, va);
+      continue;
+    }
+    if (pfn > 0 && !mustMoveOut(cpu, pfn, flags)) return pfn;
+    if (pfn > 0) {
+      cpu.gupError = moveOut(cpu, pfn);
+      if (cpu.gupError !== 0) return 0;
+      continue;
+    }
     const unshares = pfn === MUST_UNSHARE ? FAULT_FLAG_UNSHARE : 0;
     const writes = (flags & FOLL_WRITE) !== 0 ? FAULT_FLAG_WRITE : 0;
     const fault = handleMmFault(cpu, vma, va, FAULT_FLAG_REMOTE | writes | unshares);
@@ -127,11 +141,28 @@ const MUST_FAULT = 0;
 /** The page is not the address space's own. */
 const MUST_UNSHARE = -1;
 
+/** The page is part of a huge one. */
+const MUST_SPLIT = -2;
+
+/** True for memory of a device that cannot be kept for long: the device may want to move it. @kernel folio_is_longterm_pinnable */
+function mustMoveOut(cpu: Cpu, pfn: Pfn, flags: number): boolean {
+  return (flags & FOLL_PIN) !== 0 && pageHasFlag(cpu, pfn, PG_DEVICE_COHERENT);
+}
+
+/** Moves it to the machine's memory; our pin is given back. @kernel migrate_longterm_unpinnable_folios */
+function moveOut(cpu: Cpu, pfn: Pfn): number {
+  getPage(cpu, pfn);
+  putPages(cpu, pfn, PIN_BIAS);
+  return migrateDeviceCoherentPage(cpu, pfn);
+}
+
 /** The page's frame, with a reference or a pin; MUST_FAULT; MUST_UNSHARE. @kernel follow_page_pte */
 function followPage(cpu: Cpu, vma: VmAreaStruct, va: Va, flags: number): Pfn {
   const mm = read(cpu, vma, VmAreaStruct.mm);
   const pte = pteOf(cpu, read(cpu, mm, MmStruct.pgd), va);
   if (pte === NO_PTE) return MUST_FAULT;
+  const isHuge = tableState(cpu, pte) === TABLE_HUGE;
+  if ((flags & FOLL_SPLIT) !== 0 && isHuge) return MUST_SPLIT;
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
   const entry = pteGet(cpu, pte);

@@ -23,7 +23,7 @@
  */
 import { fillWords, read, readAddress, readOnce, writeOnce } from '#memory';
 
-import { PAGE_WORDS } from '../base/units.js';
+import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { frameWord } from '../machine/frame.js';
 import {
@@ -47,6 +47,7 @@ import {
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { setAnonRmap } from './anon-vma.js';
 import { addRss } from './mm-struct.js';
 import { flushTlbMm } from './mmu-gather.js';
 import {
@@ -188,13 +189,16 @@ export function putHugeFolio(cpu: Cpu, folio: Pfn): void {
  */
 export function mapHugePage(
   cpu: Cpu,
-  mm: MmStruct,
+  vma: VmAreaStruct,
+  va: Va,
   pte: Pte,
   isZero: boolean,
   flags: number,
 ): boolean {
+  const mm = read(cpu, vma, VmAreaStruct.mm);
   const folio = isZero ? ZERO_PFN : allocHugeFolio(cpu);
   if (folio === 0) return false;
+  if (!isZero) setHugeRmap(cpu, folio, vma, blockOf(va));
   const first = firstOfTable(pte);
   const ptl = pteLockptr(cpu, first);
   spinLock(cpu, ptl);
@@ -205,6 +209,11 @@ export function mapHugePage(
   if (isFree && !isZero) addRss(cpu, mm, PTRS_PER_TABLE);
   if (!isFree && !isZero) putHugeFolio(cpu, folio);
   return isFree;
+}
+
+/** Says where the pages of a new folio belong that is to be mapped at `block`. */
+export function setHugeRmap(cpu: Cpu, folio: Pfn, vma: VmAreaStruct, block: Va): void {
+  for (let i = 0; i < PTRS_PER_TABLE; i++) setAnonRmap(cpu, folio + i, vma, block + i * PAGE_SIZE);
 }
 
 /** All entries of an empty table map the folio. Its lock must be held (I1). @kernel set_pmd_at */

@@ -27,13 +27,14 @@ import {
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
-import { handleMmFault, VM_FAULT_ERROR, vmaPteFlags } from './fault.js';
+import { handleMmFault, VM_FAULT_ERROR } from './fault.js';
 import {
   allocHugeFolio,
   blockOf,
   canHaveHugePage,
   putHugeFolio,
   setHuge,
+  setHugeRmap,
   TABLE_HUGE,
   tableState,
 } from './huge.js';
@@ -52,12 +53,13 @@ import {
   PTE_WRITE,
   pteGet,
   pteGetAndClear,
-  pteIsSwap,
+  pteHasFrame,
   ptePfn,
   setPte,
 } from './pte.js';
 import { MmStruct, VM_WRITE, VmAreaStruct } from './types.js';
 import { vmaLookup } from './vma.js';
+import { vmaPteFlags } from './vma-pte.js';
 
 /**
  * Makes each block inside [start, end) a huge page: 0, or the last error. The mmap lock is held for reading, and given
@@ -91,10 +93,12 @@ function collapseBlock(cpu: Cpu, mm: MmStruct, block: Va): number {
   return error;
 }
 
-/** False if memory is out. @kernel __collapse_huge_page_swapin */
+/** Brings back what is in the swap area, or with a device; false if that fails. @kernel __collapse_huge_page_swapin */
 function swapBlockIn(cpu: Cpu, vma: VmAreaStruct, block: Va, first: Pte): boolean {
   for (let i = 0; i < PTRS_PER_TABLE; i++) {
-    if (!pteIsSwap(pteGet(cpu, (first + i * Pte.words) as Pte))) continue;
+    const pte = (first + i * Pte.words) as Pte;
+    const entry = pteGet(cpu, pte);
+    if (entry === 0 || pteHasFrame(entry)) continue;
     if ((handleMmFault(cpu, vma, block + i * PAGE_SIZE, 0) & VM_FAULT_ERROR) !== 0) return false;
   }
   return true;
@@ -112,6 +116,7 @@ function collapseLocked(cpu: Cpu, mm: MmStruct, block: Va, folio: Pfn): number {
   const range = stackPush(cpu, MmuNotifierRange);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, block, block + PMD_SIZE);
   mmuNotifierInvalidateRangeStart(cpu, range);
+  setHugeRmap(cpu, folio, vma, block);
   const before = replaceBlock(cpu, mm, pte, folio, hugeFlags(read(cpu, vma, VmAreaStruct.flags)));
   mmuNotifierInvalidateRangeEnd(cpu, range);
   stackPop(cpu, range);

@@ -32,7 +32,7 @@ import { isWholeOrSmall, splitFolio } from './huge.js';
 import { collapseBlocks } from './khugepaged.js';
 import { mmapReadLock, mmapReadUnlock, mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { flushTlbMm } from './mmu-gather.js';
-import { pageHasFlag, pageSetFlags } from './page.js';
+import { isZoneDevicePage, pageHasFlag, pageSetFlags } from './page.js';
 import { nextPopulated, PMD_SIZE, pmdAddrEnd, pteLockptr, pteOf } from './page-table.js';
 import { coldRange, pageoutRange } from './pageout.js';
 import { faultinPage } from './populate.js';
@@ -289,7 +289,7 @@ function freePteTable(cpu: Cpu, first: Pte, count: number): void {
     }
     const pfn = ptePfn(entry);
     if ((entry & PTE_PRESENT) === 0 || pfn === ZERO_PFN) continue;
-    if (!pageHasFlag(cpu, pfn, PG_ANON)) continue;
+    if (!pageHasFlag(cpu, pfn, PG_ANON) || isZoneDevicePage(cpu, pfn)) continue;
     pteUpdateFlags(cpu, pte, PTE_ACCESSED | PTE_DIRTY, 0);
     pageSetFlags(cpu, pfn, PG_LAZYFREE);
   }

@@ -221,7 +221,7 @@ function mmapRegion(
     if (backing === NULL) return -ENOMEM;
   }
   const pgoff = backing === NULL ? start / PAGE_SIZE : offset / PAGE_SIZE;
-  const kind = { flags: vmFlags, file: backing, pgoff, anonVma: 0 };
+  const kind = { flags: vmFlags, file: backing, pgoff, anonVma: NULL };
   const error = addVma(cpu, mm, start, end, kind);
   if (backing !== file) fput(cpu, backing); // the VMA has its own reference
   return error === 0 ? start : error;
@@ -297,5 +297,10 @@ function growBrk(cpu: Cpu, mm: MmStruct, start: Va, end: Va): number {
     VM_MAYWRITE |
     VM_MAYEXEC |
     read(cpu, mm, MmStruct.defFlags);
-  return addVma(cpu, mm, start, end, { flags, file: NULL, pgoff: start / PAGE_SIZE, anonVma: 0 });
+  return addVma(cpu, mm, start, end, {
+    flags,
+    file: NULL,
+    pgoff: start / PAGE_SIZE,
+    anonVma: NULL,
+  });
 }

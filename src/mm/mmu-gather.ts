@@ -84,6 +84,11 @@ export function tlbRemovePage(cpu: Cpu, gather: MmuGather, pfn: Pfn): boolean {
   return count + 1 === GATHER_MAX;
 }
 
+/** As tlbRemovePage, for a page that has been put already, and that no CPU could use. */
+export function tlbForgetPage(cpu: Cpu, gather: MmuGather): void {
+  write(cpu, gather, MmuGather.rss, read(cpu, gather, MmuGather.rss) + 1);
+}
+
 /** Adds a page table that has been unlinked. No spinlock held: the batch may be flushed. @kernel tlb_remove_table */
 export function tlbRemoveTable(cpu: Cpu, gather: MmuGather, table: number): void {
   const count = read(cpu, gather, MmuGather.tableCount);

@@ -16,6 +16,7 @@ import { read, write } from '#memory';
 import { EACCES, EINVAL, ENOMEM } from '../base/errno.js';
 import { isPageAligned, PAGE_SIZE, pageAlignUp } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
+import { PG_ANON } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { NULL, type Va } from '../memory/layout.js';
 import {
@@ -25,10 +26,11 @@ import {
 import { MMU_NOTIFY_PROTECTION_VMA, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
-import { mayMapWritable, vmaPteFlags } from './fault.js';
+import { mayMapWritable } from './fault.js';
 import { vmProtFlags } from './mmap.js';
 import { mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { type MmuGather, tlbFinishMmu, tlbGatherMmu, tlbMarkChanged } from './mmu-gather.js';
+import { pageHasFlag } from './page.js';
 import {
   hasPmdTable,
   nextPopulated,
@@ -43,10 +45,16 @@ import {
   Pte,
   PTE_PRESENT,
   PTE_PROTNONE,
+  PTE_SOFT_DIRTY,
+  PTE_SWP_EXCLUSIVE,
   PTE_WRITE,
   pteGet,
   pteHasFrame,
+  pteIsDevicePrivate,
+  pteIsMigration,
+  ptePfn,
   pteUpdateFlags,
+  setSpecialPte,
 } from './pte.js';
 import {
   MmStruct,
@@ -69,6 +77,7 @@ import {
   PROT_WRITE,
 } from './uapi.js';
 import { findVma, vmaEnd, vmaModify, vmaStart } from './vma.js';
+import { vmaPteFlags } from './vma-pte.js';
 
 /** VM_MAYREAD is VM_READ shifted by this, and so on. */
 const MAY_SHIFT = 4;
@@ -214,6 +223,16 @@ function changeProtectionNotified(
   stackPop(cpu, range);
 }
 
+/**
+ * A page that CPUs cannot use is not to be written when they can again, unless it is found out then that it may be.
+ * Nobody knows any more whether one that a device has was written.
+ */
+function withoutWrite(cpu: Cpu, entry: number): number {
+  if (pteIsDevicePrivate(entry)) return entry & ~(PTE_WRITE | PTE_SOFT_DIRTY);
+  const isOwn = pteIsMigration(entry) && pageHasFlag(cpu, ptePfn(entry), PG_ANON);
+  return (entry & ~PTE_WRITE) | (isOwn ? PTE_SWP_EXCLUSIVE : 0);
+}
+
 /** @kernel change_pte_range */
 function changePteTable(cpu: Cpu, first: Pte, count: number, vmFlags: number): void {
   const ptl = pteLockptr(cpu, first);
@@ -221,7 +240,10 @@ function changePteTable(cpu: Cpu, first: Pte, count: number, vmFlags: number): v
   for (let i = 0; i < count; i++) {
     const pte = (first + i * Pte.words) as Pte;
     const entry = pteGet(cpu, pte);
-    if (!pteHasFrame(entry)) continue;
+    if (!pteHasFrame(entry)) {
+      if ((entry & PTE_WRITE) !== 0) setSpecialPte(cpu, pte, withoutWrite(cpu, entry));
+      continue;
+    }
     const writable = mayMapWritable(cpu, vmFlags, entry) ? PTE_WRITE : 0;
     pteUpdateFlags(
       cpu,

@@ -8,8 +8,8 @@
  * Invariant  I1  An entry is in one place at a time: taken and put under both tables' locks, and the TLBs
  *                are flushed before these are given back.
  *            I2  A call that fails has not moved anything.
- *            I3  Who goes over the VMAs of a file finds each entry, in the old place or in the new one: entries move
- *                under the file's vmasLock.
+ *            I3  Who goes over the VMAs of a file, or of a family (mm/anon-vma.ts), finds each entry, in the old place or
+ *                in the new one: entries move under the locks of both.
  * Ordering   The mmap lock is held for writing.
  * Deviation  Tables are not moved whole; each entry is.
  *
@@ -31,6 +31,7 @@ import { MMU_NOTIFY_UNMAP, mmuNotifierRangeInit } from '../notifier/mmu-notifier
 import { MmuNotifierRange } from '../notifier/types.js';
 import { downWrite, upWrite } from '../sync/rwsem.js';
 import { spinLock, spinLockNested, spinUnlock } from '../sync/spinlock.js';
+import { dropAnonVma, lockFamily, unlockFamily } from './anon-vma.js';
 import { setTableState, splitHugePmd, TABLE_GONE, TABLE_HUGE, tableState } from './huge.js';
 import { getUnmappedArea } from './mmap.js';
 import { mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
@@ -224,9 +225,9 @@ function moveVma(
   const mm = read(cpu, vma, VmAreaStruct.mm);
   if (mapCount(cpu, mm) >= MAX_MAP_COUNT - 3) return -ENOMEM;
   const kind = vmaKind(cpu, vma);
-  const isUntouched = kind.file === NULL && kind.anonVma === 0;
+  const isUntouched = kind.file === NULL && kind.anonVma === NULL;
   const pgoff = isUntouched ? target / PAGE_SIZE : kind.pgoff + pagesIn(vmaStart(cpu, vma), addr);
-  const moved = copyVma(cpu, mm, vma, target, target + newLen, { ...kind, pgoff });
+  const moved = copyVma(cpu, mm, target, target + newLen, { ...kind, pgoff });
   if (moved === NULL) return -ENOMEM;
   accountGrowth(cpu, mm, kind.flags, newLen / PAGE_SIZE);
   const source = vmaLookup(cpu, mm, addr); // the old VMA may have become part of the new one
@@ -253,20 +254,12 @@ function leaveBehind(cpu: Cpu, mm: MmStruct, addr: Va, oldLen: number): void {
     write(cpu, vma, VmAreaStruct.flags, vmFlags & ~(VM_LOCKED | VM_LOCKONFAULT));
   }
   if (vmaStart(cpu, vma) === addr && vmaEnd(cpu, vma) === addr + oldLen) {
-    write(cpu, vma, VmAreaStruct.anonVma, 0);
-    write(cpu, vma, VmAreaStruct.anonInherited, 0);
+    dropAnonVma(cpu, vma);
   }
 }
 
 /** A VMA like another at [start, end), merged if possible; NULL if memory is out. @kernel copy_vma */
-function copyVma(
-  cpu: Cpu,
-  mm: MmStruct,
-  from: VmAreaStruct,
-  start: Va,
-  end: Va,
-  kind: VmaKind,
-): VmAreaStruct {
+function copyVma(cpu: Cpu, mm: MmStruct, start: Va, end: Va, kind: VmaKind): VmAreaStruct {
   const next = findVma(cpu, mm, start);
   const prev =
     next === NULL
@@ -276,8 +269,6 @@ function copyVma(
   if (merged !== NULL) return merged;
   const vma = vmaAlloc(cpu, mm, start, end, kind);
   if (vma === NULL) return NULL;
-  const inherited = read(cpu, from, VmAreaStruct.anonInherited);
-  write(cpu, vma, VmAreaStruct.anonInherited, inherited);
   if (vmaLink(cpu, mm, vma) === 0) return vma;
   vmaFree(cpu, vma);
   return NULL;
@@ -301,12 +292,15 @@ function movePageTables(
   mmuNotifierInvalidateRangeStart(cpu, range);
   const pgd = read(cpu, mm, MmStruct.pgd);
   const file = read(cpu, from, VmAreaStruct.file);
+  const anonVma = read(cpu, from, VmAreaStruct.anonVma);
   for (let va = nextPopulated(cpu, pgd, addr, addr + length); va < addr + length;) {
     const end = runEnd(va, addr, target, length);
     const isHuge = tableState(cpu, pteOf(cpu, pgd, va)) === TABLE_HUGE;
     if (isHuge && end - va !== PMD_SIZE) splitHugePmd(cpu, mm, va);
     if (file !== NULL) downWrite(cpu, member(file, File.vmasLock)); // @kernel take_rmap_locks
+    lockFamily(cpu, anonVma);
     moveRun(cpu, mm, va, va - addr + target, (end - va) / PAGE_SIZE);
+    unlockFamily(cpu, anonVma);
     if (file !== NULL) upWrite(cpu, member(file, File.vmasLock));
     va = nextPopulated(cpu, pgd, end, addr + length);
   }

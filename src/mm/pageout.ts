@@ -51,6 +51,7 @@ import { addRss } from './mm-struct.js';
 import { flushTlbMm, flushTlbPage } from './mmu-gather.js';
 import {
   getPage,
+  isZoneDevicePage,
   pageClearFlags,
   pageHasFlag,
   pageMapcount,
@@ -128,7 +129,9 @@ function makeOld(cpu: Cpu, first: Pte, count: number): void {
   spinLock(cpu, ptl);
   for (let i = 0; i < count; i++) {
     const pte = (first + i * Pte.words) as Pte;
-    if ((pteGet(cpu, pte) & PTE_PRESENT) !== 0) pteUpdateFlags(cpu, pte, PTE_ACCESSED, 0);
+    const entry = pteGet(cpu, pte);
+    const isOurs = (entry & PTE_PRESENT) !== 0 && !isZoneDevicePage(cpu, ptePfn(entry));
+    if (isOurs) pteUpdateFlags(cpu, pte, PTE_ACCESSED, 0);
   }
   spinUnlock(cpu, ptl);
 }
@@ -200,6 +203,7 @@ function isolate(cpu: Cpu, pte: Pte): Pfn {
   const isPage = (entry & (PTE_PRESENT | PTE_SPECIAL)) === PTE_PRESENT && pfn !== ZERO_PFN;
   const canGo =
     isPage &&
+    !isZoneDevicePage(cpu, pfn) &&
     pageMapcount(cpu, pfn) === 1 &&
     !pageMaybePinned(cpu, pfn) &&
     !pageHasFlag(cpu, pfn, PG_ISOLATED);

@@ -14,8 +14,12 @@
  *   0                          none: nothing was ever mapped, or it was taken away
  *   present                    the hardware may use it
  *   protnone, not present      a frame is mapped, but the hardware must not use it: PROT_NONE, or a hint
- *   neither, not 0             a special entry: `kind` says which. A swap entry has the number of its slot in the
- *                              place of the frame's, and `alone` if the page was this address space's own
+ *   neither, not 0             a special entry: `kind` says which. Of some, `write` says that the page may be written
+ *                              when it is mapped again, `alone` that it was this address space's own:
+ *                                swap              the number of a slot in the place of the frame's; the page is there
+ *                                migration         the page is on its way elsewhere, and locked (INV-23)
+ *                                device private    no CPU can address the page (INV-26); a fault brings it back
+ *                                device exclusive  only a device may use the page until a CPU faults
  *
  * Who changes entries holds the page table lock of the table. The hardware, which takes no lock, sets
  * `accessed` and `dirty` of present entries by compare-and-exchange; so a present entry is taken away by
@@ -25,8 +29,9 @@
  */
 import { cmpxchg, exchange, readOnce, storeRelease, writeOnce } from '#memory';
 
+import { bug } from '../base/bug.js';
 import type { Cpu } from '../machine/cpu.js';
-import { pageOf, type Pfn } from '../machine/page-alloc.js';
+import { pageOf, type Pfn, PG_DEVICE_PRIVATE } from '../machine/page-alloc.js';
 import { Page } from '../machine/types.js';
 import { type Ptr, struct, word } from '../memory/layout.js';
 
@@ -52,6 +57,12 @@ export const PTE_SWP_EXCLUSIVE = 1 << 7;
 export const PTE_KIND_MASK = 7 << 9;
 /** … the page is in a slot of the swap area. */
 export const PTE_KIND_SWAP = 1 << 9;
+/** … the page is about to be somewhere else. */
+export const PTE_KIND_MIGRATION = 2 << 9;
+/** … the page is in memory of a device that CPUs cannot address. */
+export const PTE_KIND_DEVICE_PRIVATE = 3 << 9;
+/** … the page is in memory, but a device has it alone. */
+export const PTE_KIND_DEVICE_EXCLUSIVE = 4 << 9;
 export const PTE_PFN_SHIFT = 12;
 /** All of an entry but the frame. */
 export const PTE_FLAGS = (1 << PTE_PFN_SHIFT) - 1;
@@ -68,7 +79,31 @@ export function pteHasFrame(entry: number): boolean {
 
 /** True if the entry names a slot of the swap area. @kernel is_swap_pte, !non_swap_entry */
 export function pteIsSwap(entry: number): boolean {
-  return !pteHasFrame(entry) && (entry & (PTE_KIND_MASK | PTE_SPECIAL)) === PTE_KIND_SWAP;
+  return isKind(entry, PTE_KIND_SWAP);
+}
+
+function isKind(entry: number, kind: number): boolean {
+  return !pteHasFrame(entry) && (entry & (PTE_KIND_MASK | PTE_SPECIAL)) === kind;
+}
+
+/** True if the page is on its way elsewhere. @kernel is_migration_entry */
+export function pteIsMigration(entry: number): boolean {
+  return isKind(entry, PTE_KIND_MIGRATION);
+}
+
+/** True if the page is in memory that only a device can address. @kernel is_device_private_entry */
+export function pteIsDevicePrivate(entry: number): boolean {
+  return isKind(entry, PTE_KIND_DEVICE_PRIVATE);
+}
+
+/** True if a device has the page alone. @kernel is_device_exclusive_entry */
+export function pteIsDeviceExclusive(entry: number): boolean {
+  return isKind(entry, PTE_KIND_DEVICE_EXCLUSIVE);
+}
+
+/** True if the entry stands for a page that has a frame, which CPUs must not use. @kernel is_pfn_swap_entry */
+export function pteIsPfnSwap(entry: number): boolean {
+  return pteIsMigration(entry) || pteIsDevicePrivate(entry) || pteIsDeviceExclusive(entry);
 }
 
 /** The slot of a swap entry. @kernel swp_offset */
@@ -98,13 +133,21 @@ export function pteGet(cpu: Cpu, pte: Pte): number {
  */
 export function setPte(cpu: Cpu, pte: Pte, entry: number): void {
   const page = pageOf(cpu, ptePfn(entry));
+  if ((readOnce(cpu, page, Page.flags) & PG_DEVICE_PRIVATE) !== 0) {
+    bug('INV-26: memory that only a device can address is mapped for CPUs');
+  }
   writeOnce(cpu, pte, Pte.generation, readOnce(cpu, page, Page.generation));
   storeRelease(cpu, pte, Pte.entry, entry); // pairs with every reader of the entry
 }
 
-/** Puts a special entry where there is none. The page table lock must be held. @kernel set_pte_at */
+/**
+ * Puts a special entry where there is none, or another special one. One of device-private memory has the generation of
+ * its frame, as the device itself uses that. The page table lock must be held. @kernel set_pte_at
+ */
 export function setSpecialPte(cpu: Cpu, pte: Pte, entry: number): void {
-  writeOnce(cpu, pte, Pte.generation, 0);
+  const isUsed = pteIsDevicePrivate(entry);
+  const generation = isUsed ? readOnce(cpu, pageOf(cpu, ptePfn(entry)), Page.generation) : 0;
+  writeOnce(cpu, pte, Pte.generation, generation);
   storeRelease(cpu, pte, Pte.entry, entry);
 }
 

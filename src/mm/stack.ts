@@ -23,10 +23,10 @@ import {
   accountVm,
   anonVmaPrepare,
   findVma,
+  growVma,
   pagesIn,
   vmaEnd,
   vmaFlags,
-  vmaResize,
   vmaStart,
 } from './vma.js';
 
@@ -60,10 +60,10 @@ function expandDownwards(cpu: Cpu, mm: MmStruct, va: Va): number {
     const needsGap = (flags & VM_GROWSDOWN) === 0 && (flags & VM_ACCESS_FLAGS) !== 0;
     if (needsGap && va - vmaEnd(cpu, below) < STACK_GUARD_GAP) return -ENOMEM;
   }
-  anonVmaPrepare(cpu, vma);
+  if (!anonVmaPrepare(cpu, vma)) return -ENOMEM;
   const start = vmaStart(cpu, vma);
   const pages = pagesIn(va, start);
-  vmaResize(cpu, vma, va, vmaEnd(cpu, vma));
+  growVma(cpu, vma, va, vmaEnd(cpu, vma));
   accountVm(cpu, mm, pages);
   if ((vmaFlags(cpu, vma) & VM_LOCKED) !== 0) accountLocked(cpu, mm, pages);
   return 0;

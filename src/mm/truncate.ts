@@ -28,10 +28,9 @@ import { PAGE_SIZE, PAGE_WORDS, WORD_BYTES } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { frameWord } from '../machine/frame.js';
 import { frameOf } from '../machine/page-alloc.js';
-import { containerOf, member } from '../memory/layout.js';
-import { listNext } from '../memory/list.js';
+import { member } from '../memory/layout.js';
 import { downRead, downWrite, upRead, upWrite } from '../sync/rwsem.js';
-import { fileFindPage, fileGetPage, fileRemovePages } from './file.js';
+import { fileFindPage, fileGetPage, fileRemovePages, vmasOfFile } from './file.js';
 import { putPage } from './page.js';
 import { File, VmAreaStruct } from './types.js';
 import { FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from './uapi.js';
@@ -117,7 +116,7 @@ function unmapMappingRange(
   evenCows: boolean,
 ): void {
   downRead(cpu, member(file, File.vmasLock));
-  for (const vma of vmasInOrder(cpu, file)) {
+  for (const vma of vmasOfFile(cpu, file)) {
     const start = vmaStart(cpu, vma);
     const pgoff = readAddress(cpu, vma, VmAreaStruct.pgoff);
     const vmaPages = pagesIn(start, vmaEnd(cpu, vma));
@@ -127,18 +126,6 @@ function unmapMappingRange(
     zapPageRangeSingle(cpu, vma, start + from * PAGE_SIZE, start + to * PAGE_SIZE, evenCows);
   }
   upRead(cpu, member(file, File.vmasLock));
-}
-
-/** The VMAs of the file by where they begin in it, then by age. Its vmasLock must be held. */
-function vmasInOrder(cpu: Cpu, file: File): VmAreaStruct[] {
-  const found: { vma: VmAreaStruct; pgoff: number }[] = [];
-  const head = member(file, File.vmas);
-  for (let item = listNext(cpu, head); item !== head; item = listNext(cpu, item)) {
-    const vma: VmAreaStruct = containerOf(item, VmAreaStruct.shared);
-    found.push({ vma, pgoff: readAddress(cpu, vma, VmAreaStruct.pgoff) });
-  }
-  found.sort((one, other) => one.pgoff - other.pgoff);
-  return found.map(({ vma }) => vma);
 }
 
 /**

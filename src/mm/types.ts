@@ -69,14 +69,57 @@ export const VmAreaStruct = struct('vm_area_struct', {
   mm: pointer<'mm_struct'>(),
   flags: word, // VM_*
   file: pointer<'file'>(), // NULL = anonymous
-  anonVma: word, // identity of the anonymous memory; 0 = none yet; set once, by cmpxchg
-  anonInherited: word, // the anonymous memory is shared with a parent's, through fork
+  anonVma: pointer<'anon_vma'>(), // of the pages that it gets; NULL = none yet; mm/anon-vma.ts
+  anonShared: ListHead, // on the list of the family
   prev: pointer<'vm_area_struct'>(), // neighbours, by address; kept by the tree
   next: pointer<'vm_area_struct'>(),
   shared: ListHead, // on File.vmas
   leaf: pointer<'vma_tree_node'>(), // node of the tree that it is in; kept by the tree
 });
 export type VmAreaStruct = Ptr<'vm_area_struct'>;
+
+/** Whose anonymous pages are whose; mm/anon-vma.ts. @kernel struct anon_vma */
+export const AnonVma = struct('anon_vma', {
+  root: pointer<'anon_vma'>(), // the oldest of the family, which has its lock and list; written once
+  parent: pointer<'anon_vma'>(), // that of the VMA which was forked; NULL = it is the root. Written once
+  refs: word, // VMAs and children; atomic
+  rwsem: Rwsem, // the root's: the list, and where entries of its VMAs lie. @kernel anon_vma->rwsem
+  vmas: ListHead, // the root's: VMAs of the whole family
+});
+export type AnonVma = Ptr<'anon_vma'>;
+
+/** A fault of a CPU on a page that only a device can address. @kernel struct vm_fault */
+export const VmFault = struct('vm_fault', {
+  address: address, // of the page; unit: bytes
+  vma: pointer<'vm_area_struct'>(),
+  page: pointer<'page'>(), // the device's; the fault has a reference
+  flags: word, // FAULT_FLAG_*
+});
+export type VmFault = Ptr<'vm_fault'>;
+
+/** Pages that are to be migrated, and where to. @kernel struct migrate_vma */
+export const MigrateVma = struct('migrate_vma', {
+  start: address, // of the first page; unit: bytes
+  end: address, // exclusive
+  vma: pointer<'vm_area_struct'>(), // all of the range lies in it
+  src: pointer<'migrate_pfn'>(), // a word for each page: out, what was found
+  dst: pointer<'migrate_pfn'>(), // … in, where it is to go; 0 = nowhere
+  cpages: word, // out: entries of src that can be migrated
+  npages: word, // out: entries of src
+  pgmapOwner: word, // whose device pages are meant; the owner of the invalidation
+  flags: word, // MIGRATE_VMA_SELECT_*: what is to be migrated
+  faultPage: word, // frame of the device's page to which a fault has a reference; 0 = none
+});
+export type MigrateVma = Ptr<'migrate_vma'>;
+
+/**
+ * One page of a migration:
+ *
+ *   31 … 26   25 .............. 6   3       1         0
+ *   unused    frame number          write   migrate   valid
+ */
+export const MigratePfn = struct('migrate_pfn', { entry: word });
+export type MigratePfn = Ptr<'migrate_pfn'>;
 
 export const VM_READ = 0x1;
 export const VM_WRITE = 0x2;

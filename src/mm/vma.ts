@@ -12,16 +12,27 @@
  *
  * @module
  */
-import { cmpxchg, fetchAdd, read, readAddress, readOnce, write, writeAddress } from '#memory';
+import { read, readAddress, readOnce, write, writeAddress } from '#memory';
 
 import { ENOMEM } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { kfree, kzalloc } from '../machine/slab.js';
-import { MACHINE, Machine } from '../machine/types.js';
 import { member, NULL, type Va } from '../memory/layout.js';
 import { initListHead } from '../memory/list.js';
 import { downWrite, upWrite } from '../sync/rwsem.js';
+import {
+  getAnonVma,
+  linkAnonVma,
+  linkAnonVmaLocked,
+  lockFamily,
+  putAnonVma,
+  renewAnonVmaLocked,
+  setAnonVma,
+  unlinkAnonVma,
+  unlinkAnonVmaLocked,
+  unlockFamily,
+} from './anon-vma.js';
 import {
   fput,
   getFile,
@@ -32,7 +43,15 @@ import {
 } from './file.js';
 import { splitHugePmd } from './huge.js';
 import { hasPmdTable, PMD_SIZE } from './page-table.js';
-import { File, MmStruct, VM_ACCESS_FLAGS, VM_SOFTDIRTY, VmAreaStruct, VmaTree } from './types.js';
+import {
+  AnonVma,
+  File,
+  MmStruct,
+  VM_ACCESS_FLAGS,
+  VM_SOFTDIRTY,
+  VmAreaStruct,
+  VmaTree,
+} from './types.js';
 import { vmaTreeErase, vmaTreeFind, vmaTreeInsert, vmaTreeResize } from './vma-tree.js';
 
 /** VMAs one address space may have. @kernel sysctl_max_map_count */
@@ -43,7 +62,7 @@ export interface VmaKind {
   readonly flags: number;
   readonly file: File;
   readonly pgoff: number;
-  readonly anonVma: number;
+  readonly anonVma: AnonVma;
 }
 
 /** The first VMA that ends above `va`; NULL if none does. @kernel find_vma */
@@ -91,7 +110,7 @@ export function vmaKind(cpu: Cpu, vma: VmAreaStruct): VmaKind {
     flags: read(cpu, vma, VmAreaStruct.flags),
     file: read(cpu, vma, VmAreaStruct.file),
     pgoff: readAddress(cpu, vma, VmAreaStruct.pgoff),
-    anonVma: readOnce(cpu, vma, VmAreaStruct.anonVma), // pairs with cmpxchg in anonVmaPrepare
+    anonVma: readOnce(cpu, vma, VmAreaStruct.anonVma), // pairs with setAnonVma
   };
 }
 
@@ -107,51 +126,66 @@ export function vmaAlloc(cpu: Cpu, mm: MmStruct, start: Va, end: Va, kind: VmaKi
   write(cpu, vma, VmAreaStruct.file, kind.file);
   write(cpu, vma, VmAreaStruct.anonVma, kind.anonVma);
   initListHead(cpu, member(vma, VmAreaStruct.shared));
+  initListHead(cpu, member(vma, VmAreaStruct.anonShared));
+  if (kind.anonVma !== NULL) getAnonVma(cpu, kind.anonVma);
   if (kind.file !== NULL) getFile(cpu, kind.file);
   return vma;
 }
 
-/** Frees a VMA that is in no tree, and its reference to the file. @kernel remove_vma */
+/** Frees a VMA that is in no tree, and its references. @kernel remove_vma */
 export function vmaFree(cpu: Cpu, vma: VmAreaStruct): void {
   const file = read(cpu, vma, VmAreaStruct.file);
   if (file !== NULL) fput(cpu, file);
+  const anonVma = read(cpu, vma, VmAreaStruct.anonVma);
+  if (anonVma !== NULL) putAnonVma(cpu, anonVma);
   kfree(cpu, VmAreaStruct, vma);
 }
 
 /** Puts a VMA into its address space; 0 or -ENOMEM. @kernel vma_link */
 export function vmaLink(cpu: Cpu, mm: MmStruct, vma: VmAreaStruct): number {
   const error = vmaTreeInsert(cpu, member(mm, MmStruct.vmas), vma);
-  if (error === 0) linkFileVma(cpu, vma);
-  return error;
+  if (error !== 0) return error;
+  linkFileVma(cpu, vma);
+  linkAnonVma(cpu, vma);
+  return 0;
 }
 
 /** Takes a VMA out of its address space. */
 export function vmaUnlink(cpu: Cpu, mm: MmStruct, vma: VmAreaStruct): void {
   unlinkFileVma(cpu, vma);
+  unlinkAnonVma(cpu, vma);
   vmaTreeErase(cpu, member(mm, MmStruct.vmas), vma);
 }
 
 /**
- * Borders of the VMA, and what it is merged with or split from, are about to change: who goes over the VMAs of its file
- * finds all that they map before, or afterwards. Sleeps. @kernel vma_prepare
+ * Borders of the VMA, and of what it is merged with or split from, are about to change: who goes over the VMAs of its
+ * file, or of its family, finds all that they map before, or afterwards. Returns the AnonVma for endChange. Sleeps.
+ * @kernel vma_prepare
  */
-function beginChange(cpu: Cpu, vma: VmAreaStruct): void {
+function beginChange(cpu: Cpu, vma: VmAreaStruct, other: VmAreaStruct = NULL): AnonVma {
   const file = read(cpu, vma, VmAreaStruct.file);
   if (file !== NULL) downWrite(cpu, member(file, File.vmasLock));
+  const own = read(cpu, vma, VmAreaStruct.anonVma);
+  const isOthers = own === NULL && other !== NULL;
+  const anonVma = isOthers ? read(cpu, other, VmAreaStruct.anonVma) : own;
+  lockFamily(cpu, anonVma);
+  return anonVma;
 }
 
 /** Ends what beginChange began. @kernel vma_complete */
-function endChange(cpu: Cpu, vma: VmAreaStruct): void {
+function endChange(cpu: Cpu, vma: VmAreaStruct, anonVma: AnonVma): void {
+  unlockFamily(cpu, anonVma);
   const file = read(cpu, vma, VmAreaStruct.file);
   if (file !== NULL) upWrite(cpu, member(file, File.vmasLock));
 }
 
-/** Moves the borders of a VMA; what it maps stays where it is. */
-export function vmaResize(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va): void {
+/** Moves the borders of a VMA, between beginChange and endChange; what it maps stays where it is. */
+function vmaResize(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va): void {
   const before = vmaStart(cpu, vma);
   vmaTreeResize(cpu, vma, start, end);
   const pgoff = readAddress(cpu, vma, VmAreaStruct.pgoff);
   writeAddress(cpu, vma, VmAreaStruct.pgoff, pgoff + (start - before) / PAGE_SIZE);
+  renewAnonVmaLocked(cpu, vma);
 }
 
 /**
@@ -181,14 +215,17 @@ export function splitVmaUncounted(cpu: Cpu, vma: VmAreaStruct, va: Va): number {
   const kind = vmaKind(cpu, vma);
   const upper = vmaAlloc(cpu, mm, va, end, { ...kind, pgoff: kind.pgoff + pagesIn(start, va) });
   if (upper === NULL) return -ENOMEM;
-  write(cpu, upper, VmAreaStruct.anonInherited, read(cpu, vma, VmAreaStruct.anonInherited));
   adjustTransHuge(cpu, vma, va);
-  beginChange(cpu, vma);
+  const anonVma = beginChange(cpu, vma);
   vmaResize(cpu, vma, start, va);
   const error = vmaTreeInsert(cpu, member(mm, MmStruct.vmas), upper);
-  if (error === 0) linkFileVmaLocked(cpu, upper);
-  else vmaResize(cpu, vma, start, end); // I2
-  endChange(cpu, vma);
+  if (error === 0) {
+    linkFileVmaLocked(cpu, upper);
+    linkAnonVmaLocked(cpu, upper);
+  } else {
+    vmaResize(cpu, vma, start, end); // I2
+  }
+  endChange(cpu, vma, anonVma);
   if (error !== 0) vmaFree(cpu, upper);
   return error;
 }
@@ -198,16 +235,22 @@ export function splitVmaUncounted(cpu: Cpu, vma: VmAreaStruct, va: Va): number {
  * over: Linux up to 6.16 wants the neighbour's list of anon_vmas to have exactly one member.
  * @kernel is_mergeable_anon_vma
  */
-function mayTakeOver(cpu: Cpu, vma: VmAreaStruct, anonVma: number): boolean {
+function mayTakeOver(cpu: Cpu, vma: VmAreaStruct, anonVma: AnonVma): boolean {
   if (read(cpu, vma, VmAreaStruct.anonVma) === anonVma) return true;
-  return anonVma === 0 && read(cpu, vma, VmAreaStruct.anonInherited) === 0;
+  return anonVma === NULL && !isInherited(cpu, vma);
+}
+
+/** True if the VMA can have pages of a parent's. @kernel list_is_singular, of anon_vma_chain; negated */
+function isInherited(cpu: Cpu, vma: VmAreaStruct): boolean {
+  const anonVma = read(cpu, vma, VmAreaStruct.anonVma);
+  return anonVma !== NULL && read(cpu, anonVma, AnonVma.parent) !== NULL;
 }
 
 /** True if the anonymous memory of both may be one. @kernel are_anon_vmas_compatible */
 function areCompatible(cpu: Cpu, vma: VmAreaStruct, other: VmAreaStruct): boolean {
   const anonVma = read(cpu, vma, VmAreaStruct.anonVma);
   const otherAnonVma = read(cpu, other, VmAreaStruct.anonVma);
-  return anonVma === otherAnonVma || anonVma === 0 || otherAnonVma === 0;
+  return anonVma === otherAnonVma || anonVma === NULL || otherAnonVma === NULL;
 }
 
 function isAlike(cpu: Cpu, vma: VmAreaStruct, kind: VmaKind): boolean {
@@ -231,9 +274,10 @@ function canMergeBefore(cpu: Cpu, next: VmAreaStruct, start: Va, end: Va, kind: 
   return readAddress(cpu, next, VmAreaStruct.pgoff) === kind.pgoff + pagesIn(start, end);
 }
 
-/** The VMA has taken over part of another's memory, or all of it. @kernel dup_anon_vma */
-function inheritAnonVma(cpu: Cpu, to: VmAreaStruct, anonVma: number): void {
-  if (read(cpu, to, VmAreaStruct.anonVma) === 0) write(cpu, to, VmAreaStruct.anonVma, anonVma);
+/** The VMA is about to take over part of another's memory, or all of it. Sleeps. @kernel dup_anon_vma */
+function inheritAnonVma(cpu: Cpu, to: VmAreaStruct, anonVma: AnonVma): void {
+  if (anonVma === NULL || read(cpu, to, VmAreaStruct.anonVma) !== NULL) return;
+  setAnonVma(cpu, to, anonVma);
 }
 
 /**
@@ -265,10 +309,11 @@ export function vmaMergeNew(
   return NULL;
 }
 
-function growVma(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va): void {
-  beginChange(cpu, vma);
+/** Moves a border outwards, where nothing is mapped. The mmap lock must be held for writing. Sleeps. */
+export function growVma(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va): void {
+  const anonVma = beginChange(cpu, vma);
   vmaResize(cpu, vma, start, end);
-  endChange(cpu, vma);
+  endChange(cpu, vma, anonVma);
 }
 
 /** `vma` grows over its successor, which goes away. */
@@ -280,11 +325,12 @@ function absorbNext(cpu: Cpu, vma: VmAreaStruct, next: VmAreaStruct): void {
 
 /** A neighbour takes the place of a VMA, which goes away. */
 function replaceBy(cpu: Cpu, vma: VmAreaStruct, gone: VmAreaStruct, start: Va, end: Va): void {
-  beginChange(cpu, vma);
+  const anonVma = beginChange(cpu, vma, gone);
   unlinkFileVmaLocked(cpu, gone);
+  unlinkAnonVmaLocked(cpu, gone);
   vmaTreeErase(cpu, member(read(cpu, vma, VmAreaStruct.mm), MmStruct.vmas), gone);
   vmaResize(cpu, vma, start, end);
-  endChange(cpu, vma);
+  endChange(cpu, vma, anonVma);
   vmaFree(cpu, gone);
 }
 
@@ -334,10 +380,10 @@ function mergeExisting(
   if (after) {
     if (end < vmaTo) {
       adjustTransHuge(cpu, vma, end);
-      beginChange(cpu, vma);
+      const anonVma = beginChange(cpu, vma, prev);
       vmaResize(cpu, vma, end, vmaTo);
       vmaResize(cpu, prev, vmaStart(cpu, prev), end);
-      endChange(cpu, vma);
+      endChange(cpu, vma, anonVma);
       return prev;
     }
     absorbNext(cpu, prev, vma);
@@ -346,14 +392,15 @@ function mergeExisting(
   }
   if (!before) return NULL;
   if (start === vmaFrom) {
+    inheritAnonVma(cpu, next, own.anonVma);
     replaceBy(cpu, next, vma, start, vmaEnd(cpu, next));
     return next;
   }
   adjustTransHuge(cpu, vma, start);
-  beginChange(cpu, vma);
+  const anonVma = beginChange(cpu, vma, next);
   vmaResize(cpu, vma, vmaFrom, start);
   vmaResize(cpu, next, start, vmaEnd(cpu, next));
-  endChange(cpu, vma);
+  endChange(cpu, vma, anonVma);
   return next;
 }
 
@@ -368,27 +415,21 @@ export function accountLocked(cpu: Cpu, mm: MmStruct, pages: number): void {
 }
 
 /**
- * Gives the anonymous memory of a VMA its identity, the first time it gets some: that of a neighbour
- * with which it could merge, or a new one. The mmap lock must be held, for reading at least.
+ * Gives a VMA the AnonVma that its pages will name, the first time it gets one: that of a neighbour with which it could
+ * merge, or a new one; false if memory is out. The mmap lock must be held, for reading at least. Sleeps.
  * @kernel anon_vma_prepare
  */
-export function anonVmaPrepare(cpu: Cpu, vma: VmAreaStruct): void {
-  if (readOnce(cpu, vma, VmAreaStruct.anonVma) !== 0) return;
+export function anonVmaPrepare(cpu: Cpu, vma: VmAreaStruct): boolean {
+  if (readOnce(cpu, vma, VmAreaStruct.anonVma) !== NULL) return true; // pairs with setAnonVma
+  const next = reusableAnonVma(cpu, vma, read(cpu, vma, VmAreaStruct.next));
   const shared =
-    reusableAnonVma(cpu, vma, read(cpu, vma, VmAreaStruct.next)) ||
-    reusableAnonVma(cpu, vma, read(cpu, vma, VmAreaStruct.prev));
-  const id = shared || newAnonVma(cpu);
-  cmpxchg(cpu, vma, VmAreaStruct.anonVma, 0, id); // another fault may have been first
+    next !== NULL ? next : reusableAnonVma(cpu, vma, read(cpu, vma, VmAreaStruct.prev));
+  return setAnonVma(cpu, vma, shared);
 }
 
-/** An identity that no other anonymous memory has. */
-export function newAnonVma(cpu: Cpu): number {
-  return fetchAdd(cpu, MACHINE, Machine.anonVmas, 1) + 1;
-}
-
-/** The neighbour's identity, if both would be one VMA but for access rights; 0 if not. */
-function reusableAnonVma(cpu: Cpu, vma: VmAreaStruct, neighbour: VmAreaStruct): number {
-  if (neighbour === NULL || read(cpu, neighbour, VmAreaStruct.anonInherited) !== 0) return 0;
+/** The neighbour's, if both would be one VMA but for access rights; NULL if not. */
+function reusableAnonVma(cpu: Cpu, vma: VmAreaStruct, neighbour: VmAreaStruct): AnonVma {
+  if (neighbour === NULL || isInherited(cpu, neighbour)) return NULL;
   const kind = vmaKind(cpu, vma);
   const other = vmaKind(cpu, neighbour);
   const distance = pagesIn(vmaStart(cpu, vma), vmaStart(cpu, neighbour));
@@ -396,6 +437,6 @@ function reusableAnonVma(cpu: Cpu, vma: VmAreaStruct, neighbour: VmAreaStruct): 
     vmaEnd(cpu, vma) === vmaStart(cpu, neighbour) || vmaEnd(cpu, neighbour) === vmaStart(cpu, vma);
   const isContinuous = kind.pgoff + distance === other.pgoff;
   const flagsAgree = ((kind.flags ^ other.flags) & ~(VM_ACCESS_FLAGS | VM_SOFTDIRTY)) === 0;
-  if (!isAdjacent || !isContinuous || !flagsAgree || kind.file !== other.file) return 0;
+  if (!isAdjacent || !isContinuous || !flagsAgree || kind.file !== other.file) return NULL;
   return readOnce(cpu, neighbour, VmAreaStruct.anonVma);
 }

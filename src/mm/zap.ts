@@ -29,12 +29,13 @@ import {
   MmuGather,
   tlbFinishMmu,
   tlbFlushMmu,
+  tlbForgetPage,
   tlbGatherMmu,
   tlbMarkChanged,
   tlbRemovePage,
   tlbRemoveTable,
 } from './mmu-gather.js';
-import { pageHasFlag, pageRemoveRmap } from './page.js';
+import { pageHasFlag, pageRemoveRmap, putPage } from './page.js';
 import {
   nextPopulated,
   PMD_SIZE,
@@ -48,7 +49,18 @@ import {
   TABLE_MASK,
   TableEntry,
 } from './page-table.js';
-import { Pte, pteGet, pteGetAndClear, pteHasFrame, pteIsSwap, ptePfn, pteSlot } from './pte.js';
+import {
+  Pte,
+  pteGet,
+  pteGetAndClear,
+  pteHasFrame,
+  pteIsDevicePrivate,
+  pteIsMigration,
+  pteIsPfnSwap,
+  pteIsSwap,
+  ptePfn,
+  pteSlot,
+} from './pte.js';
 import { freeSwapAndCache } from './swap.js';
 import { MmStruct, VmAreaStruct } from './types.js';
 
@@ -111,7 +123,7 @@ function zapPteTable(
 
 /** True if the entry is of anonymous memory: in the mapping of a file, of a page of it that was written privately. */
 function isPrivateCopy(cpu: Cpu, entry: number): boolean {
-  return !pteHasFrame(entry) || pageHasFlag(cpu, ptePfn(entry), PG_ANON);
+  return !(pteHasFrame(entry) || pteIsPfnSwap(entry)) || pageHasFlag(cpu, ptePfn(entry), PG_ANON);
 }
 
 /** Clears one entry and gathers its frame (I1); true if the batch is full. The table's lock must be held. */
@@ -121,6 +133,10 @@ function zapPte(cpu: Cpu, gather: MmuGather, pte: Pte): boolean {
     freeSwapAndCache(cpu, pteSlot(entry));
     return false;
   }
+  if (pteIsPfnSwap(entry)) {
+    zapPfnSwap(cpu, gather, entry);
+    return false;
+  }
   const pfn = ptePfn(entry);
   if (!pteHasFrame(entry) || pfn === ZERO_PFN) {
     tlbMarkChanged(cpu, gather);
@@ -128,6 +144,17 @@ function zapPte(cpu: Cpu, gather: MmuGather, pte: Pte): boolean {
   }
   pageRemoveRmap(cpu, pfn);
   return tlbRemovePage(cpu, gather, pfn);
+}
+
+/**
+ * The entry of a page that CPUs cannot use goes: no CPU has a translation of it, so its reference is put at once. A
+ * migration entry has none. @kernel zap_nonpresent_ptes
+ */
+function zapPfnSwap(cpu: Cpu, gather: MmuGather, entry: number): void {
+  tlbForgetPage(cpu, gather);
+  if (pteIsMigration(entry)) return;
+  if (pteIsDevicePrivate(entry)) pageRemoveRmap(cpu, ptePfn(entry));
+  putPage(cpu, ptePfn(entry));
 }
 
 /**

@@ -57,6 +57,20 @@ export function mmuNotifierRangeInit(
   write(cpu, range, MmuNotifierRange.owner, 0);
 }
 
+/** As above, for MIGRATE and EXCLUSIVE: `owner` is who does it. @kernel mmu_notifier_range_init_owner */
+export function mmuNotifierRangeInitOwner(
+  cpu: Cpu,
+  range: MmuNotifierRange,
+  event: number,
+  mm: MmStruct,
+  start: Va,
+  end: Va,
+  owner: number,
+): void {
+  mmuNotifierRangeInit(cpu, range, event, mm, start, end);
+  write(cpu, range, MmuNotifierRange.owner, owner);
+}
+
 /** True if callbacks may sleep. @kernel mmu_notifier_range_blockable */
 export function mmuNotifierRangeBlockable(cpu: Cpu, range: MmuNotifierRange): boolean {
   return (read(cpu, range, MmuNotifierRange.flags) & MMU_NOTIFIER_RANGE_BLOCKABLE) !== 0;

@@ -28,6 +28,8 @@ import {
   PTE_PRESENT,
   PTE_WRITE,
   pteHasFrame,
+  pteIsDeviceExclusive,
+  pteIsDevicePrivate,
   pteIsSwap,
   ptePfn,
   pteSlot,
@@ -136,6 +138,11 @@ function checkTables(
 /** Checks one entry; 1 if it maps a frame that counts. */
 function checkEntry(cpu: Cpu, mm: MmStruct, pte: Pte, va: Va, mapped: Mapcounts): number {
   const entry = readOnce(cpu, pte, Pte.entry);
+  if (pteIsDevicePrivate(entry)) {
+    mapped.set(ptePfn(entry), (mapped.get(ptePfn(entry)) ?? 0) + 1);
+    return 1;
+  }
+  if (pteIsDeviceExclusive(entry)) return 1; // it has a reference, and maps nothing
   if (!pteHasFrame(entry)) {
     assert.ok(
       entry === 0 || pteIsSwap(entry),

@@ -34,6 +34,9 @@ import {
   PTE_PRESENT,
   PTE_PROTNONE,
   PTE_WRITE,
+  pteIsDevicePrivate,
+  pteIsMigration,
+  pteIsPfnSwap,
   pteIsSwap,
   ptePfn,
 } from '../../src/mm/pte.js';
@@ -76,11 +79,17 @@ export interface Mapping {
 
 /** What a page's entry maps. */
 export interface Entry {
-  /** `none`, `zero`, `anon`, `file` or `swap`. */
+  /** `none`, `zero`, `anon`, `file`, `swap`, `migration`, `device` or `exclusive`. */
   readonly kind: string;
   /** `r`, `rw`, or `` if the hardware may not use it. */
   readonly rights: string;
   readonly pfn: number;
+}
+
+/** What an entry stands for that has a frame CPUs cannot use. */
+function specialKind(entry: number): string {
+  if (pteIsMigration(entry)) return 'migration';
+  return pteIsDevicePrivate(entry) ? 'device' : 'exclusive';
 }
 
 /** Machines whose spaces are checked together, because they share frames. */
@@ -218,6 +227,10 @@ export class Space {
     if (pte !== NO_PTE) readOnceCells(cpu, copy, pte, 1);
     const entry = pte === NO_PTE ? 0 : read(cpu, copy, Pte.entry);
     if (entry === 0) return { kind: 'none', rights: '', pfn: 0 };
+    if (pteIsPfnSwap(entry)) {
+      const right = (entry & PTE_WRITE) !== 0 ? 'rw' : 'r';
+      return { kind: specialKind(entry), rights: right, pfn: ptePfn(entry) };
+    }
     if (pteIsSwap(entry)) return { kind: 'swap', rights: '', pfn: 0 };
     assert.notEqual(entry & (PTE_PRESENT | PTE_PROTNONE), 0, `entry ${entry.toString(16)}`);
     const pfn = ptePfn(entry);
