@@ -30,7 +30,11 @@ import { bug } from '../base/bug.js';
 import { EBUSY, EFAULT, EPERM } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
+import { pageOf, type Pfn } from '../machine/page-alloc.js';
 import { addressCell, member, NULL } from '../memory/layout.js';
+import { DevPagemap } from '../memremap/types.js';
+import { pagePgmap } from '../memremap/zone-device.js';
+import { migrationEntryWait } from '../mm/device-fault.js';
 import { FAULT_FLAG_REMOTE, FAULT_FLAG_WRITE, handleMmFault, VM_FAULT_ERROR } from '../mm/fault.js';
 import { TABLE_HUGE, tableState } from '../mm/huge.js';
 import { pageHigh, pageLowIn, pteOffset, PTRS_PER_TABLE } from '../mm/page-table.js';
@@ -42,7 +46,11 @@ import {
   PTE_PROTNONE,
   PTE_SPECIAL,
   PTE_WRITE,
+  pteIsDevicePrivate,
+  pteIsMigration,
+  pteIsPfnSwap,
   pteIsSwap,
+  ptePfn,
 } from '../mm/pte.js';
 import { MmStruct, VM_IO, VM_PFNMAP, VM_READ, VM_WRITE, VmAreaStruct } from '../mm/types.js';
 import { vmaTreeFindAt } from '../mm/vma-tree.js';
@@ -231,6 +239,7 @@ function handlePte(
   const copy = cpu.scratch as Pte;
   readOnceCells(cpu, copy, pte, 1);
   const entry = read(cpu, copy, Pte.entry);
+  if (pteIsPfnSwap(entry)) return handlePfnSwap(cpu, range, vma, pte, index, end, request);
   const isUsable = (entry & PTE_PRESENT) !== 0;
   const isSpecial = isUsable && (entry & PTE_SPECIAL) !== 0;
   const isHidden = (entry & PTE_PROTNONE) !== 0;
@@ -247,6 +256,44 @@ function handlePte(
   else if (isUsable) setPage(cpu, range, index, entry & KEPT, generation);
   else setPage(cpu, range, index, isHidden ? entry & FRAME : 0, generation);
   return 0;
+}
+
+/**
+ * An entry that stands for a page with a frame: the device's own memory is reported as it is, even if it may not be
+ * written and is wanted for that; what is on its way is waited for; the rest is faulted in. `cpu.scratch` has the entry.
+ */
+function handlePfnSwap(
+  cpu: Cpu,
+  range: HmmRange,
+  vma: VmAreaStruct,
+  pte: Pte,
+  index: number,
+  end: number,
+  request: number,
+): number {
+  const copy = cpu.scratch as Pte;
+  const entry = read(cpu, copy, Pte.entry);
+  if (pteIsDevicePrivate(entry) && isOwn(cpu, range, ptePfn(entry))) {
+    const shown = (entry & (FRAME | PTE_WRITE)) | HMM_PFN_VALID;
+    setPage(cpu, range, index, shown, read(cpu, copy, Pte.generation));
+    return 0;
+  }
+  if ((request & HMM_PFN_REQ_FAULT) === 0) {
+    setPage(cpu, range, index, 0, 0);
+    return 0;
+  }
+  if (!pteIsMigration(entry)) {
+    return faultPages(cpu, range, vma, index, end, (request & HMM_PFN_REQ_WRITE) !== 0);
+  }
+  write(cpu, range, HmmRange.done, index);
+  migrationEntryWait(cpu, pte);
+  return AGAIN;
+}
+
+/** True for memory of the device that asks. */
+function isOwn(cpu: Cpu, range: HmmRange, pfn: Pfn): boolean {
+  const owner = read(cpu, range, HmmRange.devPrivateOwner);
+  return read(cpu, pagePgmap(cpu, pageOf(cpu, pfn)), DevPagemap.owner) === owner;
 }
 
 /** There is no table for pages `index` to `end`. @kernel hmm_vma_walk_hole */
