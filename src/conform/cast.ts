@@ -5,6 +5,7 @@
  * @module
  */
 import type { RecordedCase, RecordedStep } from './corpus.js';
+import { DEVICE_STEPS } from './device-steps.js';
 import { DRIVER_STEPS } from './driver-steps.js';
 import { PROCESS_STEPS } from './processes.js';
 import { adviceOf, type StepInput, textOf, wordsOf } from './step.js';
@@ -65,6 +66,11 @@ const MADE_LIGHT_OF: ReadonlySet<string> = new Set(['HWPOISON', 'SOFT_OFFLINE'])
 
 function isUnknownAdvice(step: RecordedStep): boolean {
   return adviceOf(step) === undefined || MADE_LIGHT_OF.has(textOf(step, 'advice'));
+}
+
+/** True if the case has steps that need devices. */
+export function usesDevices({ steps }: CastCase): boolean {
+  return steps.some(({ input }) => input.op in DEVICE_STEPS);
 }
 
 /** Gives every step of a case to a CPU. */

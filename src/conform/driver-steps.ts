@@ -24,6 +24,8 @@ import {
 import { MMU_NOTIFY_NAMES } from '../notifier/mmu-notifier-range.js';
 import { mmuNotifierRegister, mmuNotifierUnregister } from '../notifier/mmu-notifier-register.js';
 import { MmuIntervalNotifier } from '../notifier/types.js';
+import { DEVICE_STEPS } from './device-steps.js';
+import { ownerOf } from './devices.js';
 import { keepPage, putKept } from './kept-pages.js';
 import {
   awaitPaused,
@@ -91,6 +93,7 @@ export const DRIVER_STEPS: Readonly<Record<string, DriverStep>> = {
     return { result: 0 };
   },
   remote_mem: (cpu, world, proc, step) => remoteStep(cpu, world, mmOf(cpu, world, proc), step),
+  ...DEVICE_STEPS,
   hook: hookStep,
   wait_paused(cpu, world) {
     awaitPaused(cpu, world);
@@ -195,12 +198,6 @@ const PER_PAGE: Readonly<Record<string, number>> = {
 };
 const MASKS: Readonly<Record<string, number>> = { none: 0, read: HMM_PFN_REQ_FAULT };
 const BOTH = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE;
-
-/** The owners of device memory, by the names of the devices. */
-export function ownerOf(step: StepInput): number {
-  const name = textOf(step, 'owner', 'dev0');
-  return /^dev\d$/.test(name) ? 1 + Number(name[3]) : 0;
-}
 
 function rangeFaultStep(cpu: Cpu, world: ConformWorld, proc: number, step: StepInput): Answer {
   if (!isAlive(cpu, world, proc)) return { result: -ESRCH };

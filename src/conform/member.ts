@@ -5,7 +5,8 @@
  *            CPUs: a word in the world says which step is to be performed, and the CPU clears it when it is done. A
  *            step in the background is not waited for: the leader goes on when it is done, or when every CPU that
  *            is busy sleeps, so that nothing more will happen by itself; and so it does after steps that let others
- *            go on. What was logged until then belongs to the step.
+ *            go on. What was logged until then belongs to the step. Two faults on one page of a device can go round in circles:
+ *            then the log is full, and the leader goes on as well.
  *
  * @module
  */
@@ -35,6 +36,7 @@ import {
   hookOf,
   IDS_MAX,
   isAlive,
+  isLogFull,
   mmOf,
   PROCS_MAX,
   STOP,
@@ -190,7 +192,7 @@ function settle(cpu: Cpu, world: ConformWorld, ids: readonly number[]): void {
   beginWait(cpu, WAIT_TURN, world);
   let looks = 0;
   let before = '';
-  while (looks < LOOKS) {
+  while (looks < LOOKS && !isLogFull(cpu, world)) {
     const busy = ids.filter((id) => isBusy(cpu, world, id));
     if (busy.length === 0) break;
     const now = busy.map((id) => `${id}:${sleepOf(cpu, id)}`).join();

@@ -18,6 +18,7 @@ import {
 } from '#memory';
 
 import { EAGAIN, ESRCH } from '../base/errno.js';
+import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { defineKernelOps } from '../machine/ops-table.js';
 import { kfree, kzalloc } from '../machine/slab.js';
@@ -50,6 +51,7 @@ import {
 const PAUSE = HOOK_ACTIONS.indexOf('pause');
 const INSERT = HOOK_ACTIONS.indexOf('insert');
 const INSERT_REMOVE = HOOK_ACTIONS.indexOf('insert_remove');
+const FAIL = HOOK_ACTIONS.indexOf('fail');
 const FAIL_NONBLOCK = HOOK_ACTIONS.indexOf('fail_nonblock');
 
 /** The id of an interval that belongs to one operation: its callbacks are not logged. */
@@ -174,6 +176,22 @@ export function logSpan(
   return event;
 }
 
+/** Logs a callback of a device about a page. Never sleeps. */
+export function logDevice(
+  cpu: Cpu,
+  world: ConformWorld,
+  kind: 'migrate_to_ram' | 'page_free',
+  mm: MmStruct,
+  va: Va,
+  device: number,
+  isWrite: boolean,
+): void {
+  const event = logSpan(cpu, world, kind, mm, va, va + PAGE_SIZE);
+  if (event === NULL) return;
+  write(cpu, event, ConformEvent.id, device);
+  write(cpu, event, ConformEvent.event, isWrite ? 1 : 0);
+}
+
 // --- what is armed ---
 
 type HookKind = (typeof HOOK_KINDS)[number];
@@ -190,6 +208,16 @@ function isArmed(
   if (readOnce(cpu, hook, ConformHook.action) !== action) return false;
   const only = read(cpu, hook, ConformHook.id);
   return only < 0 || only === id;
+}
+
+/** Does what is armed for faults on device memory. May sleep. */
+export function runDeviceHook(cpu: Cpu, world: ConformWorld): void {
+  runHook(cpu, world, 'migrate_to_ram', NULL, UNNAMED);
+}
+
+/** True if faults on device memory are to fail. */
+export function armsFailure(cpu: Cpu, world: ConformWorld): boolean {
+  return isArmed(cpu, world, 'migrate_to_ram', FAIL, UNNAMED);
 }
 
 /** Does what is armed for callbacks of the kind, if this one fits. May sleep. */

@@ -11,6 +11,7 @@ import { read, readAddress, readOnce } from '#memory';
 import { FaultlineError } from '../base/bug.js';
 import { PAGE_SIZE } from '../base/units.js';
 import { bootDeferred } from '../deferred/boot.js';
+import { bootDevices } from '../device/boot.js';
 import { Crew } from '../host/crew.js';
 import { MachineFailure } from '../host/failure.js';
 import { type Build, WorkerPool } from '../host/pool.js';
@@ -18,10 +19,11 @@ import { type BootedMachine, bootMachine } from '../machine/boot.js';
 import type { Cpu } from '../machine/cpu.js';
 import { element } from '../memory/layout.js';
 import type { AtomicsForm } from '../memory/native.js';
+import { bootMemremap } from '../memremap/core.js';
 import { bootMm } from '../mm/boot.js';
 import { VA_MAX } from '../notifier/mmu-notifier-range.js';
 import { assertNoLeak, assertNoWarning, framesAccountedFor } from '../workloads/leak.js';
-import { type CastCase, castCase, fits, LEADER, unsupportedOp } from './cast.js';
+import { type CastCase, castCase, fits, LEADER, unsupportedOp, usesDevices } from './cast.js';
 import {
   compareCase,
   type Difference,
@@ -30,6 +32,7 @@ import {
   type SeenStep,
 } from './compare.js';
 import type { RecordedCase } from './corpus.js';
+import { addDevices, DEVICE_BYTES, devicePagesInUse, giveDevices } from './devices.js';
 import type { MemberReport } from './member.js';
 import { beginFirstProcess } from './processes.js';
 import {
@@ -137,6 +140,16 @@ class Workers {
   }
 }
 
+/**
+ * How often a case is tried: once it has to come out as recorded. One with steps in the background was recorded on one
+ * CPU, where who is woken runs later than who wakes; here both run at once. And some a real kernel did not always do
+ * alike.
+ */
+function triesOf(recorded: RecordedCase, { steps }: CastCase): number {
+  if (recorded['racy'] === true) return 8;
+  return steps.some(({ isAsync }) => isAsync) ? 4 : 1;
+}
+
 async function runCase(
   recorded: RecordedCase,
   options: ConformOptions,
@@ -148,9 +161,11 @@ async function runCase(
     return { name, category, outcome: 'unsupported', unsupported, differences: [] };
   }
   const cast = castCase(recorded);
-  const differences = fits(cast)
-    ? await differencesOf(recorded, cast, options, workers)
-    : [failureOf('too many processes, threads and steps in the background')];
+  let differences = [failureOf('too many processes, threads and steps in the background')];
+  for (let tries = triesOf(recorded, cast); tries > 0 && fits(cast); tries--) {
+    differences = await differencesOf(recorded, cast, options, workers);
+    if (differences.length === 0) break;
+  }
   return { name, category, outcome: differences.length === 0 ? 'passed' : 'failed', differences };
 }
 
@@ -169,21 +184,31 @@ async function differencesOf(
   workers: Workers,
 ): Promise<Difference[]> {
   const { atomics, noise = 0 } = options;
-  const sizes = { ramBytes: RAM_BYTES, swapBytes: SWAP_BYTES };
+  const hasDevices = usesDevices(cast);
+  const deviceBytes = hasDevices ? DEVICE_BYTES : 0;
+  const sizes = { ramBytes: RAM_BYTES, swapBytes: SWAP_BYTES, deviceBytes };
   const machine = bootMachine({ cpus: cast.cpus.length + noise, ...sizes, atomics });
   const boot = machine.cpu;
   bootMm(boot);
   bootDeferred(boot);
+  if (hasDevices) {
+    bootDevices(boot);
+    bootMemremap(boot);
+  }
+  const devices = hasDevices ? addDevices(boot) : [];
   const before = framesAccountedFor(boot);
   const world = prepare(boot, cast);
+  giveDevices(boot, world, devices);
   try {
     const reports = await runCrew(machine, world, cast, options, workers);
     const seen = seenSteps(boot, world, cast, reports);
+    const kept = devicePagesInUse(boot, world);
     freeWorld(boot, world);
     const differences = compareCase(recorded, seen, options);
     if (differences.length > 0) return differences;
     assertNoWarning(boot);
     assertNoLeak(boot, before);
+    if (kept > 0) return [failureOf(`${kept} pages of devices were not given back`)];
     return [];
   } catch (error) {
     if (error instanceof MachineFailure || error instanceof FaultlineError) {
@@ -289,6 +314,11 @@ function fieldsOf(boot: Cpu, event: ConformEvent, kind: string): Record<string, 
     start: pageOrOpen(readAddress(boot, event, ConformEvent.start), 0),
     end: pageOrOpen(readAddress(boot, event, ConformEvent.end), VA_MAX),
   };
+  if (kind === 'migrate_to_ram' || kind === 'page_free') {
+    const device = `dev${read(boot, event, ConformEvent.id)}`;
+    const isWrite = read(boot, event, ConformEvent.event) !== 0;
+    return { ...span, device, ...(kind === 'migrate_to_ram' && { write: isWrite }) };
+  }
   if (kind !== 'interval' && kind !== 'start' && kind !== 'end') return span;
   const name = eventName(read(boot, event, ConformEvent.event));
   const owner = read(boot, event, ConformEvent.owner);

@@ -27,10 +27,22 @@ import { member, NULL } from '../memory/layout.js';
 import { mmapReadLock, mmapReadUnlock } from '../mm/mmap-lock.js';
 import { pageHasFlag } from '../mm/page.js';
 import { pteOf } from '../mm/page-table.js';
-import { NO_PTE, Pte, PTE_SOFT_DIRTY, pteHasFrame, pteIsSwap, ptePfn } from '../mm/pte.js';
+import {
+  NO_PTE,
+  Pte,
+  PTE_SOFT_DIRTY,
+  PTE_WRITE,
+  pteHasFrame,
+  pteIsDeviceExclusive,
+  pteIsDevicePrivate,
+  pteIsMigration,
+  pteIsSwap,
+  ptePfn,
+} from '../mm/pte.js';
 import { MmStruct, VM_SOFTDIRTY } from '../mm/types.js';
 import { vmaFlags, vmaLookup } from '../mm/vma.js';
 import { mmuIntervalReadBegin } from '../notifier/mmu-interval-notifier.js';
+import { deviceNameOf } from './devices.js';
 import { insertUnnamed, removeUnnamed } from './recorder.js';
 import { ConformInterval, ConformWorld, vaOf } from './world.js';
 
@@ -51,6 +63,9 @@ export interface PageState {
 export const VALUE_WORD = 0;
 export const PAGE_WORD = 1;
 
+/** Who looks: dev0. */
+const SNAPSHOT_OWNER = 1;
+
 /** The state of pages [first, first + count) of the arena. No lock held. Sleeps. */
 export function snapshotOf(
   cpu: Cpu,
@@ -68,6 +83,7 @@ export function snapshotOf(
   writeAddress(cpu, range, HmmRange.end, vaOf(first + count));
   write(cpu, range, HmmRange.notifier, interval);
   write(cpu, range, HmmRange.pfns, pfns);
+  write(cpu, range, HmmRange.devPrivateOwner, SNAPSHOT_OWNER);
   write(cpu, range, HmmRange.notifierSeq, mmuIntervalReadBegin(cpu, interval));
   mmapReadLock(cpu, mm);
   hmmRangeFault(cpu, range);
@@ -135,6 +151,10 @@ function isSoftDirty(cpu: Cpu, mm: MmStruct, page: number, entry: number): boole
 function entryKind(entry: number): string {
   if (entry === 0) return 'none';
   if (pteHasFrame(entry)) return 'present';
+  const right = (entry & PTE_WRITE) !== 0 ? 'write' : 'read';
+  if (pteIsDevicePrivate(entry)) return `device-${right}`;
+  if (pteIsDeviceExclusive(entry)) return `exclusive-${right}`;
+  if (pteIsMigration(entry)) return 'migration';
   return pteIsSwap(entry) ? 'swap' : 'special';
 }
 
@@ -146,7 +166,8 @@ function isMappedOnce(cpu: Cpu, entry: number): boolean {
 
 function contentsOf(cpu: Cpu, pfn: Pfn, page: number, isHuge: boolean): Partial<PageState> {
   const isAnon = (readOnce(cpu, pageOf(cpu, pfn), Page.flags) & PG_ANON) !== 0;
-  const kind = pfn === ZERO_PFN ? 'zero' : isAnon ? 'anon' : 'file';
+  const memory = pfn === ZERO_PFN ? 'zero' : isAnon ? 'anon' : 'file';
+  const kind = deviceNameOf(cpu, pfn) ?? memory;
   const frame = frameOf(cpu, pfn);
   const val = readOnce(cpu, frame, frameWord(VALUE_WORD)) >>> 0;
   const shift = val === 0 ? 0 : readOnce(cpu, frame, frameWord(PAGE_WORD)) - page;

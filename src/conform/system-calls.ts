@@ -117,12 +117,13 @@ export const SYSTEM_CALLS: Readonly<Record<string, SystemCall>> = {
     useMm(cpu, mm);
     return eachPage(
       step,
-      (page) => storeWord(cpu, mm, vaOf(page), 0) || storeWord(cpu, mm, vaOf(page) + 4, 0),
+      (page) =>
+        twice(() => storeWord(cpu, mm, vaOf(page), 0)) || storeWord(cpu, mm, vaOf(page) + 4, 0),
     );
   },
   kernel_write_from(cpu, _world, mm, step) {
     useMm(cpu, mm);
-    return eachPage(step, (page) => loadWord(cpu, mm, vaOf(page)));
+    return eachPage(step, (page) => twice(() => loadWord(cpu, mm, vaOf(page))));
   },
   vmsplice(cpu, world, mm, step) {
     const { result } = eachPage(step, (page) => keepPage(cpu, world, mm, page, 0));
@@ -138,6 +139,11 @@ export const SYSTEM_CALLS: Readonly<Record<string, SystemCall>> = {
     return { result: 0 };
   },
 };
+
+/** What copies for the kernel, and has got nothing, tries once more, byte by byte. @kernel copy_user_generic */
+function twice(access: () => number): number {
+  return access() === 0 ? 0 : access();
+}
 
 /** What is written to /proc/self/clear_refs. */
 const CLEAR_REFS_SOFT_DIRTY = 4;
@@ -195,7 +201,8 @@ function touch(cpu: Cpu, _world: ConformWorld, mm: MmStruct, step: StepInput): A
       : loadWord(cpu, mm, vaOf(page) + 4 * VALUE_WORD);
     if (error !== 0) {
       const signal = cpu.faultIsBus ? 'SIGBUS' : 'SIGSEGV';
-      return { result: -EFAULT, signal, signalPage: page, ...(!isWrite && { values: [] }) };
+      const ended = values.slice(0, -1); // runs that have come to an end
+      return { result: -EFAULT, signal, signalPage: page, ...(!isWrite && { values: ended }) };
     }
     if (isWrite) continue;
     const last = values.at(-1);

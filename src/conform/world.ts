@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { fetchAdd, read, write } from '#memory';
+import { fetchAdd, read, readOnce, write } from '#memory';
 
 import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
@@ -37,6 +37,8 @@ export function vaOf(page: number): Va {
 export const PROCS_MAX = 4;
 /** Intervals, saved sequences and files of a case, by the numbers that it gives them. */
 export const IDS_MAX = 256;
+/** Devices with memory: dev0 to dev2. */
+export const DEVICES = 3;
 /** Pages that a case may hold on to. */
 export const KEPT_MAX = 4096;
 /** CPUs that run a case. */
@@ -75,6 +77,7 @@ export const ConformWorld = struct('conform_world', {
   intervals: words(IDS_MAX), // ConformInterval
   saved: words(IDS_MAX), // sequences
   files: words(IDS_MAX), // File
+  devices: words(DEVICES), // Devmem
   listeners: words(PROCS_MAX), // ConformListener of the list's callbacks
   tlbListeners: words(PROCS_MAX), // … and of secondary TLBs
   hooks: words(HOOK_KINDS.length * ConformHook.words),
@@ -117,8 +120,8 @@ export type ConformListener = Ptr<'conform_listener'>;
 export const ConformEvent = struct('conform_event', {
   kind: word, // index into EVENT_KINDS
   mm: pointer<'mm_struct'>(),
-  id: word, // of the interval
-  event: word, // MMU_NOTIFY_*
+  id: word, // of the interval, or of the device
+  event: word, // MMU_NOTIFY_*; of a device's callback: 1 for a write
   blockable: word,
   seq: word,
   prevSeq: word,
@@ -172,6 +175,11 @@ export function freeWorld(cpu: Cpu, world: ConformWorld): void {
 export function nextEvent(cpu: Cpu, world: ConformWorld): ConformEvent {
   const index = fetchAdd(cpu, world, ConformWorld.events, 1);
   return index < EVENTS_MAX ? eventAt(cpu, world, index) : NULL;
+}
+
+/** True if more callbacks have come than the log has room for: somebody goes round in circles. */
+export function isLogFull(cpu: Cpu, world: ConformWorld): boolean {
+  return readOnce(cpu, world, ConformWorld.events) >= EVENTS_MAX;
 }
 
 /** A callback of the log. */
