@@ -457,6 +457,20 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'an item counts as queued until its function has returned',
   ),
   mutant(
+    numbers.M_18,
+    'M-18',
+    'mm/migrate-collect.ts',
+    ['migrate-store'],
+    'a page is copied to a device while TLBs still have it',
+  ),
+  mutant(
+    numbers.M_19,
+    'M-19',
+    'mm/migrate-collect.ts',
+    ['migrate-migrate'],
+    'who migrates waits for locks of pages, and has others locked',
+  ),
+  mutant(
     numbers.BUSTED_PAGEOUT,
     'busted-pageout',
     'mm/pageout.ts',

@@ -14,6 +14,7 @@ import { REFUSAL_PROGRAMS } from './list-refusal.js';
 import { lt15 } from './lock-order.js';
 import { lockToyNamed } from './lock-toy.js';
 import { MEMREMAP_PROGRAMS } from './memremap.js';
+import { MIGRATION_PROGRAMS } from './migration.js';
 import { DESIGN_PROGRAMS } from './mirror-designs.js';
 import { RELEASE_PROGRAMS } from './mirror-release.js';
 import { MODULE_PROGRAMS } from './modules.js';
@@ -46,6 +47,7 @@ import { WORKQUEUE_PROGRAMS } from './workqueue.js';
 export const PROGRAMS: readonly ExploreProgram[] = [
   ...RETRY_PROGRAMS,
   ...PAGING_PROGRAMS,
+  ...MIGRATION_PROGRAMS,
   validFlag,
   ...DEFERRED_PROGRAMS,
   lt15,

@@ -15,8 +15,9 @@ import { allocatedObjects, slabFrames } from '../../machine/slab.js';
 import { Page } from '../../machine/types.js';
 import { warningCount, warningTexts } from '../../machine/warn.js';
 import { member, NULL } from '../../memory/layout.js';
+import { isZoneDevicePage } from '../../mm/page.js';
 import { PTRS_PER_TABLE, TABLE_MASK, TableEntry } from '../../mm/page-table.js';
-import { Pte, pteHasFrame, pteIsSwap, ptePfn } from '../../mm/pte.js';
+import { Pte, pteHasFrame, pteIsDevicePrivate, pteIsSwap, ptePfn } from '../../mm/pte.js';
 import { MmStruct, VmAreaStruct } from '../../mm/types.js';
 import { mapCount, vmaEnd, vmaLookup, vmaStart } from '../../mm/vma.js';
 import { vmaTreeFirst } from '../../mm/vma-tree.js';
@@ -57,7 +58,8 @@ export function checkSpaces(
     const refs = readOnce(cpu, page, Page.refcount);
     if (refs !== count) return `frame ${pfn} is mapped ${count} times and has ${refs} references`;
   }
-  const lost = before - framesAtHand(cpu) - tables - mapped.size;
+  const own = [...mapped.keys()].filter((pfn) => !isZoneDevicePage(cpu, pfn));
+  const lost = before - framesAtHand(cpu) - tables - own.length;
   if (lost !== 0) return `${lost} frames are lost`;
   return checkStructs(cpu, mms) ?? checkWarnings(cpu);
 }
@@ -121,7 +123,7 @@ function checkEntry(
   found: Found,
 ): string | undefined {
   const entry = readOnce(cpu, pte, Pte.entry);
-  if (!pteHasFrame(entry)) {
+  if (!pteHasFrame(entry) && !pteIsDevicePrivate(entry)) {
     const isKnown = entry === 0 || pteIsSwap(entry);
     return isKnown ? undefined : 'an entry without a frame is not empty';
   }

@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { read, readAddress, write, writeAddress } from '#memory';
+import { read, readAddress, write, writeAddress, writeOnce } from '#memory';
 
 import { bug } from '../../base/bug.js';
 import { EBUSY, EFAULT, EPERM } from '../../base/errno.js';
@@ -84,6 +84,7 @@ export const Space = struct('explored_space', {
   results: words(8), // what tasks saw, for checks and observe; a word of the task's CPU each
   isMirrored: word, // the device has its interval
   file: word, // that is mapped; 0 = none
+  devmem: word, // a device with memory; 0 = none
   victim: word, // a task of the address space, for the OOM reaper; 0 = none
 });
 export type Space = Ptr<'explored_space'>;
@@ -114,7 +115,7 @@ export function makeSpace(cpu: Cpu): Space {
 /** Says that the CPU of every task may have translations of the space. @kernel mm_cpumask */
 export function attachAll(cpu: Cpu, mm: MmStruct): void {
   const mask = (1 << read(cpu, MACHINE, Machine.cpus)) - 1;
-  write(cpu, member(mm, MmStruct.tlb), element(TlbContext.cpus, 0), mask);
+  writeOnce(cpu, member(mm, MmStruct.tlb), element(TlbContext.cpus, 0), mask);
 }
 
 // --- what programs do ---

@@ -1,0 +1,198 @@
+/**
+ * Pages that are migrated between the machine's memory and a device's, while others use them.
+ *
+ * The device's memory is coherent: a CPU that wants a page waits until it is where it goes, and uses it there. Who faults
+ * on private memory tries again as long as somebody else refers to the page (LT-19), which has no end in a schedule that
+ * lets nobody else run.
+ *
+ * @module
+ */
+import { read, write } from '#memory';
+
+import { bug } from '../../base/bug.js';
+import { PAGE_SIZE } from '../../base/units.js';
+import { bootDevices } from '../../device/boot.js';
+import { devmemAdd, devmemFillDestinations, setMigrate } from '../../drivers/devmem/devmem.js';
+import type { Devmem } from '../../drivers/devmem/types.js';
+import type { Cpu } from '../../machine/cpu.js';
+import { stackPop, stackPush } from '../../machine/stack.js';
+import { NULL, struct, words } from '../../memory/layout.js';
+import { bootMemremap } from '../../memremap/core.js';
+import { MEMORY_DEVICE_COHERENT } from '../../memremap/pagemap.js';
+import { SECTION_PAGES } from '../../memremap/types.js';
+import { dupMm } from '../../mm/fork.js';
+import { migrateVmaFinalize, migrateVmaPages, migrateVmaSetup } from '../../mm/migrate-device.js';
+import { MIGRATE_VMA_SELECT_SYSTEM } from '../../mm/migrate-pfn.js';
+import { mmapReadLock, mmapReadUnlock } from '../../mm/mmap-lock.js';
+import { isZoneDevicePage } from '../../mm/page.js';
+import { pteOf } from '../../mm/page-table.js';
+import { NO_PTE, pteGet, ptePfn } from '../../mm/pte.js';
+import { type MigratePfn, MigrateVma, MmStruct } from '../../mm/types.js';
+import { vmaLookup } from '../../mm/vma.js';
+import { accept, type ExploreProgram, type ProgramTask, task } from '../program.js';
+import {
+  attachAll,
+  FILLED,
+  fillPage,
+  loadPage,
+  makeSpace,
+  pageVa,
+  Space,
+  spaceMm,
+  spaceProgram,
+  storePage,
+} from './space.js';
+
+const OWNER = 1;
+const FIRST = 11;
+const SECOND = 12;
+
+/** The words of a migration of one or two pages: where from, where to. */
+const Words = struct('explored_migration', { src: words(2), dst: words(2) });
+
+// --- how they start ---
+
+function setupDevice(cpu: Cpu): number {
+  bootDevices(cpu);
+  bootMemremap(cpu);
+  const type = MEMORY_DEVICE_COHERENT;
+  const devmem = devmemAdd(cpu, { type, owner: OWNER, offset: 0, pages: SECTION_PAGES });
+  if (devmem === NULL) bug('setup has no device');
+  const space = makeSpace(cpu);
+  write(cpu, space, Space.devmem, devmem);
+  fillPage(cpu, space, 0);
+  return space;
+}
+
+/** Two pages that parent and child map. */
+function setupTwo(cpu: Cpu): number {
+  const space = makeSpace(cpu);
+  fillPage(cpu, space, 0);
+  fillPage(cpu, space, 1);
+  fork(cpu, space);
+  return space;
+}
+
+// --- tasks ---
+
+/** Begins to migrate pages of the machine's memory. The mmap lock must be held. */
+function begin(cpu: Cpu, mm: MmStruct, first: number, end: number): MigrateVma {
+  const migrate = stackPush(cpu, MigrateVma);
+  const entries = stackPush(cpu, Words);
+  const vma = vmaLookup(cpu, mm, pageVa(first));
+  const src = (entries + Words.src) as MigratePfn;
+  const dst = (entries + Words.dst) as MigratePfn;
+  setMigrate(cpu, migrate, vma, pageVa(first), pageVa(end), src, dst);
+  write(cpu, migrate, MigrateVma.pgmapOwner, OWNER);
+  write(cpu, migrate, MigrateVma.flags, MIGRATE_VMA_SELECT_SYSTEM);
+  const error = migrateVmaSetup(cpu, migrate);
+  if (error !== 0) bug(`migrate_vma_setup answered ${error}`);
+  return migrate;
+}
+
+function migrateToDevice(cpu: Cpu, at: number): void {
+  const space = at as Space;
+  const mm = spaceMm(cpu, space);
+  mmapReadLock(cpu, mm);
+  const migrate = begin(cpu, mm, 0, 1);
+  devmemFillDestinations(cpu, read(cpu, space, Space.devmem) as Devmem, migrate);
+  migrateVmaPages(cpu, migrate);
+  migrateVmaFinalize(cpu, migrate);
+  stackPop(cpu, migrate);
+  mmapReadUnlock(cpu, mm);
+}
+
+/** Both pages of the parent's in one migration, which comes to nothing. */
+function migrateBoth(cpu: Cpu, at: number): void {
+  const mm = spaceMm(cpu, at as Space);
+  mmapReadLock(cpu, mm);
+  const migrate = begin(cpu, mm, 0, 2);
+  migrateVmaPages(cpu, migrate);
+  migrateVmaFinalize(cpu, migrate);
+  stackPop(cpu, migrate);
+  mmapReadUnlock(cpu, mm);
+}
+
+/** The child's second page, and then its first, each in a migration of its own. */
+function migrateBackwards(cpu: Cpu, at: number): void {
+  const mm = read(cpu, at as Space, Space.child) as MmStruct;
+  mmapReadLock(cpu, mm);
+  const second = begin(cpu, mm, 1, 2);
+  const first = begin(cpu, mm, 0, 1);
+  for (const migrate of [first, second]) {
+    migrateVmaPages(cpu, migrate);
+    migrateVmaFinalize(cpu, migrate);
+  }
+  stackPop(cpu, second);
+  mmapReadUnlock(cpu, mm);
+}
+
+/** What was stored last is found, wherever the page has been meanwhile. */
+function storeTwice(cpu: Cpu, at: number): void {
+  const mm = spaceMm(cpu, at as Space);
+  for (const value of [FIRST, SECOND]) {
+    if (storePage(cpu, mm, 0, value) !== 0) bug('a store has failed');
+  }
+  const found = loadPage(cpu, mm, 0);
+  if (found !== SECOND) bug(`INV-24: the page reads ${found}, and ${SECOND} was stored`);
+}
+
+function load(cpu: Cpu, at: number): void {
+  const found = loadPage(cpu, spaceMm(cpu, at as Space), 0);
+  if (found !== FILLED) bug(`INV-24: the page reads ${found}, and held ${FILLED}`);
+}
+
+function fork(cpu: Cpu, space: Space): MmStruct {
+  const child = dupMm(cpu, spaceMm(cpu, space));
+  if (child === NULL) bug('fork has no memory');
+  attachAll(cpu, child);
+  write(cpu, space, Space.child, child);
+  return child;
+}
+
+function forkAndLoad(cpu: Cpu, at: number): void {
+  const found = loadPage(cpu, fork(cpu, at as Space), 0);
+  if (found !== FILLED) bug(`INV-24: the child reads ${found}, and the page held ${FILLED}`);
+}
+
+// --- what they may end with ---
+
+function observePlace(cpu: Cpu, at: number): string {
+  const pte = pteOf(cpu, read(cpu, spaceMm(cpu, at as Space), MmStruct.pgd), pageVa(0));
+  const isAway = pte !== NO_PTE && isZoneDevicePage(cpu, ptePfn(pteGet(cpu, pte)));
+  return isAway ? 'with the device' : 'in memory';
+}
+
+const PLACES = [
+  accept('with the device', 'the page went after it had been used'),
+  accept('in memory', 'somebody referred to the page while it was to go'),
+];
+
+function migration(name: string, title: string, tasks: readonly ProgramTask[]): ExploreProgram {
+  return spaceProgram(name, title, setupDevice, tasks, {
+    deviceBytes: SECTION_PAGES * PAGE_SIZE,
+    observe: observePlace,
+    outcomes: PLACES,
+  });
+}
+
+export const MIGRATION_PROGRAMS: readonly ExploreProgram[] = [
+  migration('migrate-load', 'a page goes to a device while a CPU reads it', [
+    task('migrate', migrateToDevice),
+    task('load', load),
+  ]),
+  migration('migrate-store', 'a page goes to a device while a CPU stores into it', [
+    task('migrate', migrateToDevice),
+    task('store', storeTwice),
+  ]),
+  migration('migrate-fork', 'a page goes to a device while its process forks', [
+    task('migrate', migrateToDevice),
+    task('fork', forkAndLoad),
+  ]),
+  spaceProgram(
+    'migrate-migrate',
+    'parent and child migrate the same pages in different orders',
+    setupTwo,
+    [task('forwards', migrateBoth), task('backwards', migrateBackwards)],
+  ),
+];
