@@ -163,10 +163,8 @@ function observePlace(cpu: Cpu, at: number): string {
   return isAway ? 'with the device' : 'in memory';
 }
 
-const PLACES = [
-  accept('with the device', 'the page went after it had been used'),
-  accept('in memory', 'somebody referred to the page while it was to go'),
-];
+/** Who uses a page refers to it only while it is mapped: so it always goes. */
+const PLACES = [accept('with the device', 'the page went, before it was used or after')];
 
 function migration(name: string, title: string, tasks: readonly ProgramTask[]): ExploreProgram {
   return spaceProgram(name, title, setupDevice, tasks, {
