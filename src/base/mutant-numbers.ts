@@ -78,8 +78,8 @@ export const BUSTED_SRCU = 311;
 export const BUSTED_WORK = 321;
 export const BUSTED_KTHREAD = 331;
 
-export const BUSTED_PERCPU_RWSEM = 361;
-export const BUSTED_PERCPU_RWSEM_READ = 362;
+export const BUSTED_PERCPU_RWSEM = 336;
+export const BUSTED_PERCPU_RWSEM_READ = 337;
 
 // memremap
 export const M_3 = 3;
