@@ -77,6 +77,7 @@ export const BUSTED_RCU = 301;
 export const BUSTED_SRCU = 311;
 export const BUSTED_WORK = 321;
 export const BUSTED_KTHREAD = 331;
+export const BUSTED_DEVICE_JOB = 333;
 
 export const BUSTED_PERCPU_RWSEM = 336;
 export const BUSTED_PERCPU_RWSEM_READ = 337;

@@ -477,6 +477,13 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     ['kthread'],
     'a thread is woken before it is told to stop',
   ),
+  mutant(
+    numbers.BUSTED_DEVICE_JOB,
+    'busted-device-job',
+    'explore/programs/device-job.ts',
+    ['device-job'],
+    'mmap_lock is held for reading while a device is waited for, which faults; a writer comes between',
+  ),
 ];
 
 /** The mistake of that name. @throws FaultlineError if there is none */

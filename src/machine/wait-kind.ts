@@ -39,6 +39,7 @@ export const WAIT_KINDS = [
   'users of a page',
   'percpu_rwsem (read)',
   'percpu_rwsem (write)',
+  'fence',
 ] as const;
 
 export type WaitKindName = (typeof WAIT_KINDS)[number];
@@ -78,6 +79,7 @@ export const WAIT_DRIVER = kind('driver');
 export const WAIT_PAGE = kind('users of a page');
 export const WAIT_PERCPU_RWSEM_READ = kind('percpu_rwsem (read)');
 export const WAIT_PERCPU_RWSEM_WRITE = kind('percpu_rwsem (write)');
+export const WAIT_DMA_FENCE = kind('fence');
 
 /**
  * Waits that are no sign of trouble however long they last: the CPU has nothing to do until somebody

@@ -7,6 +7,7 @@ import type { ExploreProgram } from '../program.js';
 import { SPACE_PROGRAMS } from './address-space.js';
 import { completion, completionTimeout } from './completion.js';
 import { DEFERRED_PROGRAMS } from './deferred.js';
+import { DEVICE_JOB_PROGRAMS } from './device-job.js';
 import { DEVICE_PROGRAMS } from './devices.js';
 import { kthread } from './kthread.js';
 import { LIFETIME_PROGRAMS } from './list-lifetime.js';
@@ -69,6 +70,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   waitQueue,
   refcount,
   osq,
+  ...DEVICE_JOB_PROGRAMS,
   ...DEVICE_PROGRAMS,
   ...MODULE_PROGRAMS,
   ...MEMREMAP_PROGRAMS,
