@@ -26,6 +26,12 @@ const RELEASES_MAX = 2 ** 20;
 /** The release for which there was no number. */
 const UNKNOWN_RELEASE = RELEASES_MAX + 1;
 
+// words of the numbers
+/** How many are or were in use. */
+const N_COUNT = 0;
+/** How often all were given back at once. */
+const N_ERA = 1;
+
 /** What a worker needs to share clocks; survives `postMessage`. */
 export interface ClocksHandle {
   readonly numbers: SharedArrayBuffer;
@@ -44,14 +50,14 @@ export class ShadowClock {
   /** The CPU's epoch. */
   now: number;
   readonly #cpus: number;
-  /** How many numbers are or were in use. */
   readonly #numbers: Int32Array;
   /** The time of each CPU, then of each release: the epoch of whoever made it, and what that had seen. */
   readonly #clocks: Float64Array;
   /** The last time of each CPU that this one has seen; its own is now. */
   readonly #seen: Float64Array;
-  /** Numbers that were given back to this CPU. */
+  /** Numbers that were given back to this CPU, in this era. */
   readonly #spare: number[] = [];
+  #era = 0;
 
   constructor({ numbers, clocks, cpus }: ClocksHandle, cpu: number) {
     this.cpu = cpu;
@@ -66,7 +72,7 @@ export class ShadowClock {
   /** Room for the clocks of so many CPUs. */
   static create(cpus: number): ClocksHandle {
     return {
-      numbers: createSharedMemory(1).buffer,
+      numbers: createSharedMemory(2).buffer,
       clocks: createSharedMemory((1 + RELEASES_MAX) * (1 + cpus) * DOUBLE_WORDS).buffer,
       cpus,
     };
@@ -114,8 +120,16 @@ export class ShadowClock {
     return release;
   }
 
+  /** Nobody will look under any number any more. Nobody may run. */
+  static forget({ numbers }: ClocksHandle): void {
+    const words = new Int32Array(numbers);
+    words[N_COUNT] = 0;
+    words[N_ERA] = words[N_ERA]! + 1;
+  }
+
   /** Nobody will look under that number any more. */
   drop(release: number): void {
+    this.#learnEra();
     if (release !== UNKNOWN_RELEASE) this.#spare.push(release);
   }
 
@@ -124,10 +138,18 @@ export class ShadowClock {
     return release * (this.#cpus + 1);
   }
 
+  #learnEra(): void {
+    const era = this.#numbers[N_ERA]!;
+    if (era === this.#era) return;
+    this.#spare.length = 0;
+    this.#era = era;
+  }
+
   #newNumber(): number {
+    this.#learnEra();
     const spare = this.#spare.pop();
     if (spare !== undefined) return spare;
-    if (this.#numbers[0]! >= RELEASES_MAX) return UNKNOWN_RELEASE;
-    return Math.min(UNKNOWN_RELEASE, 1 + Atomics.add(this.#numbers, 0, 1));
+    if (this.#numbers[N_COUNT]! >= RELEASES_MAX) return UNKNOWN_RELEASE;
+    return Math.min(UNKNOWN_RELEASE, 1 + Atomics.add(this.#numbers, N_COUNT, 1));
   }
 }

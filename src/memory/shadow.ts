@@ -37,6 +37,25 @@
 import { FaultlineError } from '../base/bug.js';
 import { createSharedMemory } from './native.js';
 import { type ClocksHandle, epochCpu, ShadowClock } from './shadow-clocks.js';
+import {
+  ALL_OF_LINE,
+  E_FREED,
+  E_RELEASE,
+  E_SITE,
+  ENTRY_WORDS,
+  HEAD_WORDS,
+  KINDS,
+  L_FREED,
+  L_LOCK,
+  L_RELEASE,
+  L_RELEASED,
+  L_USED,
+  L_WHOLE,
+  LINE,
+  LINE_SHIFT,
+  LINE_WORDS,
+  PLAIN_SHIFT,
+} from './shadow-layout.js';
 import { UsePlaces } from './shadow-places.js';
 import { StackStore } from './shadow-stacks.js';
 
@@ -47,7 +66,6 @@ export const USE_READ = 2;
 export const USE_READ_ONCE = 3;
 /** The words are given back; as a store it is a plain one. */
 export const USE_FREE = 4;
-const KINDS = 4;
 /** The kinds that race with a marked use. */
 const IS_PLAIN = (1 << USE_WRITE) | (1 << USE_READ);
 
@@ -58,40 +76,6 @@ const CELL = 2;
 export const RUN_UNORDERED = 0;
 export const RUN_ACQUIRES = 1;
 export const RUN_UPDATES = 2;
-
-/** Words of a line. */
-const LINE = 16;
-const LINE_SHIFT = 4;
-
-// words of a line's notes
-/** Odd while the line is locked. */
-const L_LOCK = 0;
-/**
- * Words with an epoch: a bit each; and a bit each for those with one of a plain use, PLAIN_SHIFT further up. Who sets
- * one has no lock: a bit may be lost, and its epochs outlive a fill.
- */
-const L_USED = 1;
-/** How many words are nobody's. */
-const L_FREED = 2;
-/** Kinds of use that were made of the whole line: a bit each. */
-const L_WHOLE = 3;
-/** Where the release of the whole line is kept; 0: none. */
-const L_RELEASE = 4;
-/** Words with a release that has not ended: a bit each. */
-const L_RELEASED = 5;
-const HEAD_WORDS = 16;
-
-// words of an entry
-/** Where the word's release is kept; 0: none yet; negative: there, but ended. */
-const E_RELEASE = 0;
-/** Not 0: the word is nobody's. SLACK, or the stack by which it was given back. */
-const E_FREED = 1;
-/** Of an object's first word: the stack by which it was handed out; 0: it is not. */
-const E_SITE = 2;
-const ENTRY_WORDS = 4;
-const LINE_WORDS = HEAD_WORDS + LINE * ENTRY_WORDS;
-const PLAIN_SHIFT = 16;
-const ALL_OF_LINE = (1 << LINE) - 1;
 
 /** E_FREED of a word that no object has. */
 const SLACK = 1;
