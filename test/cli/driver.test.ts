@@ -11,6 +11,7 @@ import { describe, test } from 'node:test';
 import {
   faultline,
   fileIn,
+  impatientFaultline,
   MEETING,
   ONE_POINT,
   refusalOf,
@@ -98,8 +99,9 @@ if (isMainThread) throw new Error('not here');`;
 async function failureOf(
   file: string,
   args: readonly string[],
+  run: typeof impatientFaultline = sharedFaultline,
 ): Promise<{ summary: string; details: string }> {
-  const { code, stdout, stderr } = await sharedFaultline(['bench', ...args, '--driver', file]);
+  const { code, stdout, stderr } = await run(['bench', ...args, '--driver', file]);
   assert.equal(code, 1, stderr);
   assert.doesNotMatch(stdout, /│/);
   const [summary = '', ...details] = stderr.trimEnd().split('\n');
@@ -148,14 +150,15 @@ describe('a driver that fails in the middle of', () => {
     });
 
     test(`${name} by never returning is ended by the watchdog`, async () => {
-      const { summary } = await failureOf(spinning, [...args, '--watchdog', '2']);
+      const { summary } = await failureOf(spinning, args, impatientFaultline);
       assert.match(summary, /^faultline: stalled: cpu \d+ \(.+\) .*, for \d\.\d s$/);
     });
   }
 
   test('by never returning is noticed also if nothing is timed', async () => {
-    const args = [...ONE_POINT, '--sample-every', '0', '--watchdog', '2'];
-    assert.match((await failureOf(spinning, args)).summary, /^faultline: stalled: cpu \d /);
+    const args = [...ONE_POINT, '--sample-every', '0'];
+    const { summary } = await failureOf(spinning, args, impatientFaultline);
+    assert.match(summary, /^faultline: stalled: cpu \d /);
   });
 
   test('by ending the process', async () => {

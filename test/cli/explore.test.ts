@@ -13,6 +13,7 @@ import type { ExploreResult } from '../../src/report/explore-result.js';
 import {
   faultline,
   fileIn,
+  impatientFaultline,
   linkPackage,
   refusalOf,
   ROOT,
@@ -188,9 +189,10 @@ export const program = defineProgram({
     for (const engine of name === 'task-loops' ? ['virtual', 'workers'] : ['virtual']) {
       test(`${name}, ${engine} engine`, async () => {
         const module = moduleWith(name, members);
-        const limits = ['--watchdog', '2', '--seconds', '2', '--strategy', 'dpor'];
+        const limits = ['--seconds', '2', '--strategy', 'dpor'];
         const args = ['explore', '--program', module, '--engine', engine, ...limits];
-        const { code, stdout, stderr } = await sharedFaultline(args);
+        const run = name.endsWith('-loops') ? impatientFaultline : sharedFaultline;
+        const { code, stdout, stderr } = await run(args);
         assert.equal(code, BAD_PROGRAMS.has(name) ? 2 : 1, stdout + stderr);
         assert.match(stdout + stderr, message);
         assert.doesNotMatch(stderr, /\n {4}at /, 'no stack');
@@ -222,8 +224,8 @@ export const program = defineProgram({
 
   test('a check that does not return, in replay', async () => {
     const module = moduleWith('check-loops', 'check() { for (;;); }');
-    const args = ['replay', 'mine@0>0~000000', '--program', module, '--watchdog', '2'];
-    const { code, stderr } = await sharedFaultline(args);
+    const args = ['replay', 'mine@0>0~000000', '--program', module];
+    const { code, stderr } = await impatientFaultline(args);
     assert.deepEqual([code, /check .*does not return/.test(stderr)], [1, true], stderr);
   });
 

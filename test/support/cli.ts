@@ -198,6 +198,17 @@ export function sharedFaultline(
   return finished;
 }
 
+/**
+ * Runs it so with a watchdog that soon loses patience. The watchdog waits for modules, too: on a machine so busy that one
+ * is not loaded by then, a more patient one follows.
+ */
+export async function impatientFaultline(args: readonly string[]): Promise<Finished> {
+  for (let seconds = 2; ; seconds *= 4) {
+    const finished = await sharedFaultline([...args, '--watchdog', String(seconds)]);
+    if (seconds > 20 || !finished.stderr.includes(' is not loaded after ')) return finished;
+  }
+}
+
 /** Runs it with `--json -`, which must end well, and returns the result. */
 export async function resultOf(
   args: readonly string[],
