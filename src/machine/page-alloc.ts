@@ -20,7 +20,18 @@
  *
  * @module
  */
-import { exchange, fetchAdd, fillWords, read, readOnce, write, writeOnce } from '#memory';
+import {
+  BUILD,
+  exchange,
+  fetchAdd,
+  fillWords,
+  noteAlloc,
+  noteFree,
+  read,
+  readOnce,
+  write,
+  writeOnce,
+} from '#memory';
 
 import { bug } from '../base/bug.js';
 import { PAGE_WORDS } from '../base/units.js';
@@ -33,6 +44,9 @@ import { GFP_KERNEL, mightAlloc } from './gfp.js';
 import { lockClass } from './lock-class.js';
 import { perCpuPtr, thisCpuPtr } from './percpu.js';
 import { FreeArea, MACHINE, Machine, MAX_ORDER, Page, Pageset, Zone } from './types.js';
+
+/** The shadow is told whose frames are: who uses one that is free is found, and who has made what is left. */
+const KNOWS_FRAMES = BUILD === 'checked';
 
 /** A frame number. 0 is no frame. */
 export type Pfn = number;
@@ -180,6 +194,7 @@ export function freeFrameCount(cpu: Cpu): number {
 /** Begins a frame's life in somebody's hands. */
 function claim(cpu: Cpu, pfn: Pfn): void {
   const page = pageOf(cpu, pfn);
+  if (KNOWS_FRAMES) noteAlloc(cpu, frameOf(cpu, pfn), PAGE_WORDS);
   write(cpu, page, Page.held, 1);
   write(cpu, page, Page.refcount, 1);
 }
@@ -191,6 +206,7 @@ function retire(cpu: Cpu, pfn: Pfn): void {
   if (exchange(cpu, page, Page.held, 0) === 0) bug(`frame ${pfn} is free and was freed (I1)`);
   fetchAdd(cpu, page, Page.generation, 1); // a full barrier: no poison is seen in an old generation
   fillWords(cpu, frameOf(cpu, pfn), POISON, PAGE_WORDS);
+  if (KNOWS_FRAMES) noteFree(cpu, frameOf(cpu, pfn), PAGE_WORDS);
   writeOnce(cpu, page, Page.flags, 0);
   write(cpu, page, Page.refcount, 0);
   write(cpu, page, Page.mapcount, 0);
