@@ -6,21 +6,29 @@
  *            may have a frame with the same contents in the swap cache: that of a page which somebody still refers
  *            to, or which was brought back while other entries still name the slot. A slot is free again when its
  *            count is 0 and it has no frame.
- *              page out      getSwapSlot; the entry becomes the slot's; writeSlot, or swapCacheAdd if the frame stays
- *              bring back    the cached frame, or a new one by readSlot; the entry maps it; swapFree
+ *              page out      addToSwap: the frame is in the cache; each entry becomes the slot's; when none maps the
+ *                            frame, writeOutSwap, and the frame stays in the cache if somebody still refers to it;
+ *                            leaveSwap
+ *              bring back    the cached frame, or swapCacheFill: always by way of the cache; with the table's lock, look
+ *                            whether the entry is still the slot's, and the frame still the slot's too (I3); the entry
+ *                            maps it; swapFree
  *              fork          swapDuplicate
  *              unmap         freeSwapAndCache
  * Invariant  I1  The frame of a slot has PG_SWAPCACHE and the slot in Page.private, and one reference of the cache.
  *            I2  A slot of which the last entry goes gives up its frame, if that is mapped nowhere; and a frame that
  *                is mapped nowhere any more gives up its slot, if no entry names it. Each first does its own part
  *                and then looks at the other's, so one of two finds both done.
+ *            I3  Whoever maps a frame for an entry that names a slot has seen, under the table's lock, that the frame is
+ *                the slot's in the cache. That the entry looks as before is not enough: meanwhile the page may have
+ *                come back, been written, and gone to the same slot again.
  * Ordering   One lock for all slots; page table locks and a file's pagesLock may be held around it. Contents of a slot
  *            are written before its entry is set and read while an entry names it.
  * Deviation  The area is memory beside the frames, so nothing waits for a disk. No readahead, no clusters.
  *
  * @module
  */
-import { copyWords, fetchAdd, fillWords, read, readOnce, write } from '#memory';
+import { copyWords, fetchAdd, fillWords, read, readOnce, write, writeOnce } from '#memory';
+import { BUSTED_PAGEOUT, isMutant } from '#mutants';
 
 import { bug } from '../base/bug.js';
 import { PAGE_WORDS } from '../base/units.js';
@@ -30,7 +38,15 @@ import { frameOf, pageOf, type Pfn, PG_SWAPCACHE } from '../machine/page-alloc.j
 import { MACHINE, Machine, Page, SWAP_HEAD_WORDS, SWAP_SLOT_WORDS } from '../machine/types.js';
 import { member, type Ptr, struct, word } from '../memory/layout.js';
 import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
-import { getPage, pageClearFlags, pageHasFlag, pageSetFlags, putPage } from './page.js';
+import {
+  getPage,
+  pageClearFlags,
+  pageHasFlag,
+  pageMapcount,
+  pageRefcount,
+  pageSetFlags,
+  putPage,
+} from './page.js';
 
 /** The area. Its slots and what they hold follow. @kernel struct swap_info_struct */
 const SwapInfo = struct('swap_info', {
@@ -80,6 +96,11 @@ function contentsOf(cpu: Cpu, slot: number): number {
 /** Slots that are in use. */
 export function swapUsed(cpu: Cpu): number {
   return slotCount(cpu) === 0 ? 0 : readOnce(cpu, infoOf(cpu), SwapInfo.used);
+}
+
+/** True if some slot is free. A hint. */
+export function hasSwapRoom(cpu: Cpu): boolean {
+  return swapUsed(cpu) < slotCount(cpu);
 }
 
 /** A slot that one entry names, or 0 if all are in use, or there is no area. @kernel folio_alloc_swap */
@@ -149,7 +170,7 @@ function dropEntry(cpu: Cpu, slot: number, dropsFrame: boolean): void {
 function removeFrame(cpu: Cpu, at: SwapSlot, pfn: Pfn): void {
   write(cpu, at, SwapSlot.frame, 0);
   pageClearFlags(cpu, pfn, PG_SWAPCACHE);
-  write(cpu, pageOf(cpu, pfn), Page.private, 0);
+  writeOnce(cpu, pageOf(cpu, pfn), Page.private, 0);
 }
 
 function releaseSlot(cpu: Cpu, info: SwapInfo): void {
@@ -169,14 +190,93 @@ export function swapCacheAdd(cpu: Cpu, slot: number, pfn: Pfn): boolean {
   spinLock(cpu, lock);
   const at = slotOf(cpu, slot);
   const isFree = read(cpu, at, SwapSlot.frame) === 0;
-  if (isFree) {
-    getPage(cpu, pfn); // the cache's
-    write(cpu, pageOf(cpu, pfn), Page.private, slot);
-    pageSetFlags(cpu, pfn, PG_SWAPCACHE);
-    write(cpu, at, SwapSlot.frame, pfn);
-  }
+  if (isFree) putIntoCache(cpu, at, slot, pfn);
   spinUnlock(cpu, lock);
   return isFree;
+}
+
+function putIntoCache(cpu: Cpu, at: SwapSlot, slot: number, pfn: Pfn): void {
+  getPage(cpu, pfn); // the cache's
+  writeOnce(cpu, pageOf(cpu, pfn), Page.private, slot);
+  pageSetFlags(cpu, pfn, PG_SWAPCACHE);
+  write(cpu, at, SwapSlot.frame, pfn);
+}
+
+/**
+ * Reads the slot into the frame, which nobody else knows, and into the cache with it; if the slot has a frame by now,
+ * that is the answer, with a reference. 0 if no entry names the slot any more. @kernel swap_cache_alloc_folio
+ */
+export function swapCacheFill(cpu: Cpu, slot: number, fresh: Pfn): Pfn {
+  const lock = member(infoOf(cpu), SwapInfo.lock);
+  spinLock(cpu, lock);
+  const at = slotOf(cpu, slot);
+  let pfn = read(cpu, at, SwapSlot.frame);
+  if (pfn !== 0) getPage(cpu, pfn);
+  else if (read(cpu, at, SwapSlot.count) > 0) {
+    pfn = fresh;
+    readSlot(cpu, slot, pfn);
+    putIntoCache(cpu, at, slot, pfn);
+  }
+  spinUnlock(cpu, lock);
+  return pfn;
+}
+
+/** True if the frame is the slot's in the cache. Stays so while an entry names the slot and the caller has a reference. */
+export function isInSwapCache(cpu: Cpu, slot: number, pfn: Pfn): boolean {
+  const isCached = pageHasFlag(cpu, pfn, PG_SWAPCACHE);
+  return isCached && readOnce(cpu, pageOf(cpu, pfn), Page.private) === slot;
+}
+
+/**
+ * A slot for the page, in whose cache it is from here on; the caller counts as an entry of it. 0 if there is none. The
+ * caller has isolated the page. @kernel add_to_swap
+ */
+export function addToSwap(cpu: Cpu, pfn: Pfn): number {
+  const cached = holdCached(cpu, pfn);
+  if (cached !== 0) return cached;
+  const slot = getSwapSlot(cpu);
+  if (slot !== 0) swapCacheAdd(cpu, slot, pfn);
+  return slot;
+}
+
+/** The slot of a page that is in the cache, which counts the caller from now on; else 0. */
+function holdCached(cpu: Cpu, pfn: Pfn): number {
+  if (!pageHasFlag(cpu, pfn, PG_SWAPCACHE)) return 0;
+  const lock = member(infoOf(cpu), SwapInfo.lock);
+  let slot = 0;
+  spinLock(cpu, lock);
+  if (pageHasFlag(cpu, pfn, PG_SWAPCACHE)) {
+    slot = readOnce(cpu, pageOf(cpu, pfn), Page.private);
+    const at = slotOf(cpu, slot);
+    write(cpu, at, SwapSlot.count, read(cpu, at, SwapSlot.count) + 1);
+  }
+  spinUnlock(cpu, lock);
+  return slot;
+}
+
+/**
+ * The contents of a page that no entry maps go to its slot, and the page leaves the cache: unless somebody has a
+ * reference to it beside the cache and the caller. True if it has left. @kernel pageout, __remove_mapping
+ */
+export function writeOutSwap(cpu: Cpu, slot: number, pfn: Pfn): boolean {
+  const lock = member(infoOf(cpu), SwapInfo.lock);
+  spinLock(cpu, lock);
+  const at = slotOf(cpu, slot);
+  const isAlone = pageRefcount(cpu, pfn) === 2 && pageMapcount(cpu, pfn) === 0;
+  const leaves = isAlone && read(cpu, at, SwapSlot.frame) === pfn;
+  if (leaves) {
+    if (!isMutant(cpu, BUSTED_PAGEOUT)) writeSlot(cpu, slot, pfn);
+    removeFrame(cpu, at, pfn);
+  }
+  spinUnlock(cpu, lock);
+  if (leaves) putPage(cpu, pfn);
+  return leaves;
+}
+
+/** Ends what addToSwap began: the caller counts no more, and a page that no entry needs there leaves the cache. */
+export function leaveSwap(cpu: Cpu, slot: number, pfn: Pfn): void {
+  swapFree(cpu, slot);
+  pageFreeSwap(cpu, pfn);
 }
 
 /** The slot's frame, with a reference for the caller, or 0. @kernel swap_cache_get_folio */
@@ -199,7 +299,7 @@ export function pageFreeSwap(cpu: Cpu, pfn: Pfn): boolean {
   const lock = member(info, SwapInfo.lock);
   spinLock(cpu, lock);
   const isIn = pageHasFlag(cpu, pfn, PG_SWAPCACHE); // another may have been faster
-  const at = isIn ? slotOf(cpu, read(cpu, pageOf(cpu, pfn), Page.private)) : (0 as SwapSlot);
+  const at = isIn ? slotOf(cpu, readOnce(cpu, pageOf(cpu, pfn), Page.private)) : (0 as SwapSlot);
   const frees = isIn && read(cpu, at, SwapSlot.count) === 0;
   if (frees) {
     removeFrame(cpu, at, pfn);
