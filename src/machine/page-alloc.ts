@@ -412,7 +412,7 @@ function pushBlock(cpu: Cpu, pfn: Pfn, order: number): void {
   if (head !== 0) write(cpu, pageOf(cpu, head), Page.prev, pfn);
   write(cpu, area, FreeArea.head, pfn);
   write(cpu, area, FreeArea.count, read(cpu, area, FreeArea.count) + 1);
-  write(cpu, ZONE, Zone.freeFrames, read(cpu, ZONE, Zone.freeFrames) + (1 << order));
+  writeOnce(cpu, ZONE, Zone.freeFrames, read(cpu, ZONE, Zone.freeFrames) + (1 << order)); // isZoneLow
 }
 
 function removeBlock(cpu: Cpu, pfn: Pfn, order: number): void {
@@ -426,5 +426,5 @@ function removeBlock(cpu: Cpu, pfn: Pfn, order: number): void {
   writeOnce(cpu, page, Page.flags, 0);
   write(cpu, page, Page.private, 0);
   write(cpu, area, FreeArea.count, read(cpu, area, FreeArea.count) - 1);
-  write(cpu, ZONE, Zone.freeFrames, read(cpu, ZONE, Zone.freeFrames) - (1 << order));
+  writeOnce(cpu, ZONE, Zone.freeFrames, read(cpu, ZONE, Zone.freeFrames) - (1 << order));
 }

@@ -25,7 +25,7 @@
  * @module
  */
 import { copyWords, read, readAddress, readOnce, readOnceCells } from '#memory';
-import { BUSTED_FILE_FAULT, BUSTED_SWAPIN, isMutant, M_SECONDARY_LATE, M_UNSTABLE_UNSEEN } from '#mutants';
+import { BUSTED_FILE_FAULT, BUSTED_SWAPIN, BUSTED_SWAPIN_CACHE, isMutant, M_SECONDARY_LATE, M_UNSTABLE_UNSEEN } from '#mutants';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
@@ -91,11 +91,12 @@ import {
   pteUpdateFlags,
   setPte,
 } from './pte.js';
-import { rmapAdd } from './rmap.js';
+import { rmapAdd } from './rmap-place.js';
 import {
   freeSwapCache,
   isInSwapCache,
   pageFreeSwap,
+  readSlot,
   swapCacheFill,
   swapCacheGet,
   swapFree,
@@ -357,7 +358,9 @@ function doSwapPage(
   spinLock(cpu, ptl);
   // the entry may look as before and mean another page: swap.ts, I3
   const isSame =
-    pteGet(cpu, pte) === entry && (isMutant(cpu, BUSTED_SWAPIN) || isInSwapCache(cpu, slot, pfn));
+    isMutant(cpu, BUSTED_SWAPIN) ||
+    (pteGet(cpu, pte) === entry &&
+      (isMutant(cpu, BUSTED_SWAPIN_CACHE) || isInSwapCache(cpu, slot, pfn)));
   const isOver = isSame && mapSwapPage(cpu, vma, va, pte, pfn, isWrite, cached === 0);
   spinUnlock(cpu, ptl);
   if (!isSame) {
@@ -399,6 +402,10 @@ function swapIn(cpu: Cpu, slot: number): Pfn {
   const fresh = allocPage(cpu);
   if (fresh === 0) return NO_MEMORY;
   pageSetFlags(cpu, fresh, PG_ANON);
+  if (isMutant(cpu, BUSTED_SWAPIN_CACHE)) {
+    readSlot(cpu, slot, fresh);
+    return fresh;
+  }
   const pfn = swapCacheFill(cpu, slot, fresh);
   if (pfn === fresh) countSwappedIn(cpu);
   else putPage(cpu, fresh);

@@ -107,9 +107,10 @@ export function isolateOldest(cpu: Cpu, index: number): Pfn {
   const pfn = read(cpu, listAt(reclaim, index), LruList.tail);
   let result = pfn;
   if (pfn !== 0) {
-    unlink(cpu, reclaim, pfn);
-    if (!tryIsolate(cpu, pfn)) {
-      fetchOr(cpu, pageOf(cpu, pfn), Page.flags, PG_LRU);
+    if (tryIsolate(cpu, pfn)) {
+      unlink(cpu, reclaim, pfn);
+    } else {
+      leaveList(cpu, reclaim, pfn); // with PG_LRU all the time: who is about to free it waits for us (I1)
       link(cpu, reclaim, pfn);
       result = -1;
     }
@@ -118,7 +119,7 @@ export function isolateOldest(cpu: Cpu, index: number): Pfn {
   return result;
 }
 
-/** The lock must be held, and the page be off its list, with a frame that may be about to be freed. */
+/** The lock must be held, and the page be on its list; its frame may be about to be freed. */
 function tryIsolate(cpu: Cpu, pfn: Pfn): boolean {
   const page = pageOf(cpu, pfn);
   if ((fetchOr(cpu, page, Page.flags, PG_ISOLATED) & PG_ISOLATED) !== 0) return false; // I2
@@ -216,6 +217,12 @@ function link(cpu: Cpu, reclaim: Reclaim, pfn: Pfn): void {
 
 /** Takes the page, which has PG_LRU until now, off its list. */
 function unlink(cpu: Cpu, reclaim: Reclaim, pfn: Pfn): void {
+  leaveList(cpu, reclaim, pfn);
+  fetchAnd(cpu, pageOf(cpu, pfn), Page.flags, ~PG_LRU);
+}
+
+/** Takes the page off its list; it keeps PG_LRU. */
+function leaveList(cpu: Cpu, reclaim: Reclaim, pfn: Pfn): void {
   const page = pageOf(cpu, pfn);
   const list = listOf(cpu, reclaim, page);
   const next = read(cpu, page, Page.next);
@@ -225,5 +232,4 @@ function unlink(cpu: Cpu, reclaim: Reclaim, pfn: Pfn): void {
   if (prev === 0) write(cpu, list, LruList.head, next);
   else write(cpu, pageOf(cpu, prev), Page.next, next);
   writeOnce(cpu, list, LruList.count, read(cpu, list, LruList.count) - 1);
-  fetchAnd(cpu, page, Page.flags, ~PG_LRU);
 }

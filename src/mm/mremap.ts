@@ -49,7 +49,7 @@ import {
   setPte,
   setSpecialPte,
 } from './pte.js';
-import { rmapMoved } from './rmap.js';
+import { rmapMoved } from './rmap-place.js';
 import { rmapLock, rmapUnlock } from './rmap-mms.js';
 import {
   File,

@@ -21,7 +21,7 @@
  *
  * @module
  */
-import { read, readAddress, readOnce, writeOnce } from '#memory';
+import { read, readAddress } from '#memory';
 import { BUSTED_PAGEOUT, BUSTED_RECLAIM_NOTIFY, isMutant } from '#mutants';
 
 import { PAGE_SIZE } from '../base/units.js';
@@ -32,8 +32,6 @@ import {
   PG_ANON,
   PG_ANON_EXCLUSIVE,
   PG_LAZYFREE,
-  PG_MLOCKED,
-  reclaims,
 } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { Page } from '../machine/types.js';
@@ -51,7 +49,6 @@ import { downRead, upRead } from '../sync/rwsem.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { fileOfPage } from './file.js';
 import { TABLE_HUGE, tableState } from './huge.js';
-import { lruAdd } from './lru.js';
 import { addRss } from './mm-struct.js';
 import { flushTlbPage } from './mmu-gather.js';
 import {
@@ -60,7 +57,6 @@ import {
   pageMapcount,
   pageMaybePinned,
   pageRemoveRmap,
-  pageSetFlags,
   putPage,
 } from './page.js';
 import { pteLockptr, pteOf } from './page-table.js';
@@ -79,39 +75,10 @@ import {
   setSpecialPte,
 } from './pte.js';
 import { pinMms } from './rmap-mms.js';
-import { swapDuplicate, writeSlot } from './swap.js';
-import { File, MmStruct, VM_LOCKED, VmAreaStruct } from './types.js';
+import { placeOf } from './rmap-place.js';
+import { swapDuplicate, writeOutSwap, writeSlot } from './swap.js';
+import { File, MmStruct, VmAreaStruct } from './types.js';
 import { vmaEnd, vmaStart } from './vma.js';
-
-// --- where a page is ---
-
-/** Parts of a page number that fit into a word each. */
-const LOW_PAGES = 2 ** 27;
-
-/** The VMA maps the page, which is no page of zeroes, at `va`: it can be found, and paged out. @kernel folio_add_lru_vma */
-export function rmapAdd(cpu: Cpu, vma: VmAreaStruct, pfn: Pfn, va: Va): void {
-  if (!reclaims(cpu)) return;
-  if ((read(cpu, vma, VmAreaStruct.flags) & VM_LOCKED) !== 0) pageSetFlags(cpu, pfn, PG_MLOCKED);
-  if (!pageHasFlag(cpu, pfn, PG_ANON)) return; // it is on a list already
-  rmapMoved(cpu, pfn, va);
-  lruAdd(cpu, pfn);
-}
-
-/** An anonymous page is mapped at another address now. The table's lock may be held. */
-export function rmapMoved(cpu: Cpu, pfn: Pfn, va: Va): void {
-  if (!reclaims(cpu) || !pageHasFlag(cpu, pfn, PG_ANON)) return;
-  const page = pageOf(cpu, pfn);
-  const number = va / PAGE_SIZE;
-  writeOnce(cpu, page, Page.index, number % LOW_PAGES);
-  writeOnce(cpu, page, Page.inuse, Math.floor(number / LOW_PAGES));
-}
-
-/** Where an anonymous page was mapped last, or half of it (I2). */
-function placeOf(cpu: Cpu, pfn: Pfn): Va {
-  const page = pageOf(cpu, pfn);
-  const high = readOnce(cpu, page, Page.inuse);
-  return (high * LOW_PAGES + readOnce(cpu, page, Page.index)) * PAGE_SIZE;
-}
 
 // --- walks ---
 
@@ -211,9 +178,16 @@ export function unmapNotified(
   slot: number,
 ): boolean {
   if (isMutant(cpu, BUSTED_PAGEOUT) && slot !== 0) writeSlot(cpu, slot, pfn);
-  if (isMutant(cpu, BUSTED_RECLAIM_NOTIFY)) return unmapEntry(cpu, mm, va, pte, pfn, slot);
   const range = stackPush(cpu, MmuNotifierRange);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, va, va + PAGE_SIZE);
+  if (isMutant(cpu, BUSTED_RECLAIM_NOTIFY)) {
+    const isGone = unmapEntry(cpu, mm, va, pte, pfn, slot);
+    if (slot !== 0) writeOutSwap(cpu, slot, pfn);
+    mmuNotifierInvalidateRangeStart(cpu, range);
+    mmuNotifierInvalidateRangeEnd(cpu, range);
+    stackPop(cpu, range);
+    return isGone;
+  }
   mmuNotifierInvalidateRangeStart(cpu, range);
   const isUnmapped = unmapEntry(cpu, mm, va, pte, pfn, slot);
   mmuNotifierInvalidateRangeEnd(cpu, range);

@@ -33,10 +33,11 @@ import { BUSTED_PAGEOUT, isMutant } from '#mutants';
 import { bug } from '../base/bug.js';
 import { PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
+import type { Frame } from '../machine/frame.js';
 import { lockClass } from '../machine/lock-class.js';
 import { frameOf, pageOf, type Pfn, PG_SWAPCACHE } from '../machine/page-alloc.js';
 import { MACHINE, Machine, Page, SWAP_HEAD_WORDS, SWAP_SLOT_WORDS } from '../machine/types.js';
-import { member, type Ptr, struct, word } from '../memory/layout.js';
+import { type Field, member, type Ptr, struct, word } from '../memory/layout.js';
 import { initSpinlock, Spinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
 import {
   getPage,
@@ -317,6 +318,13 @@ export function freeSwapCache(cpu: Cpu, pfn: Pfn): void {
 }
 
 // --- contents ---
+
+/** A word of the page that the slot holds: for checks, while nobody else runs. */
+export function peekSwap(cpu: Cpu, slot: number, field: Field<'frame'>): number {
+  const pfn = read(cpu, slotOf(cpu, slot), SwapSlot.frame);
+  const from = pfn === 0 ? (contentsOf(cpu, slot) as Frame) : frameOf(cpu, pfn);
+  return read(cpu, from, field);
+}
 
 /** Keeps a frame's contents in the slot. Nobody may write the frame. */
 export function writeSlot(cpu: Cpu, slot: number, pfn: Pfn): void {

@@ -39,6 +39,7 @@ import {
   GFP_KERNEL,
   memallocNoreclaimRestore,
   memallocNoreclaimSave,
+  mightAlloc,
 } from '../machine/gfp.js';
 import { lockClass } from '../machine/lock-class.js';
 import { defineKernelOps, opsIndex } from '../machine/ops-table.js';
@@ -168,7 +169,7 @@ export function balance(cpu: Cpu): void {
   const saved = memallocNoreclaimSave(cpu); // I1
   let freed = 0;
   while (!isZoneBalanced(cpu)) {
-    const more = shrink(cpu, GFP_KERNEL, true);
+    const more = shrink(cpu, GFP_KERNEL, true, CLUSTER);
     freed += more;
     if (more === 0) break;
   }
@@ -189,7 +190,7 @@ const reclaimOps: ReclaimOps = defineKernelOps({
     countReclaim(cpu, ReclaimStats.directReclaims);
     fsReclaimAcquire(cpu, gfp);
     const saved = memallocNoreclaimSave(cpu); // I1
-    const freed = shrink(cpu, gfp, false);
+    const freed = shrink(cpu, gfp, false, CLUSTER);
     memallocNoreclaimRestore(cpu, saved);
     fsReclaimRelease(cpu, gfp);
     if (freed > 0) writeOnce(cpu, reclaimOf(cpu), Reclaim.failures, 0); // I2
@@ -197,13 +198,30 @@ const reclaimOps: ReclaimOps = defineKernelOps({
   },
 });
 
+/**
+ * Frees frames because somebody says so, although memory is not short: how many, at most a few more than asked for. No
+ * lock held. Sleeps. @kernel user_proactive_reclaim
+ */
+export function proactiveReclaim(cpu: Cpu, frames: number): number {
+  mightAlloc(cpu, GFP_KERNEL); // what it may need is what an allocation may
+  const saved = memallocNoreclaimSave(cpu);
+  let freed = 0;
+  while (freed < frames) {
+    const more = shrink(cpu, GFP_KERNEL, false, Math.min(frames - freed, CLUSTER));
+    freed += more;
+    if (more === 0) break;
+  }
+  memallocNoreclaimRestore(cpu, saved);
+  return freed;
+}
+
 // --- the lists ---
 
-/** Frees a batch of frames, if it can: how many. @kernel shrink_node, do_try_to_free_pages */
-function shrink(cpu: Cpu, gfp: number, isKswapd: boolean): number {
+/** Frees so many frames, if it can: how many. @kernel shrink_node, do_try_to_free_pages */
+function shrink(cpu: Cpu, gfp: number, isKswapd: boolean, wanted: number): number {
   const mayIo = (gfp & GFP_IO) !== 0;
   let freed = 0;
-  for (let priority = PRIORITIES - 1; priority >= 0 && freed < CLUSTER; priority--) {
+  for (let priority = PRIORITIES - 1; priority >= 0 && freed < wanted; priority--) {
     if (mayIo) freed += shrinkLists(cpu, LRU_ANON, priority, isKswapd);
     if (mayIo && (gfp & GFP_FS) !== 0) freed += shrinkLists(cpu, LRU_FILE, priority, isKswapd);
     if (isKswapd && isZoneBalanced(cpu)) break;

@@ -23,6 +23,7 @@ import { oomRetry } from './oom-retry.js';
 import { osq } from './osq.js';
 import { PAGEMAP_USER_PROGRAMS } from './pagemap-users.js';
 import { PAGING_PROGRAMS } from './paging.js';
+import { RECLAIM_PROGRAMS } from './reclaim.js';
 import { PERCPU_REF_PROGRAMS } from './percpu-refcount.js';
 import { PERCPU_RWSEM_PROGRAMS } from './percpu-rwsem.js';
 import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
@@ -46,6 +47,7 @@ import { WORKQUEUE_PROGRAMS } from './workqueue.js';
 export const PROGRAMS: readonly ExploreProgram[] = [
   ...RETRY_PROGRAMS,
   ...PAGING_PROGRAMS,
+  ...RECLAIM_PROGRAMS,
   validFlag,
   ...DEFERRED_PROGRAMS,
   lt15,
