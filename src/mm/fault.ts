@@ -353,22 +353,25 @@ function doSwapPage(
   const slot = pteSlot(entry);
   const cached = swapCacheGet(cpu, slot);
   const pfn = cached === 0 ? swapIn(cpu, slot) : cached;
-  if (pfn <= 0) return pfn === NO_MEMORY ? VM_FAULT_OOM : 0;
+  if (pfn === NO_MEMORY) return VM_FAULT_OOM;
   const ptl = pteLockptr(cpu, pte);
-  spinLock(cpu, ptl);
-  // the entry may look as before and mean another page: swap.ts, I3
+  spinLock(cpu, ptl); // also without a frame: who gave the slot up has this lock until the entry says so
   const isSame =
-    isMutant(cpu, BUSTED_SWAPIN) ||
-    (pteGet(cpu, pte) === entry &&
-      (isMutant(cpu, BUSTED_SWAPIN_CACHE) || isInSwapCache(cpu, slot, pfn)));
+    pfn !== 0 && (isMutant(cpu, BUSTED_SWAPIN) || namesPage(cpu, pteGet(cpu, pte), entry, pfn));
   const isOver = isSame && mapSwapPage(cpu, vma, va, pte, pfn, isWrite, cached === 0);
   spinUnlock(cpu, ptl);
   if (!isSame) {
-    dropSwapPage(cpu, pfn);
+    if (pfn !== 0) dropSwapPage(cpu, pfn);
     return 0; // somebody was faster
   }
   addRss(cpu, read(cpu, vma, VmAreaStruct.mm), 1);
   return isOver ? 0 : doWpPage(cpu, vma, va, pte, pteGet(cpu, pte), true);
+}
+
+/** True if the entry is as it was, and its slot's page is still this one (swap.ts, I3). */
+function namesPage(cpu: Cpu, now: number, entry: number, pfn: Pfn): boolean {
+  if (now !== entry) return false;
+  return isMutant(cpu, BUSTED_SWAPIN_CACHE) || isInSwapCache(cpu, pteSlot(entry), pfn);
 }
 
 /** Maps the page in the place of the entry, which names its slot; false if it has to be copied. The table's lock is held. */

@@ -31,7 +31,7 @@ import { downWrite, initRwsem, upWrite } from '../sync/rwsem.js';
 import { initSpinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
 import { lruAdd, lruForgetFile } from './lru.js';
 import { getPage, pageMapcount, pageRefcount, putPage } from './page.js';
-import { freeSwapAndCache, readSlot, swapFree, writeSlot } from './swap.js';
+import { fillSlot, freeSwapAndCache, readSlot } from './swap.js';
 import { File, VmAreaStruct } from './types.js';
 
 const FANOUT = 64;
@@ -132,7 +132,7 @@ function fileAddPage(cpu: Cpu, file: File, index: number): Pfn {
   if (pfn < 0 || (pfn === 0 && radixInsert(cpu, file, index, fresh))) pfn = fresh;
   if (pfn !== 0) getPage(cpu, pfn);
   spinUnlock(cpu, lock);
-  if (slot !== 0) swapFree(cpu, slot);
+  if (slot !== 0) freeSwapAndCache(cpu, slot);
   if (pfn === fresh) lruAdd(cpu, pfn);
   else putPage(cpu, fresh);
   return pfn;
@@ -155,7 +155,7 @@ export function filePageout(cpu: Cpu, file: File, pfn: Pfn, slot: number): boole
   // the caller's and the cache's
   const canGo = isIn && pageRefcount(cpu, pfn) === 2 && pageMapcount(cpu, pfn) === 0;
   if (canGo) {
-    writeSlot(cpu, slot, pfn);
+    fillSlot(cpu, slot, pfn);
     replacePage(cpu, file, index, ~slot);
   }
   spinUnlock(cpu, lock);

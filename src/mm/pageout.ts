@@ -81,11 +81,11 @@ import {
 import { unmapNotified } from './rmap.js';
 import {
   addToSwap,
+  fillSlot,
   freeSwapAndCache,
   getSwapSlot,
   leaveSwap,
   writeOutSwap,
-  writeSlot,
 } from './swap.js';
 import { MmStruct, VmAreaStruct } from './types.js';
 
@@ -199,7 +199,7 @@ function unmapHuge(cpu: Cpu, mm: MmStruct, first: Pte, slots: readonly number[])
 /** A page that only this entry refers to goes to the slot. The table's lock must be held. */
 function unmapOwn(cpu: Cpu, pte: Pte, entry: number, pfn: Pfn, slot: number): void {
   const isExclusive = pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE);
-  writeSlot(cpu, slot, pfn);
+  fillSlot(cpu, slot, pfn);
   setSpecialPte(cpu, pte, makeSwapPte(slot, entry, isExclusive));
   pageRemoveRmap(cpu, pfn);
   putPage(cpu, pfn);

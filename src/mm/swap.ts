@@ -60,9 +60,12 @@ type SwapInfo = Ptr<'swap_info'>;
 /** One slot. */
 const SwapSlot = struct('swap_slot', {
   count: word, // entries that name it
-  frame: word, // its frame in the swap cache; 0 = none
+  frame: word, // its frame in the swap cache; 0 = none; SLOT_EMPTY
 });
 type SwapSlot = Ptr<'swap_slot'>;
+
+/** The slot is somebody's, who has not written it yet. @kernel SWAP_HAS_CACHE */
+const SLOT_EMPTY = -1;
 
 // the machine lays the area out without knowing what is in it
 const FITS = SwapInfo.words <= SWAP_HEAD_WORDS && SwapSlot.words === SWAP_SLOT_WORDS;
@@ -104,8 +107,11 @@ export function hasSwapRoom(cpu: Cpu): boolean {
   return swapUsed(cpu) < slotCount(cpu);
 }
 
-/** A slot that one entry names, or 0 if all are in use, or there is no area. @kernel folio_alloc_swap */
-export function getSwapSlot(cpu: Cpu): number {
+/**
+ * A slot that the caller counts as an entry of, or 0 if all are in use, or there is no area. It is empty until
+ * fillSlot; or, with a frame, that is in the slot's cache at once. @kernel folio_alloc_swap
+ */
+export function getSwapSlot(cpu: Cpu, pfn: Pfn = 0): number {
   const slots = slotCount(cpu);
   if (slots === 0) return 0;
   const info = infoOf(cpu);
@@ -113,8 +119,10 @@ export function getSwapSlot(cpu: Cpu): number {
   const found = findFree(cpu, info, slots);
   if (found !== 0) {
     write(cpu, slotOf(cpu, found), SwapSlot.count, 1);
+    write(cpu, slotOf(cpu, found), SwapSlot.frame, SLOT_EMPTY); // who comes with an old entry sees nothing
+    if (pfn !== 0) putIntoCache(cpu, slotOf(cpu, found), found, pfn);
     write(cpu, info, SwapInfo.next, found % slots);
-    write(cpu, info, SwapInfo.used, read(cpu, info, SwapInfo.used) + 1);
+    writeOnce(cpu, info, SwapInfo.used, read(cpu, info, SwapInfo.used) + 1); // swapUsed
   }
   spinUnlock(cpu, member(info, SwapInfo.lock));
   return found;
@@ -159,6 +167,7 @@ function dropEntry(cpu: Cpu, slot: number, dropsFrame: boolean): void {
   const count = read(cpu, at, SwapSlot.count) - 1;
   if (count < 0) bug(`swap slot ${slot} is named by nobody and was freed`);
   write(cpu, at, SwapSlot.count, count);
+  if (read(cpu, at, SwapSlot.frame) === SLOT_EMPTY) write(cpu, at, SwapSlot.frame, 0);
   const pfn = read(cpu, at, SwapSlot.frame);
   const mayDrop = pfn !== 0 && dropsFrame && readOnce(cpu, pageOf(cpu, pfn), Page.mapcount) === 0;
   if (count === 0 && mayDrop) removeFrame(cpu, at, pfn);
@@ -175,7 +184,7 @@ function removeFrame(cpu: Cpu, at: SwapSlot, pfn: Pfn): void {
 }
 
 function releaseSlot(cpu: Cpu, info: SwapInfo): void {
-  write(cpu, info, SwapInfo.used, read(cpu, info, SwapInfo.used) - 1);
+  writeOnce(cpu, info, SwapInfo.used, read(cpu, info, SwapInfo.used) - 1);
 }
 
 /** How many entries name the slot. @kernel __swap_count */
@@ -184,17 +193,6 @@ export function swapCount(cpu: Cpu, slot: number): number {
 }
 
 // --- the swap cache ---
-
-/** The frame is the slot's from now on, unless the slot has one; false then. @kernel add_to_swap_cache */
-export function swapCacheAdd(cpu: Cpu, slot: number, pfn: Pfn): boolean {
-  const lock = member(infoOf(cpu), SwapInfo.lock);
-  spinLock(cpu, lock);
-  const at = slotOf(cpu, slot);
-  const isFree = read(cpu, at, SwapSlot.frame) === 0;
-  if (isFree) putIntoCache(cpu, at, slot, pfn);
-  spinUnlock(cpu, lock);
-  return isFree;
-}
 
 function putIntoCache(cpu: Cpu, at: SwapSlot, slot: number, pfn: Pfn): void {
   getPage(cpu, pfn); // the cache's
@@ -212,7 +210,8 @@ export function swapCacheFill(cpu: Cpu, slot: number, fresh: Pfn): Pfn {
   spinLock(cpu, lock);
   const at = slotOf(cpu, slot);
   let pfn = read(cpu, at, SwapSlot.frame);
-  if (pfn !== 0) getPage(cpu, pfn);
+  if (pfn > 0) getPage(cpu, pfn);
+  else if (pfn < 0) pfn = 0;
   else if (read(cpu, at, SwapSlot.count) > 0) {
     pfn = fresh;
     readSlot(cpu, slot, pfn);
@@ -235,9 +234,7 @@ export function isInSwapCache(cpu: Cpu, slot: number, pfn: Pfn): boolean {
 export function addToSwap(cpu: Cpu, pfn: Pfn): number {
   const cached = holdCached(cpu, pfn);
   if (cached !== 0) return cached;
-  const slot = getSwapSlot(cpu);
-  if (slot !== 0) swapCacheAdd(cpu, slot, pfn);
-  return slot;
+  return getSwapSlot(cpu, pfn);
 }
 
 /** The slot of a page that is in the cache, which counts the caller from now on; else 0. */
@@ -284,7 +281,7 @@ export function leaveSwap(cpu: Cpu, slot: number, pfn: Pfn): void {
 export function swapCacheGet(cpu: Cpu, slot: number): Pfn {
   const lock = member(infoOf(cpu), SwapInfo.lock);
   spinLock(cpu, lock);
-  const pfn = read(cpu, slotOf(cpu, slot), SwapSlot.frame);
+  const pfn = Math.max(0, read(cpu, slotOf(cpu, slot), SwapSlot.frame));
   if (pfn !== 0) fetchAdd(cpu, pageOf(cpu, pfn), Page.refcount, 1);
   spinUnlock(cpu, lock);
   return pfn;
@@ -329,6 +326,15 @@ export function peekSwap(cpu: Cpu, slot: number, field: Field<'frame'>): number 
 /** Keeps a frame's contents in the slot. Nobody may write the frame. */
 export function writeSlot(cpu: Cpu, slot: number, pfn: Pfn): void {
   copyWords(cpu, contentsOf(cpu, slot), frameOf(cpu, pfn), PAGE_WORDS);
+}
+
+/** Keeps a frame's contents in a slot that is empty so far. Nobody may write the frame. */
+export function fillSlot(cpu: Cpu, slot: number, pfn: Pfn): void {
+  writeSlot(cpu, slot, pfn);
+  const lock = member(infoOf(cpu), SwapInfo.lock);
+  spinLock(cpu, lock);
+  write(cpu, slotOf(cpu, slot), SwapSlot.frame, 0);
+  spinUnlock(cpu, lock);
 }
 
 /** Brings them back into another frame, which nobody else knows. */
