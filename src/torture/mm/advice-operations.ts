@@ -80,7 +80,6 @@ const OF_USE = [
   uapi.MADV_PAGEOUT,
   uapi.MADV_WILLNEED,
   uapi.MADV_COLLAPSE,
-  uapi.MADV_REMOVE,
 ];
 
 function advise(

@@ -1,8 +1,8 @@
 /**
  * Target `mm`: CPUs, devices and reclaim work on a few address spaces at once.
  *
- *   a CPU      goes into some address space and does one of the things of map-, advice-, process-, device- and
- *              notifier-operations.ts, or has it checked; around it it stores and loads, and judges what it finds
+ *   a CPU      goes into some address space and does one of the things of map-, advice-, paging-, process-,
+ *              device- and notifier-operations.ts, or has it checked; around it it stores and loads, and judges what it finds
  *   a device   an engine: loads, stores and adds through whatever context its device has there
  *   a service  takes the faults of a device out of its rings
  *   reclaim    runs work items (notifiers and address spaces that end later), reaps the victims of kills, and does
@@ -41,6 +41,7 @@ import {
 } from './device-operations.js';
 import { MAP_OPERATIONS } from './map-operations.js';
 import { endNotifiers, NOTIFIER_OPERATIONS } from './notifier-operations.js';
+import { PAGING_OPERATIONS } from './paging-operations.js';
 import { PROCESS_OPERATIONS, spawn } from './process-operations.js';
 import { armFailure, disarmFailure, type Operation, stageOf } from './stage.js';
 import {
@@ -62,6 +63,7 @@ import {
 const CHOICES: readonly Operation[] = [
   ...MAP_OPERATIONS,
   ...ADVICE_OPERATIONS,
+  ...PAGING_OPERATIONS,
   ...PROCESS_OPERATIONS,
   ...BINDING_OPERATIONS,
   ...NOTIFIER_OPERATIONS,
