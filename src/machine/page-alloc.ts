@@ -174,7 +174,7 @@ function takeReclaiming(cpu: Cpu, order: number, gfp: number): Pfn {
   const rounds = !mayReclaim ? 0 : order > COSTLY_ORDER ? 1 : RECLAIM_RETRIES_MAX;
   const reserve = read(cpu, MACHINE, Machine.watermarkMin);
   if (isZoneLow(cpu)) ops.wakeKswapd(cpu);
-  for (let inVain = 0; inVain < rounds; ) {
+  for (let inVain = 0; inVain < rounds;) {
     const pfn = takeFrames(cpu, order, reserve);
     if (pfn !== 0) return pfn;
     inVain = ops.directReclaim(cpu, gfp) > 0 ? 0 : inVain + 1;
@@ -300,7 +300,8 @@ function popFromPageset(cpu: Cpu, set: Pageset): Pfn {
 function refillPageset(cpu: Cpu, set: Pageset): void {
   const batch = read(cpu, MACHINE, Machine.pagesetBatch);
   const lock = member(ZONE, Zone.lock);
-  const reserve = (cpu.memallocFlags & PF_MEMALLOC) === 0 ? readOwn(cpu, MACHINE, Machine.watermarkMin) : 0;
+  const reserve =
+    (cpu.memallocFlags & PF_MEMALLOC) === 0 ? readOwn(cpu, MACHINE, Machine.watermarkMin) : 0;
   archSpinLock(cpu, lock);
   for (let i = 0; i < batch; i++) {
     const pfn = splitBlock(cpu, 0, reserve);

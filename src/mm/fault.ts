@@ -25,7 +25,14 @@
  * @module
  */
 import { copyWords, read, readAddress, readOnce, readOnceCells } from '#memory';
-import { BUSTED_FILE_FAULT, BUSTED_SWAPIN, BUSTED_SWAPIN_CACHE, isMutant, M_SECONDARY_LATE, M_UNSTABLE_UNSEEN } from '#mutants';
+import {
+  BUSTED_FILE_FAULT,
+  BUSTED_SWAPIN,
+  BUSTED_SWAPIN_CACHE,
+  isMutant,
+  M_SECONDARY_LATE,
+  M_UNSTABLE_UNSEEN,
+} from '#mutants';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
@@ -192,14 +199,7 @@ function newPteFlags(vmFlags: number, isWrite: boolean): number {
  * Maps a frame the caller has a reference to, which the entry takes over, unless somebody was faster: 0, or
  * VM_FAULT_SIGBUS if what was there may have been reaped.
  */
-function mapFrame(
-  cpu: Cpu,
-  vma: VmAreaStruct,
-  va: Va,
-  pte: Pte,
-  pfn: Pfn,
-  flags: number,
-): number {
+function mapFrame(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, pfn: Pfn, flags: number): number {
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
   const isFree = pteGet(cpu, pte) === 0;

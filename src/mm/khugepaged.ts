@@ -116,13 +116,7 @@ function collapseLocked(cpu: Cpu, mm: MmStruct, block: Va, folio: Pfn): number {
 }
 
 /** The block has pages that can be exchanged for a folio. The rmapLock is held. */
-function exchangeBlock(
-  cpu: Cpu,
-  vma: VmAreaStruct,
-  block: Va,
-  pte: Pte,
-  folio: Pfn,
-): number {
+function exchangeBlock(cpu: Cpu, vma: VmAreaStruct, block: Va, pte: Pte, folio: Pfn): number {
   const mm = read(cpu, vma, VmAreaStruct.mm);
   const range = stackPush(cpu, MmuNotifierRange);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, block, block + PMD_SIZE);

@@ -17,16 +17,7 @@
  *
  * @module
  */
-import {
-  cmpxchg,
-  fetchAdd,
-  fetchAnd,
-  fetchOr,
-  read,
-  readOnce,
-  write,
-  writeOnce,
-} from '#memory';
+import { cmpxchg, fetchAdd, fetchAnd, fetchOr, read, readOnce, write, writeOnce } from '#memory';
 
 import { bug } from '../base/bug.js';
 import type { Cpu } from '../machine/cpu.js';

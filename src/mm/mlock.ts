@@ -157,7 +157,7 @@ function lockVma(
 /** @kernel mlock_vma_pages_range */
 function markPages(cpu: Cpu, mm: MmStruct, start: Va, end: Va, isLocked: boolean): void {
   const pgd = read(cpu, mm, MmStruct.pgd);
-  for (let va = nextPopulated(cpu, pgd, start, end); va < end; ) {
+  for (let va = nextPopulated(cpu, pgd, start, end); va < end;) {
     const next = pmdAddrEnd(va, end);
     markTable(cpu, pteOf(cpu, pgd, va), (next - va) / PAGE_SIZE, isLocked);
     va = nextPopulated(cpu, pgd, next, end);

@@ -49,8 +49,8 @@ import {
   setPte,
   setSpecialPte,
 } from './pte.js';
-import { rmapMoved } from './rmap-place.js';
 import { rmapLock, rmapUnlock } from './rmap-mms.js';
+import { rmapMoved } from './rmap-place.js';
 import {
   File,
   MmStruct,

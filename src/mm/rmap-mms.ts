@@ -21,10 +21,12 @@ import { reclaimOf } from './lru.js';
 import { MmStruct, Reclaim } from './types.js';
 
 const RMAP_LOCK = lockClass('anon_vma->rwsem');
+const ALL_LOCK = lockClass('mm_all_locks');
 
 /** A new address space can be found. */
 export function rmapAddMm(cpu: Cpu, mm: MmStruct): void {
   initRwsem(cpu, member(mm, MmStruct.rmapLock), RMAP_LOCK);
+  initRwsem(cpu, member(mm, MmStruct.allLock), ALL_LOCK);
   initListHead(cpu, member(mm, MmStruct.mmlist));
   if (!reclaims(cpu)) return;
   const reclaim = reclaimOf(cpu);

@@ -32,6 +32,7 @@ import {
   PG_ANON,
   PG_ANON_EXCLUSIVE,
   PG_LAZYFREE,
+  reclaims,
 } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { Page } from '../machine/types.js';
@@ -188,21 +189,16 @@ export function unmapNotified(
     stackPop(cpu, range);
     return isGone;
   }
+  if (reclaims(cpu)) downRead(cpu, member(mm, MmStruct.allLock)); // until the end, nobody comes who heard no start
   mmuNotifierInvalidateRangeStart(cpu, range);
   const isUnmapped = unmapEntry(cpu, mm, va, pte, pfn, slot);
   mmuNotifierInvalidateRangeEnd(cpu, range);
+  if (reclaims(cpu)) upRead(cpu, member(mm, MmStruct.allLock));
   stackPop(cpu, range);
   return isUnmapped;
 }
 
-function unmapEntry(
-  cpu: Cpu,
-  mm: MmStruct,
-  va: Va,
-  pte: Pte,
-  pfn: Pfn,
-  slot: number,
-): boolean {
+function unmapEntry(cpu: Cpu, mm: MmStruct, va: Va, pte: Pte, pfn: Pfn, slot: number): boolean {
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
   const isSame = maps(pteGet(cpu, pte), pfn) && tableState(cpu, pte) !== TABLE_HUGE;
@@ -220,14 +216,7 @@ function unmapEntry(
 }
 
 /** The entry, which is empty, names the slot from now on, if there is one. The table's lock must be held. */
-function leaveEntry(
-  cpu: Cpu,
-  mm: MmStruct,
-  pte: Pte,
-  entry: number,
-  pfn: Pfn,
-  slot: number,
-): void {
+function leaveEntry(cpu: Cpu, mm: MmStruct, pte: Pte, entry: number, pfn: Pfn, slot: number): void {
   if (slot !== 0) {
     const isExclusive = pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE);
     pageClearFlags(cpu, pfn, PG_ANON_EXCLUSIVE);

@@ -50,6 +50,7 @@ export const MmStruct = struct('mm_struct', {
   asyncPut: WorkStruct, // the end of the address space, if a kworker does it
   rmapLock: Rwsem, // page tables against who comes by a reverse map (mm/rmap.ts). @kernel anon_vma->rwsem
   mmlist: ListHead, // on Reclaim.mms
+  allLock: Rwsem, // for reading: an invalidation without mmap lock; for writing: a notifier comes. @kernel mm_take_all_locks
   line5: cacheline,
 });
 export type MmStruct = Ptr<'mm_struct'>;

@@ -14,20 +14,23 @@ import { bootDeferred } from '../../src/deferred/boot.js';
 import * as spacePrograms from '../../src/explore/programs/space.js';
 import type { Cpu } from '../../src/machine/cpu.js';
 import { registerOps } from '../../src/machine/ops-table.js';
+import { defineOps } from '../../src/machine/ops-table.js';
 import { freeFrameCount } from '../../src/machine/page-alloc.js';
 import { kzalloc } from '../../src/machine/slab.js';
 import { bootMm } from '../../src/mm/boot.js';
-import { LRU_ACTIVE, LRU_ANON, LRU_FILE, lruCount, reclaimCount } from '../../src/mm/lru.js';
 import { FOLL_PIN, FOLL_WRITE, getUserPage, putUserPage } from '../../src/mm/gup.js';
+import { LRU_ACTIVE, LRU_ANON, LRU_FILE, lruCount, reclaimCount } from '../../src/mm/lru.js';
 import { mlock, munlock } from '../../src/mm/mlock.js';
 import { swapUsed } from '../../src/mm/swap.js';
 import { ReclaimStats } from '../../src/mm/types.js';
 import * as uapi from '../../src/mm/uapi.js';
 import { balance } from '../../src/mm/vmscan.js';
 import type { MmuNotifierOps } from '../../src/notifier/mmu-notifier-list.js';
-import { mmuNotifierRegister, mmuNotifierUnregister } from '../../src/notifier/mmu-notifier-register.js';
+import {
+  mmuNotifierRegister,
+  mmuNotifierUnregister,
+} from '../../src/notifier/mmu-notifier-register.js';
 import { MmuNotifier } from '../../src/notifier/types.js';
-import { defineOps } from '../../src/machine/ops-table.js';
 import { assertNoWarning } from '../../src/workloads/leak.js';
 import * as programs from '../programs/reclaim.js';
 import { ReclaimArena } from '../programs/reclaim.js';
@@ -153,12 +156,18 @@ describe('what stays', () => {
       assert.ok(pinned > 0);
       space.map(50, 160);
       fill(space, 50, 160);
-      assert.deepEqual([0, 1, 2].map((page) => isSwapped(space, page)), [false, false, false]);
+      assert.deepEqual(
+        [0, 1, 2].map((page) => isSwapped(space, page)),
+        [false, false, false],
+      );
       assert.ok([3, 4, 5, 6, 7].some((page) => isSwapped(space, page)));
       munlock(cpu, mm, at(0), 2 * PAGE_SIZE);
       putUserPage(cpu, pinned, flags);
       for (let round = 0; round < 3; round++) assertFilled(space, 50, 160);
-      assert.ok([0, 1, 2].every((page) => isSwapped(space, page)), 'not any more');
+      assert.ok(
+        [0, 1, 2].every((page) => isSwapped(space, page)),
+        'not any more',
+      );
       assertFilled(space, 0, 8);
     }),
   );

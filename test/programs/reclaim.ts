@@ -23,8 +23,8 @@ import type { Cpu } from '../../src/machine/cpu.js';
 import { noteProgress } from '../../src/machine/sched.js';
 import { cacheline, NULL, type Ptr, struct, word } from '../../src/memory/layout.js';
 import { loadWord, storeWord } from '../../src/mm/access.js';
-import { mmap } from '../../src/mm/mmap.js';
 import { useMm } from '../../src/mm/mm-struct.js';
+import { mmap } from '../../src/mm/mmap.js';
 import * as uapi from '../../src/mm/uapi.js';
 import { startKswapd, stopKswapd } from '../../src/mm/vmscan.js';
 

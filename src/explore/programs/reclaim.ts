@@ -126,7 +126,9 @@ function checkStored(cpu: Cpu, at: number): string | undefined {
   const found = pteIsSwap(entry)
     ? peekSwap(cpu, pteSlot(entry), frameWord(0))
     : read(cpu, frameOf(cpu, ptePfn(entry)), frameWord(0));
-  return found === STORED ? checkSpace(cpu, at) : `INV-24: the page has ${found}, and was stored to`;
+  return found === STORED
+    ? checkSpace(cpu, at)
+    : `INV-24: the page has ${found}, and was stored to`;
 }
 
 const PLACES = [

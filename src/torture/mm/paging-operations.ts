@@ -10,13 +10,7 @@ import { NULL, type Va } from '../../memory/layout.js';
 import { loadWord, storeWord } from '../../mm/access.js';
 import { clearReferenced, clearSoftDirty } from '../../mm/clear-refs.js';
 import { createFile, fput } from '../../mm/file.js';
-import {
-  accessRemotePage,
-  FOLL_PIN,
-  FOLL_WRITE,
-  getUserPage,
-  putUserPage,
-} from '../../mm/gup.js';
+import { accessRemotePage, FOLL_PIN, FOLL_WRITE, getUserPage, putUserPage } from '../../mm/gup.js';
 import { madvise } from '../../mm/madvise.js';
 import { mmap } from '../../mm/mmap.js';
 import { munmap } from '../../mm/munmap.js';
@@ -80,7 +74,9 @@ function cutFile(cpu: Cpu, stage: Stage): boolean {
   const va = mmap(cpu, at.mm, 0, bytesOf(FILE_PAGES), READ_WRITE, shared, file, 0);
   let isCut = false;
   if (va >= 0) {
-    const isStored = [0, 2].every((page) => storeWord(cpu, at.mm, va + bytesOf(page), 1 + page) === 0);
+    const isStored = [0, 2].every(
+      (page) => storeWord(cpu, at.mm, va + bytesOf(page), 1 + page) === 0,
+    );
     if (member.random(2) === 0) madvise(cpu, at.mm, va, bytesOf(FILE_PAGES), uapi.MADV_PAGEOUT);
     disarmFailure(cpu);
     const way = member.random(3);

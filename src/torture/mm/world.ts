@@ -25,8 +25,8 @@ import { bug } from '../../base/bug.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import { SvmEngine } from '../../drivers/svm/types.js';
 import type { Cpu } from '../../machine/cpu.js';
-import { CPUS_MAX } from '../../machine/limits.js';
 import { frameWord } from '../../machine/frame.js';
+import { CPUS_MAX } from '../../machine/limits.js';
 import { lockClass } from '../../machine/lock-class.js';
 import { allocPage, frameOf, freeFrameCount, freePage } from '../../machine/page-alloc.js';
 import { allocWords, freeWords } from '../../machine/slab.js';
@@ -179,7 +179,7 @@ export function inflate(cpu: Cpu, world: World, freeFrames: number): void {
 
 /** Gives them back. */
 function deflate(cpu: Cpu, world: World): void {
-  for (let pfn = read(cpu, world, World.balloon); pfn !== 0; ) {
+  for (let pfn = read(cpu, world, World.balloon); pfn !== 0;) {
     const next = read(cpu, frameOf(cpu, pfn), frameWord(0));
     freePage(cpu, pfn);
     pfn = next;
