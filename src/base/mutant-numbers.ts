@@ -99,3 +99,6 @@ export const BUSTED_PMEM_EXIT = 354;
 // paging
 export const BUSTED_PAGEOUT = 361;
 export const BUSTED_FILE_FAULT = 362;
+export const BUSTED_RECLAIM_NOTIFY = 363;
+export const BUSTED_SWAPIN = 364;
+export const BUSTED_SWAPIN_CACHE = 365;

@@ -57,6 +57,7 @@ export function buildWorld(program: ExploreProgram, mutant = 0): World {
     cpus: program.tasks.length,
     ramBytes: program.ramBytes ?? DEFAULT_RAM_BYTES,
     swapBytes: program.swapBytes ?? 0,
+    minFreeFrames: program.minFreeFrames ?? 0,
   });
   const { cpu } = machine;
   bootMm(cpu);

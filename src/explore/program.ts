@@ -62,6 +62,8 @@ export interface ExploreProgram {
   readonly ramBytes?: number;
   /** Its swap area; by default it has none. Unit: bytes. */
   readonly swapBytes?: number;
+  /** Frames in reserve, on a machine that reclaims; by default it does not. */
+  readonly minFreeFrames?: number;
   /** Ops tables its structs refer to. */
   readonly ops?: Readonly<Record<string, OpsTable>>;
   /** How far a CPU's clock moves at each look at it; by default 1. Unit: milliseconds. */

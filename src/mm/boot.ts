@@ -12,11 +12,13 @@ import { bootNotifiers } from '../notifier/boot.js';
 import { bootExitChain } from './exit-chain.js';
 import { MmuGather } from './mmu-gather.js';
 import { bootSwap } from './swap.js';
+import { bootReclaim } from './vmscan.js';
 
 /** Reserves each CPU's gather, and makes what notifiers and exit need. Runs once, on the boot CPU. */
 export function bootMm(cpu: Cpu): void {
   write(cpu, MACHINE, Machine.gathers, allocPercpu(cpu, MmuGather.words));
   bootSwap(cpu);
+  bootReclaim(cpu);
   bootNotifiers(cpu);
   bootExitChain(cpu);
 }

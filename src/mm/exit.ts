@@ -43,6 +43,7 @@ import { callExitChain } from './exit-chain.js';
 import { unlinkFileVma } from './file.js';
 import { mmapReadLock, mmapReadUnlock, mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { type MmuGather, tlbFinishMmu, tlbGatherMmu } from './mmu-gather.js';
+import { rmapLock, rmapRemoveMm, rmapUnlock } from './rmap-mms.js';
 import { MMF_OOM_SKIP, MmStruct, VmAreaStruct } from './types.js';
 import { vmaEnd, vmaFree, vmaStart } from './vma.js';
 import { vmaTreeDestroy, vmaTreeFirst, vmaTreeLast } from './vma-tree.js';
@@ -95,6 +96,7 @@ function exitMmap(cpu: Cpu, mm: MmStruct): void {
   } else {
     unmapAndFree(cpu, mm, first);
   }
+  rmapRemoveMm(cpu, mm);
   vmaTreeDestroy(cpu, member(mm, MmStruct.vmas));
   mmapWriteUnlock(cpu, mm);
 }
@@ -109,7 +111,9 @@ function unmapAndFree(cpu: Cpu, mm: MmStruct, first: VmAreaStruct): void {
   unlinkFileVmas(cpu, first);
   const start = vmaStart(cpu, first);
   const end = vmaEnd(cpu, vmaTreeLast(cpu, member(mm, MmStruct.vmas)));
+  rmapLock(cpu, mm);
   freePgtables(cpu, gather, read(cpu, mm, MmStruct.pgd), start, end, 0, VA_MAX);
+  rmapUnlock(cpu, mm);
   tlbFinishMmu(cpu, gather);
   if (isMutant(cpu, M_EXIT_SHARED)) {
     mmapReadUnlock(cpu, mm);

@@ -25,7 +25,14 @@
  * @module
  */
 import { copyWords, read, readAddress, readOnce, readOnceCells } from '#memory';
-import { BUSTED_FILE_FAULT, isMutant, M_SECONDARY_LATE, M_UNSTABLE_UNSEEN } from '#mutants';
+import {
+  BUSTED_FILE_FAULT,
+  BUSTED_SWAPIN,
+  BUSTED_SWAPIN_CACHE,
+  isMutant,
+  M_SECONDARY_LATE,
+  M_UNSTABLE_UNSEEN,
+} from '#mutants';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
@@ -36,7 +43,6 @@ import {
   type Pfn,
   PG_ANON,
   PG_ANON_EXCLUSIVE,
-  PG_SWAPCACHE,
   ZERO_PFN,
 } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
@@ -60,6 +66,7 @@ import {
   tableState,
   wantsHugePage,
 } from './huge.js';
+import { countSwappedIn, lruAdd } from './lru.js';
 import { addRss } from './mm-struct.js';
 import { flushTlbPage } from './mmu-gather.js';
 import {
@@ -91,13 +98,14 @@ import {
   pteUpdateFlags,
   setPte,
 } from './pte.js';
+import { rmapAdd } from './rmap-place.js';
 import {
   freeSwapCache,
+  isInSwapCache,
   pageFreeSwap,
   readSlot,
-  swapCacheAdd,
+  swapCacheFill,
   swapCacheGet,
-  swapCount,
   swapFree,
 } from './swap.js';
 import {
@@ -174,7 +182,7 @@ function doHugePage(cpu: Cpu, vma: VmAreaStruct, pte: Pte, isWrite: boolean): bo
 
 function doMissingPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boolean): number {
   if (read(cpu, vma, VmAreaStruct.file) === NULL) {
-    return isWrite ? doAnonymousPage(cpu, vma, pte) : doZeroPage(cpu, vma, pte);
+    return isWrite ? doAnonymousPage(cpu, vma, va, pte) : doZeroPage(cpu, vma, va, pte);
   }
   return doFilePage(cpu, vma, va, pte, isWrite);
 }
@@ -191,20 +199,26 @@ function newPteFlags(vmFlags: number, isWrite: boolean): number {
  * Maps a frame the caller has a reference to, which the entry takes over, unless somebody was faster: 0, or
  * VM_FAULT_SIGBUS if what was there may have been reaped.
  */
-function mapFrame(cpu: Cpu, vma: VmAreaStruct, pte: Pte, pfn: Pfn, flags: number): number {
+function mapFrame(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, pfn: Pfn, flags: number): number {
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
   const isFree = pteGet(cpu, pte) === 0;
   const fault = isFree ? checkStableAddressSpace(cpu, vma) : 0;
   const isMapped = isFree && fault === 0;
   if (isMapped) {
-    if (pfn !== ZERO_PFN) pageAddRmap(cpu, pfn);
+    if (pfn !== ZERO_PFN) addPage(cpu, vma, va, pfn);
     setPte(cpu, pte, makePte(pfn, flags));
   }
   spinUnlock(cpu, ptl);
   if (!isMapped) putPage(cpu, pfn);
   else if (pfn !== ZERO_PFN) addRss(cpu, read(cpu, vma, VmAreaStruct.mm), 1);
   return fault;
+}
+
+/** The VMA is about to map the page. The table's lock must be held. */
+function addPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pfn: Pfn): void {
+  pageAddRmap(cpu, pfn);
+  rmapAdd(cpu, vma, pfn, va);
 }
 
 /**
@@ -219,18 +233,18 @@ function checkStableAddressSpace(cpu: Cpu, vma: VmAreaStruct): number {
 }
 
 /** @kernel do_anonymous_page, for a write */
-function doAnonymousPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte): number {
+function doAnonymousPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte): number {
   anonVmaPrepare(cpu, vma);
   const pfn = allocZeroedPage(cpu);
   if (pfn === 0) return VM_FAULT_OOM;
   pageSetFlags(cpu, pfn, PG_ANON | PG_ANON_EXCLUSIVE);
-  return mapFrame(cpu, vma, pte, pfn, newPteFlags(read(cpu, vma, VmAreaStruct.flags), true));
+  return mapFrame(cpu, vma, va, pte, pfn, newPteFlags(read(cpu, vma, VmAreaStruct.flags), true));
 }
 
 /** @kernel do_anonymous_page, for a read */
-function doZeroPage(cpu: Cpu, vma: VmAreaStruct, pte: Pte): number {
+function doZeroPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte): number {
   const flags = vmaPteFlags(read(cpu, vma, VmAreaStruct.flags)) | PTE_ACCESSED;
-  return mapFrame(cpu, vma, pte, ZERO_PFN, flags);
+  return mapFrame(cpu, vma, va, pte, ZERO_PFN, flags);
 }
 
 /**
@@ -254,12 +268,12 @@ function mapFilePage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boo
   if (pfn === 0) return VM_FAULT_OOM;
   const vmFlags = read(cpu, vma, VmAreaStruct.flags);
   if ((vmFlags & VM_SHARED) !== 0) {
-    mapFrame(cpu, vma, pte, pfn, newPteFlags(vmFlags, isWrite));
+    mapFrame(cpu, vma, va, pte, pfn, newPteFlags(vmFlags, isWrite));
     if (!isWrite) doFaultAround(cpu, vma, va, pte);
     return 0;
   }
   if (!isWrite) {
-    const fault = mapFrame(cpu, vma, pte, pfn, newPteFlags(vmFlags & ~VM_WRITE, false)); // I1
+    const fault = mapFrame(cpu, vma, va, pte, pfn, newPteFlags(vmFlags & ~VM_WRITE, false)); // I1
     if (fault === 0) doFaultAround(cpu, vma, va, pte);
     return fault;
   }
@@ -267,7 +281,7 @@ function mapFilePage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, isWrite: boo
   const own = copyOf(cpu, pfn);
   putPage(cpu, pfn);
   if (own === 0) return VM_FAULT_OOM;
-  return mapFrame(cpu, vma, pte, own, newPteFlags(vmFlags, true));
+  return mapFrame(cpu, vma, va, pte, own, newPteFlags(vmFlags, true));
 }
 
 /** Pages that a read of a file looks at around the one it needs. @kernel fault_around_bytes */
@@ -292,7 +306,7 @@ function doFaultAround(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte): void {
     const neighbour = (pte + ((at - va) / PAGE_SIZE) * Pte.words) as Pte;
     if (index >= pages || pteGet(cpu, neighbour) !== 0) continue;
     const pfn = fileFindPage(cpu, file, index);
-    if (pfn !== 0) mapFrame(cpu, vma, neighbour, pfn, flags & ~PTE_ACCESSED);
+    if (pfn !== 0) mapFrame(cpu, vma, at, neighbour, pfn, flags & ~PTE_ACCESSED);
   }
 }
 
@@ -337,46 +351,74 @@ function doSwapPage(
   isWrite: boolean,
 ): number {
   const slot = pteSlot(entry);
-  const pfn = swapPageOf(cpu, slot);
-  if (pfn === 0) return VM_FAULT_OOM;
-  const vmFlags = read(cpu, vma, VmAreaStruct.flags);
-  const ptl = pteLockptr(cpu, pte);
-  spinLock(cpu, ptl);
-  const isSame = pteGet(cpu, pte) === entry;
-  let isWritable = false;
-  if (isSame) {
-    const wasCached = pageHasFlag(cpu, pfn, PG_SWAPCACHE);
-    swapFree(cpu, slot);
-    if (isWrite && pageRefcount(cpu, pfn) === 2) pageFreeSwap(cpu, pfn); // the cache's, and ours
-    const isOwn = !wasCached || (entry & PTE_SWP_EXCLUSIVE) !== 0 || pageRefcount(cpu, pfn) === 1;
-    if (isOwn) pageSetFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
-    isWritable = isOwn && (vmFlags & VM_WRITE) !== 0;
-    pageAddRmap(cpu, pfn);
-    const flags = newPteFlags(isWritable ? vmFlags : vmFlags & ~VM_WRITE, isWrite && isWritable);
-    setPte(cpu, pte, makePte(pfn, flags | (entry & PTE_SOFT_DIRTY)));
-  }
-  spinUnlock(cpu, ptl);
-  if (isSame) addRss(cpu, read(cpu, vma, VmAreaStruct.mm), 1);
-  else dropSwapPage(cpu, pfn);
-  if (!isSame || !isWrite || isWritable) return 0;
-  return doWpPage(cpu, vma, va, pte, pteGet(cpu, pte), true);
-}
-
-/** The slot's frame, with a reference; from the cache, and for the cache if others will want it. 0 if memory is out. */
-function swapPageOf(cpu: Cpu, slot: number): Pfn {
   const cached = swapCacheGet(cpu, slot);
-  if (cached !== 0) return cached;
-  const pfn = allocPage(cpu);
-  if (pfn === 0) return 0;
-  readSlot(cpu, slot, pfn);
-  pageSetFlags(cpu, pfn, PG_ANON);
-  if (swapCount(cpu, slot) <= 1 || swapCacheAdd(cpu, slot, pfn)) return pfn;
-  putPage(cpu, pfn); // somebody else was faster
-  return swapPageOf(cpu, slot);
+  const pfn = cached === 0 ? swapIn(cpu, slot) : cached;
+  if (pfn === NO_MEMORY) return VM_FAULT_OOM;
+  const ptl = pteLockptr(cpu, pte);
+  spinLock(cpu, ptl); // also without a frame: who gave the slot up has this lock until the entry says so
+  const isSame =
+    pfn !== 0 && (isMutant(cpu, BUSTED_SWAPIN) || namesPage(cpu, pteGet(cpu, pte), entry, pfn));
+  const isOver = isSame && mapSwapPage(cpu, vma, va, pte, pfn, isWrite, cached === 0);
+  spinUnlock(cpu, ptl);
+  if (!isSame) {
+    if (pfn !== 0) dropSwapPage(cpu, pfn);
+    return 0; // somebody was faster
+  }
+  addRss(cpu, read(cpu, vma, VmAreaStruct.mm), 1);
+  return isOver ? 0 : doWpPage(cpu, vma, va, pte, pteGet(cpu, pte), true);
 }
 
+/** True if the entry is as it was, and its slot's page is still this one (swap.ts, I3). */
+function namesPage(cpu: Cpu, now: number, entry: number, pfn: Pfn): boolean {
+  if (now !== entry) return false;
+  return isMutant(cpu, BUSTED_SWAPIN_CACHE) || isInSwapCache(cpu, pteSlot(entry), pfn);
+}
+
+/** Maps the page in the place of the entry, which names its slot; false if it has to be copied. The table's lock is held. */
+function mapSwapPage(
+  cpu: Cpu,
+  vma: VmAreaStruct,
+  va: Va,
+  pte: Pte,
+  pfn: Pfn,
+  isWrite: boolean,
+  isFresh: boolean,
+): boolean {
+  const entry = pteGet(cpu, pte);
+  const vmFlags = read(cpu, vma, VmAreaStruct.flags);
+  swapFree(cpu, pteSlot(entry));
+  if (isFresh || (isWrite && pageRefcount(cpu, pfn) === 2)) pageFreeSwap(cpu, pfn); // the cache's, and ours
+  const isOwn = (entry & PTE_SWP_EXCLUSIVE) !== 0 || pageRefcount(cpu, pfn) === 1;
+  if (isOwn) pageSetFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
+  const isWritable = isOwn && (vmFlags & VM_WRITE) !== 0;
+  addPage(cpu, vma, va, pfn);
+  const flags = newPteFlags(isWritable ? vmFlags : vmFlags & ~VM_WRITE, isWrite && isWritable);
+  setPte(cpu, pte, makePte(pfn, flags | (entry & PTE_SOFT_DIRTY)));
+  return !isWrite || isWritable;
+}
+
+/** There is no frame for the page. */
+const NO_MEMORY = -1;
+
+/** A frame with what the slot holds, in the cache, with a reference; 0 if the slot holds nothing any more; NO_MEMORY. */
+function swapIn(cpu: Cpu, slot: number): Pfn {
+  const fresh = allocPage(cpu);
+  if (fresh === 0) return NO_MEMORY;
+  pageSetFlags(cpu, fresh, PG_ANON);
+  if (isMutant(cpu, BUSTED_SWAPIN_CACHE)) {
+    readSlot(cpu, slot, fresh);
+    return fresh;
+  }
+  const pfn = swapCacheFill(cpu, slot, fresh);
+  if (pfn === fresh) countSwappedIn(cpu);
+  else putPage(cpu, fresh);
+  return pfn;
+}
+
+/** The frame is not wanted: if it is mapped nowhere, reclaim finds it. */
 function dropSwapPage(cpu: Cpu, pfn: Pfn): void {
   freeSwapCache(cpu, pfn);
+  lruAdd(cpu, pfn);
   putPage(cpu, pfn);
 }
 
@@ -507,7 +549,7 @@ function replaceFrame(
     pteGetAndClear(cpu, pte);
     flushTlbPage(cpu, mm, va);
     if (old !== ZERO_PFN) pageRemoveRmap(cpu, old);
-    pageAddRmap(cpu, own);
+    addPage(cpu, vma, va, own);
     const vmFlags = read(cpu, vma, VmAreaStruct.flags);
     setPte(cpu, pte, makePte(own, newPteFlags(isWrite ? vmFlags : vmFlags & ~VM_WRITE, isWrite)));
   }

@@ -23,7 +23,7 @@
  */
 import { fillWords, read, readAddress, readOnce, writeOnce } from '#memory';
 
-import { PAGE_WORDS } from '../base/units.js';
+import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { frameWord } from '../machine/frame.js';
 import {
@@ -35,6 +35,7 @@ import {
   PG_ANON,
   PG_ANON_EXCLUSIVE,
   PG_LARGE,
+  reclaims,
   ZERO_PFN,
 } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
@@ -47,6 +48,7 @@ import {
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { lruAdd } from './lru.js';
 import { addRss } from './mm-struct.js';
 import { flushTlbMm } from './mmu-gather.js';
 import {
@@ -68,10 +70,12 @@ import {
   PTE_PRESENT,
   pteGet,
   pteGetAndClear,
+  pteHasFrame,
   ptePfn,
   pteUpdateFlags,
   setPte,
 } from './pte.js';
+import { rmapMoved } from './rmap-place.js';
 import {
   MMF_UNSTABLE,
   MmStruct,
@@ -149,15 +153,33 @@ export function splitHugePmd(cpu: Cpu, mm: MmStruct, va: Va): void {
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, block, block + PMD_SIZE);
   mmuNotifierInvalidateRangeStart(cpu, range);
   const pte = pteOf(cpu, read(cpu, mm, MmStruct.pgd), block);
-  if (pte !== NO_PTE) makeSmall(cpu, pte);
+  if (pte !== NO_PTE && makeSmall(cpu, pte)) addToLru(cpu, pte, block);
   mmuNotifierInvalidateRangeEnd(cpu, range);
   stackPop(cpu, range);
 }
 
-function makeSmall(cpu: Cpu, pte: Pte): void {
+/** True if the table was huge. */
+function makeSmall(cpu: Cpu, pte: Pte): boolean {
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
-  if (tableState(cpu, pte) === TABLE_HUGE) setTableState(cpu, pte, TABLE_SMALL);
+  const isHuge = tableState(cpu, pte) === TABLE_HUGE;
+  if (isHuge) setTableState(cpu, pte, TABLE_SMALL);
+  spinUnlock(cpu, ptl);
+  return isHuge;
+}
+
+/** The pages that the table maps, which is small now, can be paged out one by one. */
+function addToLru(cpu: Cpu, first: Pte, block: Va): void {
+  if (!reclaims(cpu)) return;
+  const ptl = pteLockptr(cpu, first);
+  spinLock(cpu, ptl);
+  for (let i = 0; i < PTRS_PER_TABLE; i++) {
+    const entry = pteGet(cpu, (first + i * Pte.words) as Pte);
+    const pfn = pteHasFrame(entry) ? ptePfn(entry) : ZERO_PFN;
+    if (pfn === ZERO_PFN || !pageHasFlag(cpu, pfn, PG_ANON)) continue;
+    rmapMoved(cpu, pfn, block + i * PAGE_SIZE);
+    lruAdd(cpu, pfn);
+  }
   spinUnlock(cpu, ptl);
 }
 

@@ -56,6 +56,7 @@ import {
   ptePfn,
   setPte,
 } from './pte.js';
+import { rmapLock, rmapUnlock } from './rmap-mms.js';
 import { MmStruct, VM_WRITE, VmAreaStruct } from './types.js';
 import { vmaLookup } from './vma.js';
 
@@ -107,8 +108,16 @@ function collapseLocked(cpu: Cpu, mm: MmStruct, block: Va, folio: Pfn): number {
   const pte = pteOf(cpu, read(cpu, mm, MmStruct.pgd), block);
   if (pte === NO_PTE) return -EINVAL;
   if (tableState(cpu, pte) === TABLE_HUGE) return -EAGAIN; // somebody else was faster
+  rmapLock(cpu, mm);
   const found = checkBlock(cpu, pte);
-  if (found !== 0) return found;
+  const error = found !== 0 ? found : exchangeBlock(cpu, vma, block, pte, folio);
+  rmapUnlock(cpu, mm);
+  return error;
+}
+
+/** The block has pages that can be exchanged for a folio. The rmapLock is held. */
+function exchangeBlock(cpu: Cpu, vma: VmAreaStruct, block: Va, pte: Pte, folio: Pfn): number {
+  const mm = read(cpu, vma, VmAreaStruct.mm);
   const range = stackPush(cpu, MmuNotifierRange);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, block, block + PMD_SIZE);
   mmuNotifierInvalidateRangeStart(cpu, range);

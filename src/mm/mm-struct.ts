@@ -22,6 +22,7 @@ import { initRwsem } from '../sync/rwsem.js';
 import { initSeqcount } from '../sync/seqcount.js';
 import { initSpinlock } from '../sync/spinlock.js';
 import { allocTable } from './page-table.js';
+import { rmapAddMm } from './rmap-mms.js';
 import { MmStruct } from './types.js';
 import { initVmaTree } from './vma-tree.js';
 
@@ -51,6 +52,7 @@ export function mmAlloc(cpu: Cpu): MmStruct {
   initSeqcount(cpu, member(mm, MmStruct.writeProtectSeq));
   initTlbContext(cpu, member(mm, MmStruct.tlb));
   initVmaTree(cpu, member(mm, MmStruct.vmas));
+  rmapAddMm(cpu, mm);
   writeAddress(cpu, mm, MmStruct.mmapBase, DEFAULT_MMAP_BASE);
   setBrk(cpu, mm, DEFAULT_BRK);
   return mm;

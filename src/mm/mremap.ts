@@ -45,9 +45,12 @@ import {
   pteGet,
   pteGetAndClear,
   pteHasFrame,
+  ptePfn,
   setPte,
   setSpecialPte,
 } from './pte.js';
+import { rmapLock, rmapUnlock } from './rmap-mms.js';
+import { rmapMoved } from './rmap-place.js';
 import {
   File,
   MmStruct,
@@ -306,7 +309,9 @@ function movePageTables(
     const isHuge = tableState(cpu, pteOf(cpu, pgd, va)) === TABLE_HUGE;
     if (isHuge && end - va !== PMD_SIZE) splitHugePmd(cpu, mm, va);
     if (file !== NULL) downWrite(cpu, member(file, File.vmasLock)); // @kernel take_rmap_locks
+    rmapLock(cpu, mm);
     moveRun(cpu, mm, va, va - addr + target, (end - va) / PAGE_SIZE);
+    rmapUnlock(cpu, mm);
     if (file !== NULL) upWrite(cpu, member(file, File.vmasLock));
     va = nextPopulated(cpu, pgd, end, addr + length);
   }
@@ -370,8 +375,10 @@ function moveRun(cpu: Cpu, mm: MmStruct, va: Va, target: Va, count: number): voi
     if (pteGet(cpu, source) === 0) continue;
     const entry = pteGetAndClear(cpu, source);
     const moved = (to + i * Pte.words) as Pte;
-    if (pteHasFrame(entry)) setPte(cpu, moved, entry | PTE_SOFT_DIRTY);
-    else setSpecialPte(cpu, moved, entry | PTE_SOFT_DIRTY);
+    if (pteHasFrame(entry)) {
+      setPte(cpu, moved, entry | PTE_SOFT_DIRTY);
+      rmapMoved(cpu, ptePfn(entry), target + i * PAGE_SIZE);
+    } else setSpecialPte(cpu, moved, entry | PTE_SOFT_DIRTY);
   }
   flushTlbMm(cpu, mm);
   if (tableState(cpu, from) === TABLE_HUGE) {

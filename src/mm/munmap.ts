@@ -25,6 +25,7 @@ import { MMU_NOTIFY_UNMAP, mmuNotifierRangeInit } from '../notifier/mmu-notifier
 import { MmuNotifierRange } from '../notifier/types.js';
 import { mmapReadUnlock, mmapWriteDowngrade, mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { tlbFinishMmu, tlbGatherMmu } from './mmu-gather.js';
+import { rmapLock, rmapUnlock } from './rmap-mms.js';
 import { MmStruct, VM_LOCKED, VmAreaStruct } from './types.js';
 import {
   accountLocked,
@@ -137,7 +138,9 @@ function unmapRegion(
   }
   mmuNotifierInvalidateRangeEnd(cpu, range);
   stackPop(cpu, range);
+  rmapLock(cpu, mm);
   freePgtables(cpu, gather, pgd, start, end, floor, ceiling);
+  rmapUnlock(cpu, mm);
   tlbFinishMmu(cpu, gather);
 }
 

@@ -15,6 +15,7 @@ import { bug } from '../base/bug.js';
 import type { Cpu } from '../machine/cpu.js';
 import { freePage, pageOf, type Pfn, ZERO_PFN } from '../machine/page-alloc.js';
 import { Page } from '../machine/types.js';
+import { lruDel } from './lru.js';
 
 /** @kernel get_page */
 export function getPage(cpu: Cpu, pfn: Pfn): void {
@@ -27,7 +28,12 @@ export function putPage(cpu: Cpu, pfn: Pfn): void {
   if (pfn === ZERO_PFN) return;
   const before = fetchAdd(cpu, pageOf(cpu, pfn), Page.refcount, -1);
   if (before <= 0) bug(`frame ${pfn}: refcount underflow`);
-  if (before === 1) freePage(cpu, pfn);
+  if (before === 1) freeUnused(cpu, pfn);
+}
+
+function freeUnused(cpu: Cpu, pfn: Pfn): void {
+  lruDel(cpu, pfn);
+  freePage(cpu, pfn);
 }
 
 /** As so many putPage. @kernel gup_put_folio */
@@ -35,7 +41,7 @@ export function putPages(cpu: Cpu, pfn: Pfn, count: number): void {
   if (pfn === ZERO_PFN) return;
   const before = fetchAdd(cpu, pageOf(cpu, pfn), Page.refcount, -count);
   if (before < count) bug(`frame ${pfn}: refcount underflow`);
-  if (before === count) freePage(cpu, pfn);
+  if (before === count) freeUnused(cpu, pfn);
 }
 
 /** References that a pin counts as. @kernel GUP_PIN_COUNTING_BIAS */

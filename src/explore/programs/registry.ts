@@ -30,6 +30,7 @@ import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
 import { randomProgram } from './random.js';
 import { RCU_PROGRAMS } from './rcu.js';
 import { READ_TRYLOCK_PROGRAMS } from './read-trylock.js';
+import { RECLAIM_PROGRAMS } from './reclaim.js';
 import { refcount } from './refcount.js';
 import { RETRY_PROGRAMS } from './retry.js';
 import { RWSEM_PROGRAMS } from './rwsem.js';
@@ -47,6 +48,7 @@ import { WORKQUEUE_PROGRAMS } from './workqueue.js';
 export const PROGRAMS: readonly ExploreProgram[] = [
   ...RETRY_PROGRAMS,
   ...PAGING_PROGRAMS,
+  ...RECLAIM_PROGRAMS,
   validFlag,
   ...DEFERRED_PROGRAMS,
   lt15,
