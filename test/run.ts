@@ -5,8 +5,8 @@
  *   node dist/test/run.js sync/rw    those whose path has the text in it
  *
  * Each file runs in a process of its own. One that is not done after FILE_TIMEOUT_MS is killed and counts
- * as failed, by its name. A run in which no test ran has failed, too. What failed, and why, stands once more at
- * the end.
+ * as failed, by its name. A run in which no test ran has failed, too. The files that took longest, and what failed,
+ * and why, stand once more at the end.
  *
  * @module
  */
@@ -19,6 +19,8 @@ import { fileURLToPath } from 'node:url';
 const ROOT = fileURLToPath(new URL('.', import.meta.url));
 const FILES_AT_ONCE = 2;
 const FILE_TIMEOUT_MS = 180_000;
+/** So many of the files that took longest are named. */
+const LONGEST = 10;
 
 /** The part used here of what node:test reports. */
 interface TestEvent {
@@ -36,6 +38,7 @@ interface TestEvent {
 interface FileResult {
   readonly name: string;
   readonly passed: number;
+  readonly seconds: number;
   /** One text for each: what failed and why. */
   readonly failures: readonly string[];
 }
@@ -80,9 +83,9 @@ async function runFile(name: string): Promise<FileResult> {
   reporter.end();
   let report = '';
   for await (const chunk of reporter) report += String(chunk);
-  const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
-  process.stdout.write(`\n${name} (${seconds} s)\n${report}`);
-  return { name, passed, failures };
+  const seconds = (performance.now() - startedAt) / 1000;
+  process.stdout.write(`\n${name} (${seconds.toFixed(1)} s)\n${report}`);
+  return { name, passed, seconds, failures };
 }
 
 async function runFiles(names: readonly string[]): Promise<FileResult[]> {
@@ -99,6 +102,14 @@ async function runFiles(names: readonly string[]): Promise<FileResult[]> {
   return results;
 }
 
+function longest(results: readonly FileResult[]): string {
+  const inOrder = [...results].sort((one, other) => other.seconds - one.seconds);
+  const named = inOrder
+    .slice(0, LONGEST)
+    .map(({ name, seconds }) => `${name.replace(/\.test\.js$/, '')} ${seconds.toFixed(1)}`);
+  return `longest, in seconds: ${named.join(', ')}`;
+}
+
 const filter = process.argv[2] ?? '';
 const startedAt = performance.now();
 const results = await runFiles(testFiles(filter));
@@ -106,6 +117,7 @@ const passed = results.reduce((sum, result) => sum + result.passed, 0);
 const failures = results.flatMap((result) => result.failures);
 const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
 console.log(`\n${passed} tests passed in ${results.length} files, ${seconds} s`);
+if (results.length > 1) console.log(longest(results));
 if (failures.length > 0) console.log(`${failures.length} failed:\n${failures.join('\n')}`);
 if (passed === 0) console.log(filter === '' ? 'no test ran' : `no test ran that matches ${filter}`);
 if (failures.length > 0 || passed === 0) process.exitCode = 1;

@@ -77,9 +77,10 @@ export const BUSTED_RCU = 301;
 export const BUSTED_SRCU = 311;
 export const BUSTED_WORK = 321;
 export const BUSTED_KTHREAD = 331;
+export const BUSTED_DEVICE_JOB = 333;
 
-export const BUSTED_PERCPU_RWSEM = 361;
-export const BUSTED_PERCPU_RWSEM_READ = 362;
+export const BUSTED_PERCPU_RWSEM = 336;
+export const BUSTED_PERCPU_RWSEM_READ = 337;
 
 // memremap
 export const M_3 = 3;
@@ -98,6 +99,9 @@ export const BUSTED_PMEM_EXIT = 354;
 // paging
 export const BUSTED_PAGEOUT = 361;
 export const BUSTED_FILE_FAULT = 362;
+export const BUSTED_RECLAIM_NOTIFY = 363;
+export const BUSTED_SWAPIN = 364;
+export const BUSTED_SWAPIN_CACHE = 365;
 
 // migration
 export const M_18 = 18;

@@ -11,7 +11,7 @@ import { Shadow } from '../memory/shadow.js';
 import { memoryWords } from '../memory/snapshot.js';
 import { machineWord, objectAround, wordAt } from './word-name.js';
 
-/** Objects of one kind that were made in one place. */
+/** Objects of one kind that were made in one place; frames are of the kind 'frames'. */
 export interface LiveObjects {
   readonly struct: string;
   readonly count: number;
@@ -28,21 +28,25 @@ export function liveObjects({ handle, cpu }: BootedMachine): LiveObjects[] {
   const shadow = new Shadow(handle.shadow, cpu.id);
   const words = memoryWords(cpu);
   const found = new Map<string, LiveObjects>();
+  const add = (struct: string, stack: string | undefined): void => {
+    if (stack === undefined) return;
+    const key = `${struct}\n${stack}`;
+    const count = (found.get(key)?.count ?? 0) + 1;
+    found.set(key, { struct, count, stack });
+  };
   const frames = machineWord(words, Machine.frames);
   const pages = machineWord(words, Machine.pages);
   for (let pfn = 0; pfn < machineWord(words, Machine.frameCount); pfn++) {
     const page = pages + pfn * Page.words;
-    if ((wordAt(words, page + Page.flags) & PG_SLAB) === 0) continue;
-    const size = wordAt(words, wordAt(words, page + Page.private) + KmemCache.objectWords);
     const start = frames + pfn * PAGE_WORDS;
+    if ((wordAt(words, page + Page.flags) & PG_SLAB) === 0) {
+      if (wordAt(words, page + Page.held) !== 0) add('frames', shadow.siteOf(start));
+      continue;
+    }
+    const size = wordAt(words, wordAt(words, page + Page.private) + KmemCache.objectWords);
     for (let at = start; at + size <= start + PAGE_WORDS; at += size) {
-      const stack = shadow.siteOf(at);
       const object = objectAround(words, at);
-      if (stack === undefined || object === undefined) continue;
-      const { structName } = object.layout;
-      const key = `${structName}\n${stack}`;
-      const count = (found.get(key)?.count ?? 0) + 1;
-      found.set(key, { struct: structName, count, stack });
+      if (object !== undefined) add(object.layout.structName, shadow.siteOf(at));
     }
   }
   return [...found.values()].sort((one, other) => other.count - one.count);

@@ -34,6 +34,7 @@ import {
 import {
   WAIT_COMPLETION,
   WAIT_DEVICE_FENCE,
+  WAIT_DMA_FENCE,
   WAIT_DRIVER,
   WAIT_FAULT_BUFFER,
   WAIT_INVALIDATION,
@@ -140,6 +141,8 @@ const HOLDER_WAITS: ReadonlyMap<number, string> = new Map([
   [WAIT_INVALIDATION, 'begun by'],
   [WAIT_MODULE, 'loaded by'],
   [WAIT_DRIVER, 'tried by'],
+  [WAIT_REPLAY, 'served by'],
+  [WAIT_DMA_FENCE, 'to be signalled by'],
 ]);
 /** Of these, what nobody has is not free: nobody serves it. */
 const SERVED_WAITS: ReadonlySet<number> = new Set([
@@ -176,6 +179,7 @@ const SLEEPING_WAITS: ReadonlySet<number> = new Set([
   WAIT_REFERENCES,
   WAIT_PERCPU_RWSEM_READ,
   WAIT_PERCPU_RWSEM_WRITE,
+  WAIT_DMA_FENCE,
 ]);
 
 /** The CPUs that can end the wait of `waiter`, as far as that is recorded. */

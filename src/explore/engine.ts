@@ -58,6 +58,7 @@ export function buildWorld(program: ExploreProgram, mutant = 0): World {
     ramBytes: program.ramBytes ?? DEFAULT_RAM_BYTES,
     swapBytes: program.swapBytes ?? 0,
     deviceBytes: program.deviceBytes ?? 0,
+    minFreeFrames: program.minFreeFrames ?? 0,
   });
   const { cpu } = machine;
   bootMm(cpu);

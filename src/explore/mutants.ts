@@ -473,9 +473,30 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
   mutant(
     numbers.BUSTED_PAGEOUT,
     'busted-pageout',
-    'mm/pageout.ts',
+    'mm/rmap.ts',
     ['pageout-store'],
     'a page goes to its slot before its entry is cleared and the TLBs are flushed',
+  ),
+  mutant(
+    numbers.BUSTED_RECLAIM_NOTIFY,
+    'busted-reclaim-notify',
+    'mm/rmap.ts',
+    ['reclaim-device'],
+    'notifiers hear of a page that goes when it has gone, and its contents are in the slot',
+  ),
+  mutant(
+    numbers.BUSTED_SWAPIN,
+    'busted-swapin',
+    'mm/fault.ts',
+    ['swapin-twice'],
+    'a page that comes back is mapped without a look whether its entry has changed meanwhile',
+  ),
+  mutant(
+    numbers.BUSTED_SWAPIN_CACHE,
+    'busted-swapin-cache',
+    'mm/fault.ts',
+    ['swapin-again'],
+    'a page comes back past the swap cache, and its entry looks as before: Linux before 6.8',
   ),
   mutant(
     numbers.BUSTED_FILE_FAULT,
@@ -490,6 +511,13 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'deferred/kthread.ts',
     ['kthread'],
     'a thread is woken before it is told to stop',
+  ),
+  mutant(
+    numbers.BUSTED_DEVICE_JOB,
+    'busted-device-job',
+    'explore/programs/device-job.ts',
+    ['device-job'],
+    'mmap_lock is held for reading while a device is waited for, which faults; a writer comes between',
   ),
 ];
 

@@ -64,6 +64,8 @@ export interface ExploreProgram {
   readonly swapBytes?: number;
   /** Memory of devices that its machine sets aside; none by default. Unit: bytes. */
   readonly deviceBytes?: number;
+  /** Frames in reserve, on a machine that reclaims; by default it does not. */
+  readonly minFreeFrames?: number;
   /** Ops tables its structs refer to. */
   readonly ops?: Readonly<Record<string, OpsTable>>;
   /** How far a CPU's clock moves at each look at it; by default 1. Unit: milliseconds. */

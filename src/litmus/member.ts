@@ -50,7 +50,8 @@ import {
   resetStages,
   stagesPassed,
 } from '../memory/rendezvous.js';
-import { memoryWords } from '../memory/snapshot.js';
+import { Shadow } from '../memory/shadow.js';
+import { ShadowRestorer } from '../memory/shadow-restore.js';
 import { glance, leaveText, leaveWord, textLeftAt } from '../memory/turn-token.js';
 import { bootMm } from '../mm/boot.js';
 import {
@@ -112,6 +113,8 @@ export interface LitmusMemberArgs {
   readonly block: Int32Array;
   /** As long as the memory. */
   readonly snapshot: Int32Array;
+  /** As long as the notes of the memory's shadow, if it is watched. */
+  readonly shadow?: Int32Array;
   readonly seed: number;
   /** Iterations that are wanted. */
   readonly iterations: number;
@@ -192,7 +195,9 @@ class LitmusMember implements PointWatcher {
       outcomes.filter(({ grade }) => grade === 'FORBIDDEN').map(({ name }) => name),
     );
     this.#boot = new Cpu(args.handle, this.#tasks);
-    this.#restorer = new Restorer(cpu, args.snapshot);
+    const { handle, shadow } = args;
+    const watched = handle.shadow && shadow && new ShadowRestorer(handle.shadow, shadow);
+    this.#restorer = new Restorer(cpu, args.snapshot, watched);
     registerOps(this.#boot, [program.ops ?? {}]);
     registerOps(cpu, [program.ops ?? {}]);
   }
@@ -215,6 +220,8 @@ class LitmusMember implements PointWatcher {
 
   #makeWorld(): void {
     const boot = this.#boot;
+    const { handle } = this.#args;
+    if (handle.shadow !== undefined) boot.shadow = new Shadow(handle.shadow, boot.id);
     try {
       bootMm(boot);
       bootDeferred(boot);
@@ -224,11 +231,12 @@ class LitmusMember implements PointWatcher {
       this.#block[B_OVER] = 1;
       leaveText(this.#block, B_SETUP, SETUP_MAX, `setup: ${reasonOf(error)}`);
     }
+    boot.shadow = null; // what it does from now on is done while nobody runs
   }
 
   /** The world is there, and nobody has touched it. */
   #begin(): void {
-    this.#args.snapshot.set(memoryWords(this.#cpu));
+    this.#restorer.take();
     this.#block[B_SEED] = seedFor(this.#args.seed, 0);
     this.#block[B_STARTED_MS] = this.#now();
     this.#block[B_ENDED_MS] = this.#now();

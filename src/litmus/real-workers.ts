@@ -18,6 +18,7 @@ import type { WorkerPools } from '../host/pool.js';
 import { type BootedMachine, bootMachine } from '../machine/boot.js';
 import { MACHINE, Machine } from '../machine/types.js';
 import { gateNumber } from '../memory/rendezvous.js';
+import { ShadowRestorer } from '../memory/shadow-restore.js';
 import { sharedIntegers } from '../memory/shared-tables.js';
 import { memoryWords } from '../memory/snapshot.js';
 import { glance, leaveWord, textLeftAt } from '../memory/turn-token.js';
@@ -61,6 +62,8 @@ export interface WorkersOptions {
   readonly seed: number;
   /** An iteration that takes so long is stuck. Unit: milliseconds. */
   readonly stallMs: number;
+  /** Misused memory is found, too: races, uses after free. The variant's build must be the checked one. */
+  readonly watchesMemory?: boolean;
   readonly signal?: AbortSignal;
   /** Iterations so far. */
   readonly onProgress?: (iterations: number) => void;
@@ -77,7 +80,8 @@ export async function runOnWorkers(
   options: WorkersOptions,
 ): Promise<WorkersRun> {
   const { program } = variant;
-  const machine = bootFor(variant);
+  const machine = bootFor(variant, options.watchesMemory === true);
+  const { shadow } = machine.handle;
   const block = sharedIntegers(BLOCK_WORDS);
   const args: LitmusMemberArgs = {
     handle: machine.handle,
@@ -85,6 +89,7 @@ export async function runOnWorkers(
     window: windowOf(variant),
     block,
     snapshot: sharedIntegers(memoryWords(machine.cpu).length),
+    ...(shadow && { shadow: sharedIntegers(ShadowRestorer.roomFor(shadow)) }),
     seed: options.seed,
     iterations: options.iterations,
     seconds: options.seconds,
@@ -110,10 +115,11 @@ export async function runOnWorkers(
 }
 
 /** A bare machine, with the variant's mistake: this thread's own build need not have any. */
-function bootFor({ program, mutant }: LitmusVariant): BootedMachine {
+function bootFor({ program, mutant }: LitmusVariant, watchesMemory: boolean): BootedMachine {
   const machine = bootMachine({
     cpus: program.tasks.length,
     ramBytes: program.ramBytes ?? DEFAULT_RAM_BYTES,
+    watchesMemory,
   });
   if (mutant !== undefined) {
     write(machine.cpu, MACHINE, Machine.mutant, findMutant(mutant).number);

@@ -12,6 +12,7 @@ import { read } from '#memory';
 import { PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { MACHINE, Machine, Page } from '../machine/types.js';
+import type { ShadowRestorer } from '../memory/shadow-restore.js';
 import { memoryWords } from '../memory/snapshot.js';
 
 export class Restorer {
@@ -20,13 +21,22 @@ export class Restorer {
   readonly #pages: number;
   readonly #frames: number;
   readonly #frameCount: number;
+  readonly #shadow: ShadowRestorer | undefined;
 
-  constructor(cpu: Cpu, snapshot: Int32Array) {
+  /** `shadow`: what puts the shadow back, if the memory is watched. */
+  constructor(cpu: Cpu, snapshot: Int32Array, shadow?: ShadowRestorer) {
+    this.#shadow = shadow;
     this.#memory = memoryWords(cpu);
     this.#snapshot = snapshot;
     this.#pages = cpu.pages;
     this.#frames = cpu.frames;
     this.#frameCount = read(cpu, MACHINE, Machine.frameCount);
+  }
+
+  /** The memory is now as it is to be. Nobody may run. */
+  take(): void {
+    this.#snapshot.set(this.#memory);
+    this.#shadow?.take();
   }
 
   /** Nobody may run. */
@@ -38,10 +48,12 @@ export class Restorer {
       }
     }
     this.#copyBack(0, this.#frames); // last: the frames go by what is in it
+    this.#shadow?.finish();
   }
 
   #copyBack(from: number, to: number): void {
     this.#memory.set(this.#snapshot.subarray(from, to), from);
+    this.#shadow?.restore(from, to);
   }
 
   /** True if somebody has, or had, the frame. */

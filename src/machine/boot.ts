@@ -44,6 +44,12 @@ export interface MachineConfig {
   readonly swapBytes?: number;
   /** Memory of devices that address spaces can map (memremap); none by default. Unit: bytes. */
   readonly deviceBytes?: number;
+  /**
+   * Free frames that are kept in reserve; by default none. From this follow the watermarks, and with them the machine
+   * reclaims: kswapd when it is woken, and who allocates when the reserve is touched (mm/vmscan.ts).
+   * @kernel min_free_kbytes
+   */
+  readonly minFreeFrames?: number;
   /** `wasm` (the default) is faster; `js` is the Atomics object. */
   readonly atomics?: AtomicsForm;
   /** Number of the mistake that is planted in it; base/mutants.ts. */
@@ -117,6 +123,7 @@ export function bootMachine(config: MachineConfig): BootedMachine {
   write(early, MACHINE, Machine.swapArea, swapSlots === 0 ? 0 : swapArea);
   write(early, MACHINE, Machine.swapSlots, swapSlots);
   write(early, MACHINE, Machine.mutant, mutant);
+  setWatermarks(early, config.minFreeFrames ?? 0, frameCount);
   write(early, MACHINE, Machine.redzoneWords, isWatched ? REDZONE_WORDS : 0);
   write(early, MACHINE, Machine.lockReports, lockReports);
 
@@ -154,6 +161,17 @@ export function attachCpu(handle: MemoryHandle, id: number): Cpu {
     cpu.shadow = new Shadow(handle.shadow, id);
   }
   return cpu;
+}
+
+/** @kernel __setup_per_zone_wmarks */
+function setWatermarks(cpu: Cpu, min: number, frameCount: number): void {
+  if (!Number.isInteger(min) || min < 0) throw badMachine(`${min} is no number of frames`);
+  if (min > 0 && 2 * min >= frameCount) {
+    throw badMachine(`a reserve of ${min} frames is too much of ${frameCount}`);
+  }
+  write(cpu, MACHINE, Machine.watermarkMin, min);
+  write(cpu, MACHINE, Machine.watermarkLow, min === 0 ? 0 : min + Math.ceil(min / 4));
+  write(cpu, MACHINE, Machine.watermarkHigh, min === 0 ? 0 : min + 2 * Math.ceil(min / 4));
 }
 
 function badMachine(message: string): FaultlineError {

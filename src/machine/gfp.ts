@@ -5,8 +5,8 @@
  * Protocol   An allocation says by its flags whether it may wait for reclaim, and whether that may do I/O or
  *            enter a file system. A CPU inside of such code restricts all allocations it makes until the end
  *            of a scope: `memallocNofsSave … memallocNofsRestore`.
- * Deviation  Nothing is reclaimed at this level, so an allocation never waits. The flags say what it could
- *            have done: the checked and the turnstile build look whether that was allowed (mightAlloc).
+ * Deviation  Where the machine does not reclaim an allocation never waits. The flags say what it could have done: the
+ *            checked and the turnstile build look whether that was allowed (mightAlloc).
  *
  * @module
  */
@@ -18,7 +18,7 @@ import { mightSleep } from './sched.js';
 /** May take from the reserves. */
 const GFP_HIGH = 0x20;
 /** May start I/O. */
-const GFP_IO = 0x40;
+export const GFP_IO = 0x40;
 /** May call into file systems: holds the fs_reclaim map. */
 export const GFP_FS = 0x80;
 /** May reclaim itself, and so sleep. */

@@ -14,13 +14,29 @@
  *                its way from one list to another is missed.
  * Ordering   Zone.lock protects the lists; Pageset.lock, inside which Zone.lock nests, one stock. Who
  *            takes several Pageset.locks takes them by CPU number.
- * Deviation  One zone, no watermarks, no reclaim at this level. Frame 0 is never handed out, so that 0
+ *            I4  On a machine that reclaims, a Pageset is filled from the zone only above the low reserve
+ *                (watermarkMin); who finds it touched wakes kswapd, reclaims, and tries again. What is said of
+ *                failure (I3) stays: the last try has the reserve too.
+ * Deviation  One zone. Atomic allocations and ordinary ones share one reserve. Reclaim itself is mm/vmscan.ts, and
+ *            called through a table. Frame 0 is never handed out, so that 0
  *            means "no frame"; frame 1 is the zero page.
  * Cost       alloc of one frame: two read-modify-writes; free: three, and a fill of 4 KiB.
  *
  * @module
  */
-import { exchange, fetchAdd, fillWords, read, readOnce, write, writeOnce } from '#memory';
+import {
+  BUILD,
+  exchange,
+  fetchAdd,
+  fillWords,
+  noteAlloc,
+  noteFree,
+  read,
+  readOnce,
+  readOwn,
+  write,
+  writeOnce,
+} from '#memory';
 
 import { bug } from '../base/bug.js';
 import { PAGE_WORDS } from '../base/units.js';
@@ -29,10 +45,14 @@ import { archSpinLock, archSpinUnlock, initSpinlock } from './arch-spinlock.js';
 import type { Cpu } from './cpu.js';
 import { failSite, isArmed, shouldFail } from './fail.js';
 import type { Frame } from './frame.js';
-import { GFP_KERNEL, mightAlloc } from './gfp.js';
+import { GFP_DIRECT_RECLAIM, GFP_KERNEL, mightAlloc, PF_MEMALLOC } from './gfp.js';
 import { lockClass } from './lock-class.js';
+import { opsAt, type OpsTable } from './ops-table.js';
 import { perCpuPtr, thisCpuPtr } from './percpu.js';
 import { FreeArea, MACHINE, Machine, MAX_ORDER, Page, Pageset, Zone } from './types.js';
+
+/** The shadow is told whose frames are: who uses one that is free is found, and who has made what is left. */
+const KNOWS_FRAMES = BUILD === 'checked';
 
 /** A frame number. 0 is no frame. */
 export type Pfn = number;
@@ -63,11 +83,31 @@ export const PG_DEVICE_PRIVATE = 512;
 export const PG_DEVICE_COHERENT = 1024;
 /** Page.flags: the frame belongs to a folio of several; mm/huge.ts. @kernel folio_test_large */
 export const PG_LARGE = 128;
+/** Page.flags: on an LRU list; mm/lru.ts. @kernel PG_lru */
+export const PG_LRU = 1 << 16;
+/** … on that of pages in use. @kernel PG_active */
+export const PG_ACTIVE = 1 << 17;
+/** Page.flags: found used once since it came to the inactive list. @kernel PG_referenced */
+export const PG_REFERENCED = 1 << 18;
+/** Page.flags: memory that the program has locked. @kernel PG_mlocked */
+export const PG_MLOCKED = 1 << 19;
 /** Page.flags: the frame of a swap slot; mm/swap.ts. */
 export const PG_SWAPCACHE = 32;
 /** Page.flags: anonymous, and the program does not need the contents any more (MADV_FREE). */
 export const PG_LAZYFREE = 64;
 
+/** What the allocator needs of reclaim. */
+export interface ReclaimOps extends OpsTable {
+  /** Has kswapd look, if it sleeps. Never sleeps. */
+  readonly wakeKswapd: (cpu: Cpu) => void;
+  /** Frees a batch of frames, if it can: how many. Sleeps. @kernel try_to_free_pages */
+  readonly directReclaim: (cpu: Cpu, gfp: number) => number;
+}
+
+/** Rounds of direct reclaim in a row that free nothing before an allocation fails. @kernel MAX_RECLAIM_RETRIES */
+const RECLAIM_RETRIES_MAX = 16;
+/** Blocks larger than that are not worth a second round. @kernel PAGE_ALLOC_COSTLY_ORDER */
+const COSTLY_ORDER = 3;
 const PAGESET_BATCH_MAX = 32;
 const ALLOC_PAGE = failSite('alloc_page');
 const ALLOC_PAGES = failSite('alloc_pages');
@@ -122,7 +162,7 @@ export function allocPage(cpu: Cpu, gfp = GFP_KERNEL): Pfn {
   mightAlloc(cpu, gfp);
   if (isArmed(cpu) && shouldFail(cpu, ALLOC_PAGE)) return 0;
   const pfn = takeFromPageset(cpu);
-  if (pfn === 0) return takeFrames(cpu, 0);
+  if (pfn === 0) return reclaims(cpu) ? takeReclaiming(cpu, 0, gfp) : takeFrames(cpu, 0);
   claim(cpu, pfn);
   return pfn;
 }
@@ -137,12 +177,45 @@ export function allocZeroedPage(cpu: Cpu): Pfn {
 /** 2^order frames in a row, aligned; 0 if there is no such block anywhere. May sleep by `gfp`. @kernel alloc_pages */
 export function allocPages(cpu: Cpu, order: number, gfp = GFP_KERNEL): Pfn {
   mightAlloc(cpu, gfp);
-  return shouldFail(cpu, ALLOC_PAGES) ? 0 : takeFrames(cpu, order);
+  if (shouldFail(cpu, ALLOC_PAGES)) return 0;
+  return reclaims(cpu) ? takeReclaiming(cpu, order, gfp) : takeFrames(cpu, order);
 }
 
-function takeFrames(cpu: Cpu, order: number): Pfn {
-  let pfn = takeBlock(cpu, order);
-  if (pfn === 0) pfn = drainAndTakeBlock(cpu, order);
+/** True if this machine reclaims memory. No scheduling point. */
+export function reclaims(cpu: Cpu): boolean {
+  return readOwn(cpu, MACHINE, Machine.reclaim) !== 0;
+}
+
+/** As takeFrames, but reclaims rather than fail (I4). @kernel __alloc_pages_slowpath */
+function takeReclaiming(cpu: Cpu, order: number, gfp: number): Pfn {
+  const ops = opsAt(cpu, read(cpu, MACHINE, Machine.reclaimOps)) as ReclaimOps;
+  const mayReclaim = (gfp & GFP_DIRECT_RECLAIM) !== 0 && (cpu.memallocFlags & PF_MEMALLOC) === 0;
+  const rounds = !mayReclaim ? 0 : order > COSTLY_ORDER ? 1 : RECLAIM_RETRIES_MAX;
+  const reserve = read(cpu, MACHINE, Machine.watermarkMin);
+  if (isZoneLow(cpu)) ops.wakeKswapd(cpu);
+  for (let inVain = 0; inVain < rounds;) {
+    const pfn = takeFrames(cpu, order, reserve);
+    if (pfn !== 0) return pfn;
+    inVain = ops.directReclaim(cpu, gfp) > 0 ? 0 : inVain + 1;
+    if (order > COSTLY_ORDER) break;
+  }
+  return takeFrames(cpu, order);
+}
+
+/** True if kswapd should look. A hint: the count may be any moment's. @kernel zone_watermark_ok */
+export function isZoneLow(cpu: Cpu): boolean {
+  return readOnce(cpu, ZONE, Zone.freeFrames) < readOwn(cpu, MACHINE, Machine.watermarkLow);
+}
+
+/** True if kswapd need not do more. */
+export function isZoneBalanced(cpu: Cpu): boolean {
+  return readOnce(cpu, ZONE, Zone.freeFrames) >= readOwn(cpu, MACHINE, Machine.watermarkHigh);
+}
+
+/** So many frames in a row, from wherever they are, that leave the zone `reserve`; 0 if there are none. */
+function takeFrames(cpu: Cpu, order: number, reserve = 0): Pfn {
+  let pfn = takeBlock(cpu, order, reserve);
+  if (pfn === 0) pfn = drainAndTakeBlock(cpu, order, reserve);
   if (pfn === 0) return 0;
   for (let i = 0; i < 1 << order; i++) claim(cpu, pfn + i);
   return pfn;
@@ -184,6 +257,7 @@ export function freeFrameCount(cpu: Cpu): number {
 /** Begins a frame's life in somebody's hands. */
 function claim(cpu: Cpu, pfn: Pfn): void {
   const page = pageOf(cpu, pfn);
+  if (KNOWS_FRAMES) noteAlloc(cpu, frameOf(cpu, pfn), PAGE_WORDS);
   write(cpu, page, Page.held, 1);
   write(cpu, page, Page.refcount, 1);
 }
@@ -195,6 +269,7 @@ function retire(cpu: Cpu, pfn: Pfn): void {
   if (exchange(cpu, page, Page.held, 0) === 0) bug(`frame ${pfn} is free and was freed (I1)`);
   fetchAdd(cpu, page, Page.generation, 1); // a full barrier: no poison is seen in an old generation
   fillWords(cpu, frameOf(cpu, pfn), POISON, PAGE_WORDS);
+  if (KNOWS_FRAMES) noteFree(cpu, frameOf(cpu, pfn), PAGE_WORDS);
   writeOnce(cpu, page, Page.flags, 0);
   write(cpu, page, Page.refcount, 0);
   write(cpu, page, Page.mapcount, 0);
@@ -216,9 +291,13 @@ function takeFromPageset(cpu: Cpu): Pfn {
   const set = thisPageset(cpu);
   const lock = member(set, Pageset.lock);
   archSpinLock(cpu, lock);
-  if (read(cpu, set, Pageset.count) === 0) refillPageset(cpu, set);
+  const isEmpty = read(cpu, set, Pageset.count) === 0;
+  if (isEmpty) refillPageset(cpu, set);
   const pfn = popFromPageset(cpu, set);
   archSpinUnlock(cpu, lock);
+  if (isEmpty && pfn !== 0 && reclaims(cpu) && isZoneLow(cpu)) {
+    (opsAt(cpu, read(cpu, MACHINE, Machine.reclaimOps)) as ReclaimOps).wakeKswapd(cpu);
+  }
   return pfn;
 }
 
@@ -242,9 +321,11 @@ function popFromPageset(cpu: Cpu, set: Pageset): Pfn {
 function refillPageset(cpu: Cpu, set: Pageset): void {
   const batch = read(cpu, MACHINE, Machine.pagesetBatch);
   const lock = member(ZONE, Zone.lock);
+  const reserve =
+    (cpu.memallocFlags & PF_MEMALLOC) === 0 ? readOwn(cpu, MACHINE, Machine.watermarkMin) : 0;
   archSpinLock(cpu, lock);
   for (let i = 0; i < batch; i++) {
-    const pfn = splitBlock(cpu, 0);
+    const pfn = splitBlock(cpu, 0, reserve);
     if (pfn === 0) break;
     pushToPageset(cpu, set, pfn);
   }
@@ -269,7 +350,7 @@ function moveToZone(cpu: Cpu, set: Pageset, count: number): void {
 }
 
 /** Brings all free frames together and takes a block of them; 0 if there is none even so (I3). */
-function drainAndTakeBlock(cpu: Cpu, order: number): Pfn {
+function drainAndTakeBlock(cpu: Cpu, order: number, reserve: number): Pfn {
   const pagesets = read(cpu, MACHINE, Machine.pagesets);
   const cpus = read(cpu, MACHINE, Machine.cpus) + 1;
   const zoneLock = member(ZONE, Zone.lock);
@@ -281,7 +362,7 @@ function drainAndTakeBlock(cpu: Cpu, order: number): Pfn {
     const set = pagesetOf(cpu, pagesets, id);
     moveToZone(cpu, set, read(cpu, set, Pageset.count));
   }
-  const pfn = splitBlock(cpu, order);
+  const pfn = splitBlock(cpu, order, reserve);
   archSpinUnlock(cpu, zoneLock);
   for (let id = 0; id < cpus; id++) {
     archSpinUnlock(cpu, member(pagesetOf(cpu, pagesets, id), Pageset.lock));
@@ -291,10 +372,10 @@ function drainAndTakeBlock(cpu: Cpu, order: number): Pfn {
 
 // --- the zone's lists; all of these need Zone.lock ---
 
-function takeBlock(cpu: Cpu, order: number): Pfn {
+function takeBlock(cpu: Cpu, order: number, reserve: number): Pfn {
   const lock = member(ZONE, Zone.lock);
   archSpinLock(cpu, lock);
-  const pfn = splitBlock(cpu, order);
+  const pfn = splitBlock(cpu, order, reserve);
   archSpinUnlock(cpu, lock);
   return pfn;
 }
@@ -303,8 +384,12 @@ function freeArea(order: number): Ptr<'free_area'> {
   return (ZONE + Zone.areas + order * FreeArea.words) as Ptr<'free_area'>;
 }
 
-/** Takes a block of the order, splitting a larger one if there is none; 0 if there is neither. */
-function splitBlock(cpu: Cpu, order: number): Pfn {
+/**
+ * Takes a block of the order, splitting a larger one if there is none; 0 if there is neither, or fewer than `reserve`
+ * frames would be left.
+ */
+function splitBlock(cpu: Cpu, order: number, reserve: number): Pfn {
+  if (reserve > 0 && read(cpu, ZONE, Zone.freeFrames) - (1 << order) < reserve) return 0;
   for (let from = order; from <= MAX_ORDER; from++) {
     const pfn = read(cpu, freeArea(from), FreeArea.head);
     if (pfn === 0) continue;
@@ -349,7 +434,7 @@ function pushBlock(cpu: Cpu, pfn: Pfn, order: number): void {
   if (head !== 0) write(cpu, pageOf(cpu, head), Page.prev, pfn);
   write(cpu, area, FreeArea.head, pfn);
   write(cpu, area, FreeArea.count, read(cpu, area, FreeArea.count) + 1);
-  write(cpu, ZONE, Zone.freeFrames, read(cpu, ZONE, Zone.freeFrames) + (1 << order));
+  writeOnce(cpu, ZONE, Zone.freeFrames, read(cpu, ZONE, Zone.freeFrames) + (1 << order)); // isZoneLow
 }
 
 function removeBlock(cpu: Cpu, pfn: Pfn, order: number): void {
@@ -363,5 +448,5 @@ function removeBlock(cpu: Cpu, pfn: Pfn, order: number): void {
   writeOnce(cpu, page, Page.flags, 0);
   write(cpu, page, Page.private, 0);
   write(cpu, area, FreeArea.count, read(cpu, area, FreeArea.count) - 1);
-  write(cpu, ZONE, Zone.freeFrames, read(cpu, ZONE, Zone.freeFrames) - (1 << order));
+  writeOnce(cpu, ZONE, Zone.freeFrames, read(cpu, ZONE, Zone.freeFrames) - (1 << order));
 }

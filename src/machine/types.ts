@@ -124,6 +124,11 @@ export const Machine = struct('machine', {
   zone: Zone,
   pagesets: word, // per-CPU offset of each CPU's Pageset
   pagesetBatch: word, // frames a Pageset takes from the zone, or gives back, at once
+  watermarkMin: word, // free frames of the zone below which who allocates reclaims; 0 = nobody ever does
+  watermarkLow: word, // … below which kswapd is woken
+  watermarkHigh: word, // … that kswapd makes
+  reclaim: word, // mm/types.ts; 0 = this machine does not reclaim
+  reclaimOps: word, // the ReclaimOps that the allocator calls; 0 = none yet
   gathers: word, // per-CPU offset of each CPU's MmuGather
   scratch: word, // per-CPU offset of each CPU's scratch memory
   svmStats: word, // per-CPU offset of each CPU's SvmStats
@@ -188,7 +193,7 @@ export const Page = struct('page', {
   private: word, // buddy order, slab cache, state of a page table (mm/huge.ts), or the mapping's own
   freelist: word, // slab: first free object
   inuse: word, // slab: objects allocated; page table: entries in use
-  next: word, // pfn links: a free list, a slab list
+  next: word, // pfn links: a free list, a slab list, an LRU list
   prev: word,
   ptl: Spinlock, // split page table lock, if the frame holds a page table; else sync/page-lock.ts
   held: word, // 1 from allocation to free; its owner's other words may say anything

@@ -40,6 +40,7 @@ export const WAIT_KINDS = [
   'lock of a page',
   'percpu_rwsem (read)',
   'percpu_rwsem (write)',
+  'fence',
 ] as const;
 
 export type WaitKindName = (typeof WAIT_KINDS)[number];
@@ -80,6 +81,7 @@ export const WAIT_PAGE = kind('users of a page');
 export const WAIT_PAGE_LOCK = kind('lock of a page');
 export const WAIT_PERCPU_RWSEM_READ = kind('percpu_rwsem (read)');
 export const WAIT_PERCPU_RWSEM_WRITE = kind('percpu_rwsem (write)');
+export const WAIT_DMA_FENCE = kind('fence');
 
 /**
  * Waits that are no sign of trouble however long they last: the CPU has nothing to do until somebody

@@ -100,11 +100,11 @@ export function readOnce<S extends string, V extends number>(
   const { shadow } = cpu;
   if (shadow === null) return parallel.readOnce(cpu, p, field);
   const word = p + field;
-  shadow.begin(word, USE_READ_ONCE);
-  const value = parallel.readOnce(cpu, p, field);
-  shadow.acquire(word);
-  shadow.end(word);
-  return value;
+  for (;;) {
+    const version = shadow.beginLoad(word);
+    const value = parallel.readOnce(cpu, p, field);
+    if (shadow.endLoad(word, version)) return value;
+  }
 }
 
 export function writeOnce<S extends string, V extends number>(

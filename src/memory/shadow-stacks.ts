@@ -25,7 +25,7 @@ const FRAMES_MAX = 16;
 const SHOWN_MAX = 8;
 /** Frames of the checked build, of its reports, and of those that tell it what an allocator does. */
 const OWN_FRAME =
-  /^ {4}at (?:#|Shadow\.|StackStore\.|UsePlaces\.|shadow\.|(?:stackHere|bodyOf|reportMisuse|kzalloc|kfree\w*|noteFree|noteAlloc|assertExclusive\w+|read(?:Address|Once\w*)?|write(?:Address|Once\w*|Release)?|loadAcquire|storeRelease|beginUpdate|fetch(?:Add|Or|And)|exchange|cmpxchg|fillWords|copyWords|countInside|\w+Cells(?:While)?|followLink)\b)/;
+  /^ {4}at (?:#|Shadow\.|StackStore\.|UsePlaces\.|shadow\.|(?:stackHere|bodyOf|reportMisuse|claim|retire|kzalloc|kfree\w*|noteFree|noteAlloc|assertExclusive\w+|read(?:Address|Once\w*)?|write(?:Address|Once\w*|Release)?|loadAcquire|storeRelease|beginUpdate|fetch(?:Add|Or|And)|exchange|cmpxchg|fillWords|copyWords|countInside|\w+Cells(?:While)?|followLink)\b)/;
 /** The frame below which is only the crew. */
 const CREW_FRAME = /^ {4}at (?:async )?runWorker\b/;
 

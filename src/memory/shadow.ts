@@ -9,33 +9,53 @@
  *                        instead of what is there; writeOnce ends it
  *              acquire   loadAcquire, read-modify-writes, readOnce: the CPU has seen what is kept there
  *
- *            Marked operations lock the line (of 16 words) that they use until the access has been made: what is
- *            kept with the word is what is acquired by whoever loads what was stored.
+ *            Marked stores and updates lock the line (of 16 words) that they use until the access has been made:
+ *            what is kept with the word is what is acquired by whoever loads what was stored. Marked loads look
+ *            again if the line was locked meanwhile.
  *
- *            A CPU's time goes on at each release. A use is noted as the CPU and its time (an epoch, as in
- *            FastTrack: Flanagan, Freund, PLDI 2009); a CPU has seen it if it has seen that time of that CPU.
- *            Of each kind of use the last one is kept: a race with an earlier one may be missed, none is
- *            reported that is not there.
+ *            A use is noted as an epoch of the CPU (shadow-clocks.ts; FastTrack: Flanagan, Freund, PLDI 2009). Of
+ *            each kind of use the last one is kept: a race with an earlier one may be missed, none is reported
+ *            that is not there.
  *
- *            A plain store to a whole line is noted with the line, and what is known of its words forgotten.
+ *            A use of a whole line is noted, and releases, with the line; a plain store to it makes that what is
+ *            known of its words is forgotten.
  *            Words that an allocator has are nobody's: a use of one is an error, and so is giving it back again.
  *            Giving back is a plain store to all of them: who may still be looking races with it.
  *
  * Invariants I1  What is kept with words, and whose they are, is changed only by who has their line locked. Uses
  *                are noted without it: of two that are noted at once, one may be missed.
  *            I2  Who has a line locked takes no other lock of any kind and calls nobody.
- *            I3  A release with an epoch is all that this CPU had seen and done at that time.
  * Ordering   As for the turnstile build (explore/races.ts): readOnce counts as an acquire, because what is
  *            reached through a pointer is up to date; writeOnce is no release. A sleep ends by a look at the word,
  *            so that waking orders nothing by itself.
- * Deviation  Releases have room for RELEASES_MAX words at a time; those that come later are not kept: CPUs that
- *            acquire at such a word are taken to have seen all that was released so far, and races may be missed.
- * Cost       A plain use that repeats the CPU's own last one: two loads. Another: 10 ns. A marked one: 20 to 40 ns.
+ * Deviation  A CPU that acquires at a word is taken to have seen what was released with its line: races may be missed.
+ * Cost       A use that repeats the CPU's own last one: some loads. Another: 10 ns. A marked store: 30 ns. A run: 40 ns
+ *            for each line.
  *
  * @module
  */
 import { FaultlineError } from '../base/bug.js';
 import { createSharedMemory } from './native.js';
+import { type ClocksHandle, epochCpu, ShadowClock } from './shadow-clocks.js';
+import {
+  ALL_OF_LINE,
+  E_FREED,
+  E_RELEASE,
+  E_SITE,
+  ENTRY_WORDS,
+  HEAD_WORDS,
+  KINDS,
+  L_FREED,
+  L_LOCK,
+  L_RELEASE,
+  L_RELEASED,
+  L_USED,
+  L_WHOLE,
+  LINE,
+  LINE_SHIFT,
+  LINE_WORDS,
+  PLAIN_SHIFT,
+} from './shadow-layout.js';
 import { UsePlaces } from './shadow-places.js';
 import { StackStore } from './shadow-stacks.js';
 
@@ -46,7 +66,8 @@ export const USE_READ = 2;
 export const USE_READ_ONCE = 3;
 /** The words are given back; as a store it is a plain one. */
 export const USE_FREE = 4;
-const KINDS = 4;
+/** The kinds that race with a marked use. */
+const IS_PLAIN = (1 << USE_WRITE) | (1 << USE_READ);
 
 /** Words of a cell. */
 const CELL = 2;
@@ -56,32 +77,6 @@ export const RUN_UNORDERED = 0;
 export const RUN_ACQUIRES = 1;
 export const RUN_UPDATES = 2;
 
-/** Words of a line. */
-const LINE = 16;
-const LINE_SHIFT = 4;
-
-// words of a line's notes
-const L_LOCK = 0;
-/** Words with an epoch: a bit each. Who sets one has no lock: a bit may be lost, and its epochs outlive a fill. */
-const L_USED = 1;
-/** How many words are nobody's. */
-const L_FREED = 2;
-const HEAD_WORDS = 16;
-
-// words of an entry
-/** Where the word's release is kept; 0: none yet; negative: there, but ended. */
-const E_RELEASE = 0;
-/** Not 0: the word is nobody's. SLACK, or the stack by which it was given back. */
-const E_FREED = 1;
-/** Of an object's first word: the stack by which it was handed out; 0: it is not. */
-const E_SITE = 2;
-const ENTRY_WORDS = 4;
-const LINE_WORDS = HEAD_WORDS + LINE * ENTRY_WORDS;
-
-/** An epoch is a CPU times this, plus the CPU's time, which begins with 1; 0 is none. */
-const EPOCH_CPU = 2 ** 40;
-const EPOCH_SHIFT = 1 / EPOCH_CPU;
-
 /** E_FREED of a word that no object has. */
 const SLACK = 1;
 
@@ -89,31 +84,21 @@ const DOUBLE_WORDS = 2;
 /** Words of one shared memory. */
 const SHARED_WORDS_MAX = 2 ** 30;
 
-/** Words of a machine that can be released at. */
-const RELEASES_MAX = 2 ** 20;
-/** The release of a word for which there is no room. */
-const UNKNOWN_RELEASE = RELEASES_MAX + 1;
-
-/** The word that counts releases which are or were in use, alone in its memory. */
-const R_COUNT = 0;
-
 /** Turns of a spin before the waiter sleeps, and how long it does. Unit of the second: milliseconds. */
-const SPINS = 200;
-const LOOK_MS = 1;
+const SPINS = 1000;
+const LOOK_MS = 0.05;
 
-/** An x64 processor does not move a store before what precedes it. */
-const KEEPS_STORE_ORDER = process.arch === 'x64';
+/** An x64 processor does not move a store before what precedes it, nor a load. */
+const KEEPS_ORDER = process.arch === 'x64';
 
 /** What a worker needs to share a shadow; survives `postMessage`. */
 export interface ShadowHandle {
   readonly lines: SharedArrayBuffer;
   readonly epochs: SharedArrayBuffer;
-  readonly releases: SharedArrayBuffer;
-  readonly clocks: SharedArrayBuffer;
+  readonly clocks: ClocksHandle;
   readonly places: SharedArrayBuffer;
   readonly stacks: SharedArrayBuffer;
   readonly lineCount: number;
-  readonly cpus: number;
 }
 
 /** Something that must not be done with a word. */
@@ -132,7 +117,7 @@ export interface Misuse {
 /** A shadow of `words` words for `cpus` CPUs. Committed by the operating system as it is used. @throws FaultlineError */
 export function createShadow(words: number, cpus: number): ShadowHandle {
   const lines = Math.ceil(words / LINE);
-  const epochs = lines * (KINDS * LINE + 1) * DOUBLE_WORDS;
+  const epochs = lines * (KINDS * LINE + KINDS) * DOUBLE_WORDS;
   if (epochs > SHARED_WORDS_MAX) {
     const most = Math.floor((SHARED_WORDS_MAX * words * 4) / epochs / 2 ** 20);
     const message = `the checked build watches machines of at most ${most} MiB`;
@@ -141,12 +126,10 @@ export function createShadow(words: number, cpus: number): ShadowHandle {
   return {
     lines: createSharedMemory(lines * LINE_WORDS).buffer,
     epochs: createSharedMemory(epochs).buffer,
-    releases: createSharedMemory(1).buffer,
-    clocks: createSharedMemory((1 + RELEASES_MAX) * (1 + cpus) * DOUBLE_WORDS).buffer,
+    clocks: ShadowClock.create(cpus),
     places: UsePlaces.create(),
     stacks: StackStore.create(),
     lineCount: lines,
-    cpus,
   };
 }
 
@@ -161,35 +144,22 @@ export class Shadow {
   readonly places: UsePlaces;
   /** Of who hands out and gives back, and of armed uses. */
   readonly #stacks: StackStore;
+  /** What the CPU has seen. */
+  readonly #clock: ShadowClock;
   readonly #words: Int32Array;
-  /** Of each word, the last use of each kind; behind them, of each line, the last plain store to all of it. */
+  /** Of each word, the last use of each kind; behind them, of each line, the last use of all of it. */
   readonly #epochs: Float64Array;
-  readonly #fills: number;
-  readonly #releases: Int32Array;
-  /** The time of each CPU, then of each release: the epoch of whoever made it, and what that had seen. */
-  readonly #clocks: Float64Array;
-  readonly #cpus: number;
-  /** The last time of each CPU that this one has seen; its own is now. */
-  readonly #seen: Float64Array;
-  /** The CPU's epoch. */
-  #now: number;
-  /** Releases of words that were forgotten, for others. */
-  readonly #spareReleases: number[] = [];
+  readonly #wholes: number;
   #misuse: Misuse | null = null;
 
   constructor(handle: ShadowHandle, cpu: number) {
     this.cpu = cpu;
     this.#words = new Int32Array(handle.lines);
     this.#epochs = new Float64Array(handle.epochs);
-    this.#fills = handle.lineCount * LINE * KINDS;
-    this.#releases = new Int32Array(handle.releases);
-    this.#clocks = new Float64Array(handle.clocks);
+    this.#wholes = handle.lineCount * LINE * KINDS;
+    this.#clock = new ShadowClock(handle.clocks, cpu);
     this.#stacks = new StackStore(handle.stacks);
     this.places = new UsePlaces(handle.places, this.#stacks);
-    this.#cpus = handle.cpus;
-    this.#seen = new Float64Array(handle.cpus);
-    this.#seen[cpu] = 1;
-    this.#now = cpu * EPOCH_CPU + 1;
   }
 
   // --- one word ---
@@ -198,7 +168,7 @@ export class Shadow {
   plain(word: number, kind: number): void {
     const at = word * KINDS;
     const epochs = this.#epochs;
-    const now = this.#now;
+    const { now } = this.#clock;
     const isKnown = epochs[at + kind] === now || epochs[at + USE_WRITE] === now;
     if (isKnown && this.#words[entryOf(word) + E_FREED] === 0 && !this.places.isArmed) {
       return; // the last of its kind is the CPU's own, at this time
@@ -207,7 +177,28 @@ export class Shadow {
     if (this.#misuse !== null) this.#tell();
   }
 
-  /** A marked use of a word begins: until `end` nobody else changes what is kept with the line's words. */
+  /** A marked load of a word begins. */
+  beginLoad(word: number): number {
+    const at = lineOf(word) + L_LOCK;
+    for (let spins = 1; ; spins++) {
+      const version = Atomics.load(this.#words, at);
+      if ((version & 1) === 0) return version;
+      if (spins % SPINS === 0) this.#sleep(at, version);
+    }
+  }
+
+  /** It has been made, and the CPU has seen what is kept with the word; false: it must be made again. */
+  endLoad(word: number, version: number): boolean {
+    const line = lineOf(word);
+    this.plain(word, USE_READ_ONCE);
+    this.#acquire(line, word);
+    const at = line + L_LOCK;
+    const words = this.#words;
+    const now = KEEPS_ORDER ? Atomics.load(words, at) : Atomics.add(words, at, 0);
+    return now === version;
+  }
+
+  /** A marked store or update begins: until `end` nobody else changes what is kept with the line's words. */
   begin(word: number, kind: number): void {
     const line = lineOf(word);
     this.#lock(line);
@@ -221,30 +212,29 @@ export class Shadow {
 
   /** The CPU has seen what is kept with the word. Between `begin` and `end`. */
   acquire(word: number): void {
-    this.#acquire(entryOf(word));
+    this.#acquire(lineOf(word), word);
   }
 
   /** Keeps with the word what the CPU has seen and done. Between `begin` and `end`. */
   release(word: number): void {
-    this.#release(entryOf(word));
+    this.#release(lineOf(word), word);
   }
 
   /** What was released at the word is not read any more. Between `begin` and `end`. */
   endRelease(word: number): void {
-    this.#endRelease(entryOf(word));
+    const entry = entryOf(word);
+    const line = lineOf(word);
+    const release = this.#words[entry + E_RELEASE]!;
+    if (release <= 0) return;
+    this.#words[entry + E_RELEASE] = -release;
+    this.#words[line + L_RELEASED] = this.#words[line + L_RELEASED]! & ~bitOf(word);
   }
 
   // --- runs of words ---
 
   /** A plain store to a run. */
   fill(at: number, count: number): void {
-    const end = at + count;
-    for (let word = at, next = at; word < end; word = next) {
-      next = lineEnd(word, end);
-      if (next - word === LINE) this.#fillLine(word);
-      else this.#useLine(word, next, 1, USE_WRITE, RUN_UNORDERED);
-    }
-    if (this.#misuse !== null) this.#tell();
+    this.#run(at, count, 1, USE_WRITE, RUN_UNORDERED);
   }
 
   /** Any other use of a run. */
@@ -265,46 +255,72 @@ export class Shadow {
     const end = at + count;
     for (let word = at, next = at; word < end; word = next) {
       next = lineEnd(word, end);
-      this.#useLine(word, next, step, kind, order);
+      const line = lineOf(word);
+      this.#lock(line);
+      if (next - word === LINE) this.#useWhole(line, word, kind, order);
+      else this.#usePart(line, word, next, step, kind, order);
+      this.#unlock(line);
     }
     if (this.#misuse !== null) this.#tell();
   }
 
   /** Every `step`th of the words from `from` to `next`, which are of one line. */
-  #useLine(from: number, next: number, step: number, kind: number, order: number): void {
-    const words = this.#words;
-    const line = lineOf(from);
-    this.#lock(line);
+  #usePart(
+    line: number,
+    from: number,
+    next: number,
+    step: number,
+    kind: number,
+    order: number,
+  ): void {
     for (let word = from; word < next; word += step) {
-      const entry = entryOf(word);
       this.#use(line, word, kind);
-      if (order !== RUN_UNORDERED && words[entry + E_RELEASE]! > 0) this.#acquire(entry);
-      if (order === RUN_UPDATES) this.#release(entry);
+      if (order !== RUN_UNORDERED) this.#acquire(line, word);
+      if (order === RUN_UPDATES) this.#release(line, word);
     }
-    this.#unlock(line);
   }
 
-  #fillLine(word: number): void {
-    const line = lineOf(word);
+  /** All words of a line at once. */
+  #useWhole(line: number, word: number, kind: number, order: number): void {
     const words = this.#words;
-    this.#lock(line);
-    if (words[line + L_FREED] !== 0) this.#useFreed(line, word, USE_WRITE);
-    this.#againstFill(word, USE_WRITE);
-    if (words[line + L_USED] !== 0) this.#forget(line, word, USE_WRITE);
-    this.#epochs[this.#fillOf(word)] = this.#now;
-    this.#unlock(line);
-  }
-
-  /** Compares with what is known of each word of the line, and forgets it. */
-  #forget(line: number, word: number, kind: number): void {
-    const words = this.#words;
+    if (words[line + L_FREED] !== 0) this.#useFreed(line, word, kind);
+    if (words[line + L_WHOLE] !== 0) this.#against(this.#wholeOf(word), word, kind);
+    const isPlain = ((IS_PLAIN >> kind) & 1) !== 0;
     const used = words[line + L_USED]!;
+    const others = isPlain ? used & ALL_OF_LINE : used >>> PLAIN_SHIFT;
+    if (others !== 0) this.#againstWords(word, others, kind);
+    if (kind === USE_WRITE) this.#forgetLine(line, word);
+    this.#epochs[this.#wholeOf(word) + kind] = this.#clock.now;
+    words[line + L_WHOLE] = words[line + L_WHOLE]! | (1 << kind);
+    if (order !== RUN_UNORDERED) this.#acquireWhole(line, word);
+    if (order === RUN_UPDATES) this.#releaseWhole(line, word);
+  }
+
+  #againstWords(first: number, bits: number, kind: number): void {
     for (let i = 0; i < LINE; i++) {
-      if (((used >> i) & 1) === 0) continue;
-      this.#against(word + i, kind);
-      this.#forgetWord(word + i);
+      if (((bits >> i) & 1) !== 0) this.#against((first + i) * KINDS, first + i, kind);
+    }
+  }
+
+  /** Nothing is known any more of the line's words, nor of the line. */
+  #forgetLine(line: number, word: number): void {
+    const words = this.#words;
+    const known = words[line + L_USED]! | words[line + L_RELEASED]!;
+    for (let i = 0; i < LINE; i++) {
+      if (((known >> i) & 1) !== 0) this.#forgetWord(word + i);
     }
     words[line + L_USED] = 0;
+    words[line + L_RELEASED] = 0;
+    this.#forgetWhole(line, word);
+  }
+
+  #forgetWhole(line: number, word: number): void {
+    const words = this.#words;
+    if (words[line + L_WHOLE] === 0) return;
+    const at = this.#wholeOf(word);
+    for (let kind = 0; kind < KINDS; kind++) this.#epochs[at + kind] = 0;
+    words[line + L_WHOLE] = 0;
+    this.#drop(line + L_RELEASE);
   }
 
   #forgetWord(word: number): void {
@@ -312,7 +328,7 @@ export class Shadow {
     const epochs = this.#epochs;
     for (let kind = 0; kind < KINDS; kind++) epochs[at + kind] = 0;
     const entry = entryOf(word);
-    if (this.#words[entry + E_RELEASE] !== 0) this.#dropRelease(entry);
+    this.#drop(entry + E_RELEASE);
   }
 
   /** A word of the line is nobody's. */
@@ -330,18 +346,19 @@ export class Shadow {
     const words = this.#words;
     const freed = words[entryOf(word) + E_FREED]!;
     if (freed !== 0) this.#noteFreed(word, kind, freed);
-    this.#againstFill(word, kind);
-    this.#against(word, kind);
-    this.#epochs[word * KINDS + kind] = this.#now;
+    if (words[line + L_WHOLE] !== 0) this.#against(this.#wholeOf(word), word, kind);
+    const at = word * KINDS;
+    this.#against(at, word, kind);
+    this.#epochs[at + kind] = this.#clock.now;
     const used = words[line + L_USED]!;
-    const bit = 1 << (word & (LINE - 1));
-    if ((used & bit) === 0) words[line + L_USED] = used | bit;
+    const bit = bitOf(word);
+    const bits = bit | ((((IS_PLAIN >> kind) & 1) * bit) << PLAIN_SHIFT);
+    if ((used & bits) !== bits) words[line + L_USED] = used | bits;
     if (this.places.isArmed) this.places.note(word, this.cpu, kind);
   }
 
-  /** With the last uses of the word of the kinds that race with this one. */
-  #against(word: number, kind: number): void {
-    const at = word * KINDS;
+  /** With the last uses, whose epochs are there, of the kinds that race with this one. */
+  #against(at: number, word: number, kind: number): void {
     const epochs = this.#epochs;
     const write = epochs[at + USE_WRITE]!;
     if (write !== 0) this.#compare(word, kind, write, USE_WRITE);
@@ -358,19 +375,12 @@ export class Shadow {
     if (readOnce !== 0) this.#compare(word, kind, readOnce, USE_READ_ONCE);
   }
 
-  #againstFill(word: number, kind: number): void {
-    const fill = this.#epochs[this.#fillOf(word)]!;
-    if (fill !== 0) this.#compare(word, kind, fill, USE_WRITE);
-  }
-
   #compare(word: number, kind: number, epoch: number, other: number): void {
-    const by = (epoch * EPOCH_SHIFT) | 0;
-    if (by === this.cpu || epoch - by * EPOCH_CPU <= this.#seen[by]!) return;
-    this.#noteRace(word, kind, by, other);
+    if (!this.#clock.hasSeen(epoch)) this.#noteRace(word, kind, epochCpu(epoch), other);
   }
 
-  #fillOf(word: number): number {
-    return this.#fills + (word >> LINE_SHIFT);
+  #wholeOf(word: number): number {
+    return this.#wholes + (word >> LINE_SHIFT) * KINDS;
   }
 
   #noteRace(word: number, use: number, otherCpu: number, other: number): void {
@@ -393,71 +403,51 @@ export class Shadow {
     this.onMisuse?.(misuse); // whoever is told looks at memory through readOwn only
   }
 
-  // --- order; the line is locked ---
+  // --- order ---
 
-  #acquire(entry: number): void {
-    const release = this.#words[entry + E_RELEASE]!;
-    if (release <= 0) return;
-    const clocks = this.#clocks;
-    const seen = this.#seen;
-    if (release === UNKNOWN_RELEASE) {
-      this.#seeAll(0);
-      return;
-    }
-    const clock = this.#clockAt(release);
-    const epoch = clocks[clock]!;
-    const by = (epoch * EPOCH_SHIFT) | 0;
-    if (seen[by]! < epoch - by * EPOCH_CPU) this.#seeAll(clock + 1); // else it has seen all that, too (I3)
-  }
-
-  /** The CPU has seen what is at that place. */
-  #seeAll(clock: number): void {
-    const clocks = this.#clocks;
-    const seen = this.#seen;
-    for (let cpu = 0; cpu < this.#cpus; cpu++) {
-      const time = clocks[clock + cpu]!;
-      if (time > seen[cpu]! && cpu !== this.cpu) seen[cpu] = time;
-    }
-  }
-
-  #release(entry: number): void {
+  /** What is kept with the word, and with all of its line. */
+  #acquire(line: number, word: number): void {
     const words = this.#words;
-    const before = words[entry + E_RELEASE]!;
-    const release = before === 0 ? this.#newRelease() : Math.abs(before);
-    words[entry + E_RELEASE] = release;
-    const clocks = this.#clocks;
-    const seen = this.#seen;
-    if (release !== UNKNOWN_RELEASE) {
-      const clock = this.#clockAt(release);
-      clocks[clock] = this.#now;
-      for (let cpu = 0; cpu < this.#cpus; cpu++) clocks[clock + 1 + cpu] = seen[cpu]!;
+    const release = words[entryOf(word) + E_RELEASE]!;
+    if (release > 0) this.#clock.acquire(release);
+    const whole = words[line + L_RELEASE]!;
+    if (whole > 0) this.#clock.acquire(whole);
+  }
+
+  #acquireWhole(line: number, word: number): void {
+    const words = this.#words;
+    const released = words[line + L_RELEASED]!;
+    for (let i = 0; released >> i !== 0; i++) {
+      if (((released >> i) & 1) !== 0) this.#clock.acquire(words[entryOf(word + i) + E_RELEASE]!);
     }
-    clocks[this.cpu] = seen[this.cpu]!;
-    this.#now++;
-    seen[this.cpu] = seen[this.cpu]! + 1;
+    const whole = words[line + L_RELEASE]!;
+    if (whole > 0) this.#clock.acquire(whole);
   }
 
-  #endRelease(entry: number): void {
-    const release = this.#words[entry + E_RELEASE]!;
-    if (release > 0) this.#words[entry + E_RELEASE] = -release;
+  /** The line is locked. */
+  #release(line: number, word: number): void {
+    const words = this.#words;
+    const at = entryOf(word) + E_RELEASE;
+    words[at] = this.#clock.release(Math.abs(words[at]!));
+    words[line + L_RELEASED] = words[line + L_RELEASED]! | bitOf(word);
   }
 
-  #dropRelease(entry: number): void {
-    const release = Math.abs(this.#words[entry + E_RELEASE]!);
-    if (release !== 0 && release !== UNKNOWN_RELEASE) this.#spareReleases.push(release);
-    this.#words[entry + E_RELEASE] = 0;
+  /** The CPU has seen what is kept with each word: the line is locked. */
+  #releaseWhole(line: number, word: number): void {
+    const words = this.#words;
+    const released = words[line + L_RELEASED]!;
+    for (let i = 0; released >> i !== 0; i++) {
+      if (((released >> i) & 1) !== 0) this.#drop(entryOf(word + i) + E_RELEASE);
+    }
+    words[line + L_RELEASED] = 0;
+    words[line + L_RELEASE] = this.#clock.release(words[line + L_RELEASE]!);
   }
 
-  /** The first `cpus + 1` are the times of CPUs. */
-  #clockAt(release: number): number {
-    return release * (this.#cpus + 1);
-  }
-
-  #newRelease(): number {
-    const spare = this.#spareReleases.pop();
-    if (spare !== undefined) return spare;
-    if (this.#releases[R_COUNT]! >= RELEASES_MAX) return UNKNOWN_RELEASE;
-    return Math.min(UNKNOWN_RELEASE, 1 + Atomics.add(this.#releases, R_COUNT, 1));
+  #drop(at: number): void {
+    const release = this.#words[at]!;
+    if (release === 0) return;
+    this.#clock.drop(Math.abs(release));
+    this.#words[at] = 0;
   }
 
   // --- life ---
@@ -477,13 +467,13 @@ export class Shadow {
     const words = this.#words;
     const line = lineOf(from);
     this.#lock(line);
-    this.#againstFill(from, USE_FREE);
+    if (words[line + L_WHOLE] !== 0) this.#against(this.#wholeOf(from), from, USE_FREE);
     for (let word = from; word < next; word++) {
       const entry = entryOf(word);
       const freed = words[entry + E_FREED]!;
       if (freed !== 0) this.#noteFreed(word, USE_FREE, freed);
       else words[line + L_FREED] = words[line + L_FREED]! + 1;
-      this.#against(word, USE_FREE);
+      this.#against(word * KINDS, word, USE_FREE);
       words[entry + E_FREED] = site;
     }
     this.#unlock(line);
@@ -529,8 +519,11 @@ export class Shadow {
     }
     const freedNow = freed === 0 ? 0 : next - from;
     words[line + L_FREED] = words[line + L_FREED]! - freedBefore + freedNow;
-    words[line + L_USED] = words[line + L_USED]! & ~maskOf(from, next);
-    this.#epochs[this.#fillOf(from)] = 0;
+    const others = ~maskOf(from, next);
+    words[line + L_USED] =
+      words[line + L_USED]! & ((others & ALL_OF_LINE) | (others << PLAIN_SHIFT));
+    words[line + L_RELEASED] = words[line + L_RELEASED]! & others;
+    this.#forgetWhole(line, from);
     this.#unlock(line);
   }
 
@@ -549,20 +542,33 @@ export class Shadow {
   // --- locks of lines ---
 
   #lock(line: number): void {
-    if (Atomics.exchange(this.#words, line + L_LOCK, 1) !== 0) this.#waitFor(line);
+    const at = line + L_LOCK;
+    const words = this.#words;
+    const version = words[at]!;
+    if ((version & 1) !== 0 || Atomics.compareExchange(words, at, version, version + 1) !== version)
+      this.#waitFor(at);
   }
 
-  #waitFor(line: number): void {
-    for (let spins = 1; Atomics.exchange(this.#words, line + L_LOCK, 1) !== 0; spins++) {
-      if (spins % SPINS !== 0) continue;
-      Atomics.wait(this.#words, line + L_LOCK, 1, LOOK_MS);
-      this.onStuck?.();
+  #waitFor(at: number): void {
+    const words = this.#words;
+    for (let spins = 1; ; spins++) {
+      const version = Atomics.load(words, at);
+      const isFree = (version & 1) === 0;
+      if (isFree && Atomics.compareExchange(words, at, version, version + 1) === version) return;
+      if (spins % SPINS === 0) this.#sleep(at, version);
     }
   }
 
+  #sleep(at: number, version: number): void {
+    Atomics.wait(this.#words, at, version, LOOK_MS);
+    this.onStuck?.();
+  }
+
   #unlock(line: number): void {
-    if (KEEPS_STORE_ORDER) this.#words[line + L_LOCK] = 0;
-    else Atomics.store(this.#words, line + L_LOCK, 0);
+    const at = line + L_LOCK;
+    const next = this.#words[at]! + 1;
+    if (KEEPS_ORDER) this.#words[at] = next;
+    else Atomics.store(this.#words, at, next);
   }
 }
 
@@ -579,6 +585,11 @@ function lineEnd(word: number, end: number): number {
 function maskOf(from: number, next: number): number {
   const count = next - from;
   return ((1 << count) - 1) << (from & (LINE - 1));
+}
+
+/** The bit of a word among those of its line. */
+function bitOf(word: number): number {
+  return 1 << (word & (LINE - 1));
 }
 
 function entryOf(word: number): number {

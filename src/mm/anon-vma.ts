@@ -84,11 +84,14 @@ export function putAnonVma(cpu: Cpu, last: AnonVma): void {
  */
 export function pinAnonVma(cpu: Cpu, pfn: Pfn): AnonVma {
   spinLock(cpu, FREEING);
-  const named = readOnce(cpu, pageOf(cpu, pfn), Page.mapping) as AnonVma;
-  const isMapped = named !== NULL && pageMapcount(cpu, pfn) > 0; // I1: then it is there, and goes under the lock only
-  if (isMapped) fetchAdd(cpu, named, AnonVma.refs, 1);
+  let named: AnonVma = NULL;
+  if (pageMapcount(cpu, pfn) > 0) {
+    // I1: what it named when it was mapped is there, and goes under the lock only; so is what it names since
+    named = readOnce(cpu, pageOf(cpu, pfn), Page.mapping) as AnonVma;
+  }
+  if (named !== NULL) fetchAdd(cpu, named, AnonVma.refs, 1);
   spinUnlock(cpu, FREEING);
-  return isMapped ? named : NULL;
+  return named;
 }
 
 // --- VMAs ---

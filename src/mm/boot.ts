@@ -14,6 +14,7 @@ import { bootAnonVmas } from './anon-vma.js';
 import { bootExitChain } from './exit-chain.js';
 import { MmuGather } from './mmu-gather.js';
 import { bootSwap } from './swap.js';
+import { bootReclaim } from './vmscan.js';
 
 /** Reserves each CPU's gather, and makes what notifiers and exit need. Runs once, on the boot CPU. */
 export function bootMm(cpu: Cpu): void {
@@ -21,6 +22,7 @@ export function bootMm(cpu: Cpu): void {
   bootSwap(cpu);
   bootPageWaits(cpu);
   bootAnonVmas(cpu);
+  bootReclaim(cpu);
   bootNotifiers(cpu);
   bootExitChain(cpu);
 }

@@ -26,7 +26,14 @@
  * @module
  */
 import { copyWords, read, readAddress, readOnce, readOnceCells } from '#memory';
-import { BUSTED_FILE_FAULT, isMutant, M_SECONDARY_LATE, M_UNSTABLE_UNSEEN } from '#mutants';
+import {
+  BUSTED_FILE_FAULT,
+  BUSTED_SWAPIN,
+  BUSTED_SWAPIN_CACHE,
+  isMutant,
+  M_SECONDARY_LATE,
+  M_UNSTABLE_UNSEEN,
+} from '#mutants';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
@@ -37,7 +44,6 @@ import {
   type Pfn,
   PG_ANON,
   PG_ANON_EXCLUSIVE,
-  PG_SWAPCACHE,
   ZERO_PFN,
 } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
@@ -63,6 +69,7 @@ import {
   tableState,
   wantsHugePage,
 } from './huge.js';
+import { countSwappedIn, lruAdd, lruAddVma } from './lru.js';
 import { addRss } from './mm-struct.js';
 import { flushTlbPage } from './mmu-gather.js';
 import {
@@ -98,11 +105,11 @@ import {
 } from './pte.js';
 import {
   freeSwapCache,
+  isInSwapCache,
   pageFreeSwap,
   readSlot,
-  swapCacheAdd,
+  swapCacheFill,
   swapCacheGet,
-  swapCount,
   swapFree,
 } from './swap.js';
 import {
@@ -200,13 +207,19 @@ function mapFrame(cpu: Cpu, vma: VmAreaStruct, pte: Pte, pfn: Pfn, flags: number
   const fault = isFree ? checkStableAddressSpace(cpu, vma) : 0;
   const isMapped = isFree && fault === 0;
   if (isMapped) {
-    if (pfn !== ZERO_PFN) pageAddRmap(cpu, pfn);
+    if (pfn !== ZERO_PFN) addPage(cpu, vma, pfn);
     setPte(cpu, pte, makePte(pfn, flags));
   }
   spinUnlock(cpu, ptl);
   if (!isMapped) putPage(cpu, pfn);
   else if (pfn !== ZERO_PFN) addRss(cpu, read(cpu, vma, VmAreaStruct.mm), 1);
   return fault;
+}
+
+/** The VMA is about to map the page. The table's lock must be held. */
+function addPage(cpu: Cpu, vma: VmAreaStruct, pfn: Pfn): void {
+  pageAddRmap(cpu, pfn);
+  lruAddVma(cpu, vma, pfn);
 }
 
 /**
@@ -340,47 +353,75 @@ function doSwapPage(
   isWrite: boolean,
 ): number {
   const slot = pteSlot(entry);
-  const pfn = swapPageOf(cpu, slot);
-  if (pfn === 0) return VM_FAULT_OOM;
-  const vmFlags = read(cpu, vma, VmAreaStruct.flags);
-  const ptl = pteLockptr(cpu, pte);
-  spinLock(cpu, ptl);
-  const isSame = pteGet(cpu, pte) === entry;
-  let isWritable = false;
-  if (isSame) {
-    const wasCached = pageHasFlag(cpu, pfn, PG_SWAPCACHE);
-    swapFree(cpu, slot);
-    if (isWrite && pageRefcount(cpu, pfn) === 2) pageFreeSwap(cpu, pfn); // the cache's, and ours
-    const isOwn = !wasCached || (entry & PTE_SWP_EXCLUSIVE) !== 0 || pageRefcount(cpu, pfn) === 1;
-    if (pageMapcount(cpu, pfn) === 0) setAnonRmap(cpu, pfn, vma, va, isOwn);
-    if (isOwn) pageSetFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
-    isWritable = isOwn && (vmFlags & VM_WRITE) !== 0;
-    pageAddRmap(cpu, pfn);
-    const flags = newPteFlags(isWritable ? vmFlags : vmFlags & ~VM_WRITE, isWrite && isWritable);
-    setPte(cpu, pte, makePte(pfn, flags | (entry & PTE_SOFT_DIRTY)));
-  }
-  spinUnlock(cpu, ptl);
-  if (isSame) addRss(cpu, read(cpu, vma, VmAreaStruct.mm), 1);
-  else dropSwapPage(cpu, pfn);
-  if (!isSame || !isWrite || isWritable) return 0;
-  return doWpPage(cpu, vma, va, pte, pteGet(cpu, pte), true);
-}
-
-/** The slot's frame, with a reference; from the cache, and for the cache if others will want it. 0 if memory is out. */
-function swapPageOf(cpu: Cpu, slot: number): Pfn {
   const cached = swapCacheGet(cpu, slot);
-  if (cached !== 0) return cached;
-  const pfn = allocPage(cpu);
-  if (pfn === 0) return 0;
-  readSlot(cpu, slot, pfn);
-  pageSetFlags(cpu, pfn, PG_ANON);
-  if (swapCount(cpu, slot) <= 1 || swapCacheAdd(cpu, slot, pfn)) return pfn;
-  putPage(cpu, pfn); // somebody else was faster
-  return swapPageOf(cpu, slot);
+  const pfn = cached === 0 ? swapIn(cpu, slot) : cached;
+  if (pfn === NO_MEMORY) return VM_FAULT_OOM;
+  const ptl = pteLockptr(cpu, pte);
+  spinLock(cpu, ptl); // also without a frame: who gave the slot up has this lock until the entry says so
+  const isSame =
+    pfn !== 0 && (isMutant(cpu, BUSTED_SWAPIN) || namesPage(cpu, pteGet(cpu, pte), entry, pfn));
+  const isOver = isSame && mapSwapPage(cpu, vma, va, pte, pfn, isWrite, cached === 0);
+  spinUnlock(cpu, ptl);
+  if (!isSame) {
+    if (pfn !== 0) dropSwapPage(cpu, pfn);
+    return 0; // somebody was faster
+  }
+  addRss(cpu, read(cpu, vma, VmAreaStruct.mm), 1);
+  return isOver ? 0 : doWpPage(cpu, vma, va, pte, pteGet(cpu, pte), true);
 }
 
+/** True if the entry is as it was, and its slot's page is still this one (swap.ts, I3). */
+function namesPage(cpu: Cpu, now: number, entry: number, pfn: Pfn): boolean {
+  if (now !== entry) return false;
+  return isMutant(cpu, BUSTED_SWAPIN_CACHE) || isInSwapCache(cpu, pteSlot(entry), pfn);
+}
+
+/** Maps the page in the place of the entry, which names its slot; false if it has to be copied. The table's lock is held. */
+function mapSwapPage(
+  cpu: Cpu,
+  vma: VmAreaStruct,
+  va: Va,
+  pte: Pte,
+  pfn: Pfn,
+  isWrite: boolean,
+  isFresh: boolean,
+): boolean {
+  const entry = pteGet(cpu, pte);
+  const vmFlags = read(cpu, vma, VmAreaStruct.flags);
+  swapFree(cpu, pteSlot(entry));
+  if (isFresh || (isWrite && pageRefcount(cpu, pfn) === 2)) pageFreeSwap(cpu, pfn); // the cache's, and ours
+  const isOwn = (entry & PTE_SWP_EXCLUSIVE) !== 0 || pageRefcount(cpu, pfn) === 1;
+  if (pageMapcount(cpu, pfn) === 0) setAnonRmap(cpu, pfn, vma, va, isOwn);
+  if (isOwn) pageSetFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
+  const isWritable = isOwn && (vmFlags & VM_WRITE) !== 0;
+  addPage(cpu, vma, pfn);
+  const flags = newPteFlags(isWritable ? vmFlags : vmFlags & ~VM_WRITE, isWrite && isWritable);
+  setPte(cpu, pte, makePte(pfn, flags | (entry & PTE_SOFT_DIRTY)));
+  return !isWrite || isWritable;
+}
+
+/** There is no frame for the page. */
+const NO_MEMORY = -1;
+
+/** A frame with what the slot holds, in the cache, with a reference; 0 if the slot holds nothing any more; NO_MEMORY. */
+function swapIn(cpu: Cpu, slot: number): Pfn {
+  const fresh = allocPage(cpu);
+  if (fresh === 0) return NO_MEMORY;
+  pageSetFlags(cpu, fresh, PG_ANON);
+  if (isMutant(cpu, BUSTED_SWAPIN_CACHE)) {
+    readSlot(cpu, slot, fresh);
+    return fresh;
+  }
+  const pfn = swapCacheFill(cpu, slot, fresh);
+  if (pfn === fresh) countSwappedIn(cpu);
+  else putPage(cpu, fresh);
+  return pfn;
+}
+
+/** The frame is not wanted: if it is mapped nowhere, reclaim finds it. */
 function dropSwapPage(cpu: Cpu, pfn: Pfn): void {
   freeSwapCache(cpu, pfn);
+  lruAdd(cpu, pfn);
   putPage(cpu, pfn);
 }
 
@@ -512,7 +553,7 @@ function replaceFrame(
     pteGetAndClear(cpu, pte);
     flushTlbPage(cpu, mm, va);
     if (old !== ZERO_PFN) pageRemoveRmap(cpu, old);
-    pageAddRmap(cpu, own);
+    addPage(cpu, vma, own);
     const vmFlags = read(cpu, vma, VmAreaStruct.flags);
     setPte(cpu, pte, makePte(own, newPteFlags(isWrite ? vmFlags : vmFlags & ~VM_WRITE, isWrite)));
   }

@@ -38,8 +38,9 @@ import {
 import { initListHead, listAddTail, listDelInit, listNext } from '../memory/list.js';
 import { downWrite, initRwsem, upWrite } from '../sync/rwsem.js';
 import { initSpinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
+import { lruAdd, lruForgetFile } from './lru.js';
 import { getPage, pageIndex, pageMapcount, pageRefcount, putPage, setPageMapping } from './page.js';
-import { freeSwapAndCache, readSlot, swapFree, writeSlot } from './swap.js';
+import { fillSlot, freeSwapAndCache, readSlot } from './swap.js';
 import { File, VmAreaStruct } from './types.js';
 
 const FANOUT = 64;
@@ -140,27 +141,30 @@ function fileAddPage(cpu: Cpu, file: File, index: number): Pfn {
   if (pfn < 0 || (pfn === 0 && radixInsert(cpu, file, index, fresh))) pfn = fresh;
   if (pfn !== 0) getPage(cpu, pfn);
   spinUnlock(cpu, lock);
-  if (slot !== 0) swapFree(cpu, slot);
-  if (pfn !== fresh) putPage(cpu, fresh);
+  if (slot !== 0) freeSwapAndCache(cpu, slot);
+  if (pfn === fresh) lruAdd(cpu, pfn);
+  else putPage(cpu, fresh);
   return pfn;
+}
+
+/** The file that the page belongs to, which something keeps; NULL if it belongs to none. @kernel folio_mapping */
+export function fileOfPage(cpu: Cpu, pfn: Pfn): File {
+  return readOnce(cpu, pageOf(cpu, pfn), Page.mapping) as File;
 }
 
 /**
  * Lets the frame of a page that nobody maps go, its contents to the swap slot: true if the slot is the page's now. The
- * caller has a reference; there may be no other but the cache's (I1). @kernel shmem_writepage
+ * caller has a reference; there may be no other but the cache's (I1). Something keeps the file. @kernel shmem_writepage
  */
-export function filePageout(cpu: Cpu, pfn: Pfn, slot: number): boolean {
-  const page = pageOf(cpu, pfn);
-  const file = readOnce(cpu, page, Page.mapping) as File; // its VMA keeps it
-  if (file === NULL) return false;
+export function filePageout(cpu: Cpu, file: File, pfn: Pfn, slot: number): boolean {
   const index = pageIndex(cpu, pfn);
   const lock = member(file, File.pagesLock);
   spinLock(cpu, lock);
   const isIn = radixFind(cpu, file, index) === pfn;
-  // the caller's, that of the entry that it has cleared, the cache's
-  const canGo = isIn && pageRefcount(cpu, pfn) === 3 && pageMapcount(cpu, pfn) === 0;
+  // the caller's and the cache's
+  const canGo = isIn && pageRefcount(cpu, pfn) === 2 && pageMapcount(cpu, pfn) === 0;
   if (canGo) {
-    writeSlot(cpu, slot, pfn);
+    fillSlot(cpu, slot, pfn);
     replacePage(cpu, file, index, ~slot);
   }
   spinUnlock(cpu, lock);
@@ -320,14 +324,17 @@ function removePage(cpu: Cpu, file: File, node: RadixNode, i: number): void {
   write(cpu, node, element(RadixNode.slots, i), 0);
   write(cpu, file, File.pageCount, read(cpu, file, File.pageCount) - 1);
   spinUnlock(cpu, lock);
-  if (pfn > 0) write(cpu, pageOf(cpu, pfn), Page.mapping, 0);
   putContents(cpu, pfn);
 }
 
 /** Gives back what a place in the cache holds: a frame, or the complement of a swap slot. */
 function putContents(cpu: Cpu, pfn: Pfn): void {
-  if (pfn < 0) freeSwapAndCache(cpu, ~pfn);
-  else putPage(cpu, pfn);
+  if (pfn < 0) {
+    freeSwapAndCache(cpu, ~pfn);
+    return;
+  }
+  lruForgetFile(cpu, pfn);
+  putPage(cpu, pfn);
 }
 
 /** Frees a tree and drops the cache's references to its pages. Nobody else knows the file. */

@@ -21,7 +21,7 @@
 import { fetchAdd, fetchOr, read, readOnce, writeOnce } from '#memory';
 
 import { EFAULT, EIO, ENOMEM } from '../base/errno.js';
-import { PAGE_SIZE } from '../base/units.js';
+import { PAGE_SIZE, pageAlignDown } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { frameWord } from '../machine/frame.js';
 import {
@@ -212,7 +212,7 @@ export function accessRemotePage(
   isWrite: boolean,
 ): number {
   const flags = FOLL_FORCE | (isWrite ? FOLL_WRITE : 0);
-  const pfn = getUserPage(cpu, mm, va, flags);
+  const pfn = getUserPage(cpu, mm, pageAlignDown(va), flags);
   if (pfn === 0) return -EIO;
   const frame = frameOf(cpu, pfn);
   const first = (va % PAGE_SIZE) / 4;

@@ -35,6 +35,7 @@ import {
   PG_ANON,
   PG_ANON_EXCLUSIVE,
   PG_LARGE,
+  reclaims,
   ZERO_PFN,
 } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
@@ -48,6 +49,7 @@ import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier
 import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { setAnonRmap } from './anon-vma.js';
+import { lruAdd } from './lru.js';
 import { addRss } from './mm-struct.js';
 import { flushTlbMm } from './mmu-gather.js';
 import {
@@ -69,6 +71,7 @@ import {
   PTE_PRESENT,
   pteGet,
   pteGetAndClear,
+  pteHasFrame,
   ptePfn,
   pteUpdateFlags,
   setPte,
@@ -150,15 +153,32 @@ export function splitHugePmd(cpu: Cpu, mm: MmStruct, va: Va): void {
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, block, block + PMD_SIZE);
   mmuNotifierInvalidateRangeStart(cpu, range);
   const pte = pteOf(cpu, read(cpu, mm, MmStruct.pgd), block);
-  if (pte !== NO_PTE) makeSmall(cpu, pte);
+  if (pte !== NO_PTE && makeSmall(cpu, pte)) addToLru(cpu, pte);
   mmuNotifierInvalidateRangeEnd(cpu, range);
   stackPop(cpu, range);
 }
 
-function makeSmall(cpu: Cpu, pte: Pte): void {
+/** True if the table was huge. */
+function makeSmall(cpu: Cpu, pte: Pte): boolean {
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl);
-  if (tableState(cpu, pte) === TABLE_HUGE) setTableState(cpu, pte, TABLE_SMALL);
+  const isHuge = tableState(cpu, pte) === TABLE_HUGE;
+  if (isHuge) setTableState(cpu, pte, TABLE_SMALL);
+  spinUnlock(cpu, ptl);
+  return isHuge;
+}
+
+/** The pages that the table maps, which is small now, can be paged out one by one. */
+function addToLru(cpu: Cpu, first: Pte): void {
+  if (!reclaims(cpu)) return;
+  const ptl = pteLockptr(cpu, first);
+  spinLock(cpu, ptl);
+  for (let i = 0; i < PTRS_PER_TABLE; i++) {
+    const entry = pteGet(cpu, (first + i * Pte.words) as Pte);
+    const pfn = pteHasFrame(entry) ? ptePfn(entry) : ZERO_PFN;
+    if (pfn === ZERO_PFN || !pageHasFlag(cpu, pfn, PG_ANON)) continue;
+    lruAdd(cpu, pfn);
+  }
   spinUnlock(cpu, ptl);
 }
 

@@ -27,6 +27,7 @@ import {
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { lockFamily, unlockFamily } from './anon-vma.js';
 import { handleMmFault, VM_FAULT_ERROR } from './fault.js';
 import {
   allocHugeFolio,
@@ -111,8 +112,17 @@ function collapseLocked(cpu: Cpu, mm: MmStruct, block: Va, folio: Pfn): number {
   const pte = pteOf(cpu, read(cpu, mm, MmStruct.pgd), block);
   if (pte === NO_PTE) return -EINVAL;
   if (tableState(cpu, pte) === TABLE_HUGE) return -EAGAIN; // somebody else was faster
+  const anonVma = read(cpu, vma, VmAreaStruct.anonVma);
+  lockFamily(cpu, anonVma);
   const found = checkBlock(cpu, pte);
-  if (found !== 0) return found;
+  const error = found !== 0 ? found : exchangeBlock(cpu, vma, block, pte, folio);
+  unlockFamily(cpu, anonVma);
+  return error;
+}
+
+/** The block has pages that can be exchanged for a folio. The lock of the family is held. */
+function exchangeBlock(cpu: Cpu, vma: VmAreaStruct, block: Va, pte: Pte, folio: Pfn): number {
+  const mm = read(cpu, vma, VmAreaStruct.mm);
   const range = stackPush(cpu, MmuNotifierRange);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, block, block + PMD_SIZE);
   mmuNotifierInvalidateRangeStart(cpu, range);

@@ -7,7 +7,8 @@
  *            advice that is kept in the VMA's flags splits and merges VMAs; the rest is validated, and
  *            accepted or refused as Linux does, without an effect that a program could see.
  * Ordering   Advice that changes VMAs takes the mmap lock for writing, the rest for reading.
- * Deviation  Nothing reclaims memory by itself: what FREE and COLD name stays.
+ * Deviation  COLD makes pages old where they are, and does not move them on the LRU lists: reclaim finds that they are
+ *            not used when it comes to them.
  *
  * @module
  */

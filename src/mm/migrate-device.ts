@@ -50,6 +50,7 @@ import { lockPage, trylockPage, unlockPage } from '../sync/page-lock.js';
 import { pinAnonVma, putAnonVma } from './anon-vma.js';
 import { collectRange } from './migrate-collect.js';
 import { copyPage } from './migrate-copy.js';
+import { isolateLru, putbackLru } from './lru.js';
 import { insertMigratedPage } from './migrate-insert.js';
 import {
   getMigratePfn,
@@ -59,14 +60,12 @@ import {
   setMigratePfn,
 } from './migrate-pfn.js';
 import {
-  isolatePage,
   isZoneDevicePage,
   pageHasFlag,
   pageIndex,
   pageMapcount,
   pageRefcount,
   pageSetFlags,
-  putbackPage,
   putPage,
   setPageMapping,
   tryGetPage,
@@ -171,11 +170,11 @@ function unmapPages(
 
 function unmapPage(cpu: Cpu, pfn: Pfn, faultPage: Pfn, hasVma: boolean): boolean {
   const isDevice = isZoneDevicePage(cpu, pfn);
-  if (!isDevice && !isolatePage(cpu, pfn)) return false;
+  if (!isDevice && !isolateLru(cpu, pfn)) return false;
   if (!hasVma) write(cpu, pageOf(cpu, pfn), Page.private, pinAnonVma(cpu, pfn));
   if (pageMapcount(cpu, pfn) > 0) tryToMigrate(cpu, pfn, anonVmaFor(cpu, pfn, hasVma));
   if (pageMapcount(cpu, pfn) === 0 && hasNoOtherUser(cpu, pfn, faultPage)) return true;
-  if (!isDevice) putbackPage(cpu, pfn);
+  if (!isDevice) putbackLru(cpu, pfn, false);
   return false;
 }
 
@@ -333,7 +332,7 @@ function finalizePages(
     if (from !== 0) {
       removeMigrationPtes(cpu, from, isMoved ? to : from, anonVmaFor(cpu, from, hasVma));
       if (!hasVma) unpin(cpu, from);
-      if (!isZoneDevicePage(cpu, from)) putbackPage(cpu, from);
+      if (!isZoneDevicePage(cpu, from)) putbackLru(cpu, from, false);
     }
     if (to !== 0) unlockAndPut(cpu, to); // I2
     if (from !== 0) unlockAndPut(cpu, from);

@@ -23,6 +23,7 @@ import { member, NULL, type Va } from '../memory/layout.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { setAnonRmap } from './anon-vma.js';
 import { TABLE_HUGE, tableState } from './huge.js';
+import { lruAddVma } from './lru.js';
 import { addRss } from './mm-struct.js';
 import { flushTlbPage } from './mmu-gather.js';
 import { getPage, isZoneDevicePage, pageAddRmap, pageHasFlag, pageSetFlags } from './page.js';
@@ -91,6 +92,7 @@ function mapNew(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, pfn: Pfn): void {
     setSpecialPte(cpu, pte, makeDevicePrivatePte(pfn, write, 0));
   } else {
     const dirty = write === 0 ? 0 : write | PTE_DIRTY | PTE_SOFT_DIRTY;
+    if (!isZoneDevicePage(cpu, pfn)) lruAddVma(cpu, vma, pfn);
     setPte(cpu, pte, makePte(pfn, vmPageProt(vmFlags) | dirty));
   }
 }

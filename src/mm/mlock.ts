@@ -4,18 +4,26 @@
  * Kernel     mm/mlock.c, mm/msync.c
  * Protocol   mlock sets VM_LOCKED in the VMAs of the range, splitting and merging them, and then faults
  *            the pages in. The notifiers hear of neither.
- * Deviation  There is no limit on locked memory, and nothing that would take pages away.
+ *            Where memory is reclaimed, pages of locked memory are marked (PG_MLOCKED): those there are when it is locked,
+ *            and others when they are mapped. Reclaim lets them be.
+ * Deviation  There is no limit on locked memory. A page that several VMAs map is locked if one of them was, until one
+ *            is unlocked, or nobody maps it.
  *
  * @module
  */
 import { read, write } from '#memory';
 
 import { EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM } from '../base/errno.js';
-import { isPageAligned, pageAlignDown, pageAlignUp, TASK_SIZE } from '../base/units.js';
+import { isPageAligned, PAGE_SIZE, pageAlignDown, pageAlignUp, TASK_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
+import { PG_MLOCKED, reclaims, ZERO_PFN } from '../machine/page-alloc.js';
 import { member, NULL, type Va } from '../memory/layout.js';
+import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { mmapReadLock, mmapReadUnlock, mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
+import { pageClearFlags, pageSetFlags } from './page.js';
+import { nextPopulated, pmdAddrEnd, pteLockptr, pteOf } from './page-table.js';
 import { mmPopulate, mmPopulateIgnoringErrors } from './populate.js';
+import { Pte, pteGet, pteHasFrame, ptePfn } from './pte.js';
 import { MmStruct, VM_LOCKED, VM_LOCKONFAULT, VM_SPECIAL, VmAreaStruct } from './types.js';
 import {
   MCL_CURRENT,
@@ -140,9 +148,33 @@ function lockVma(
   if (changed === NULL) return -ENOMEM;
   write(cpu, changed, VmAreaStruct.flags, newFlags);
   const gained = (newFlags & VM_LOCKED) - (oldFlags & VM_LOCKED);
+  if (gained !== 0 && reclaims(cpu)) markPages(cpu, mm, start, end, gained > 0);
   const pages = Math.sign(gained) * pagesIn(start, end);
   accountLocked(cpu, mm, pages);
   return 0;
+}
+
+/** @kernel mlock_vma_pages_range */
+function markPages(cpu: Cpu, mm: MmStruct, start: Va, end: Va, isLocked: boolean): void {
+  const pgd = read(cpu, mm, MmStruct.pgd);
+  for (let va = nextPopulated(cpu, pgd, start, end); va < end;) {
+    const next = pmdAddrEnd(va, end);
+    markTable(cpu, pteOf(cpu, pgd, va), (next - va) / PAGE_SIZE, isLocked);
+    va = nextPopulated(cpu, pgd, next, end);
+  }
+}
+
+function markTable(cpu: Cpu, first: Pte, count: number, isLocked: boolean): void {
+  const ptl = pteLockptr(cpu, first);
+  spinLock(cpu, ptl);
+  for (let i = 0; i < count; i++) {
+    const entry = pteGet(cpu, (first + i * Pte.words) as Pte);
+    const pfn = pteHasFrame(entry) ? ptePfn(entry) : ZERO_PFN;
+    if (pfn === ZERO_PFN) continue;
+    if (isLocked) pageSetFlags(cpu, pfn, PG_MLOCKED);
+    else pageClearFlags(cpu, pfn, PG_MLOCKED);
+  }
+  spinUnlock(cpu, ptl);
 }
 
 /** @kernel apply_mlockall_flags */

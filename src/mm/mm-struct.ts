@@ -26,6 +26,7 @@ import { MmStruct } from './types.js';
 import { initVmaTree } from './vma-tree.js';
 
 const MMAP_LOCK = lockClass('mmap_lock');
+const ALL_LOCK = lockClass('mm_all_locks');
 const PAGE_TABLE_LOCK = lockClass('page_table_lock');
 
 /** Where the top-down search for room starts, if nothing else is said: below a stack of 8 MiB. */
@@ -51,6 +52,7 @@ export function mmAlloc(cpu: Cpu): MmStruct {
   initSeqcount(cpu, member(mm, MmStruct.writeProtectSeq));
   initTlbContext(cpu, member(mm, MmStruct.tlb));
   initVmaTree(cpu, member(mm, MmStruct.vmas));
+  initRwsem(cpu, member(mm, MmStruct.allLock), ALL_LOCK);
   writeAddress(cpu, mm, MmStruct.mmapBase, DEFAULT_MMAP_BASE);
   setBrk(cpu, mm, DEFAULT_BRK);
   return mm;

@@ -13,8 +13,9 @@ import { cmpxchg, fetchAdd, fetchAnd, fetchOr, read, readOnce, write, writeOnce 
 
 import { bug } from '../base/bug.js';
 import type { Cpu } from '../machine/cpu.js';
-import { freePage, pageOf, type Pfn, PG_ISOLATED, ZERO_PFN } from '../machine/page-alloc.js';
+import { freePage, pageOf, type Pfn, ZERO_PFN } from '../machine/page-alloc.js';
 import { Page } from '../machine/types.js';
+import { lruDel } from './lru.js';
 import { freeZoneDevicePage } from '../memremap/zone-device.js';
 
 /** @kernel get_page */
@@ -43,8 +44,12 @@ export function putPage(cpu: Cpu, pfn: Pfn): void {
 
 /** Nobody refers to the page any more. @kernel __folio_put */
 function releasePage(cpu: Cpu, pfn: Pfn): void {
-  if (isZoneDevicePage(cpu, pfn)) freeZoneDevicePage(cpu, pageOf(cpu, pfn));
-  else freePage(cpu, pfn);
+  if (isZoneDevicePage(cpu, pfn)) {
+    freeZoneDevicePage(cpu, pageOf(cpu, pfn));
+    return;
+  }
+  lruDel(cpu, pfn);
+  freePage(cpu, pfn);
 }
 
 /** True for memory of a device. @kernel is_zone_device_page */
@@ -101,16 +106,6 @@ export function pageAddRmap(cpu: Cpu, pfn: Pfn): void {
 export function pageRemoveRmap(cpu: Cpu, pfn: Pfn): void {
   const before = fetchAdd(cpu, pageOf(cpu, pfn), Page.mapcount, -1);
   if (before <= 0) bug(`frame ${pfn}: mapcount underflow`);
-}
-
-/** Takes the page away from reclaim; false if somebody has. @kernel folio_isolate_lru */
-export function isolatePage(cpu: Cpu, pfn: Pfn): boolean {
-  return (fetchOr(cpu, pageOf(cpu, pfn), Page.flags, PG_ISOLATED) & PG_ISOLATED) === 0;
-}
-
-/** Gives it back to reclaim. @kernel folio_putback_lru, but for the reference */
-export function putbackPage(cpu: Cpu, pfn: Pfn): void {
-  pageClearFlags(cpu, pfn, PG_ISOLATED);
 }
 
 /** True if the page has one of the flags. */

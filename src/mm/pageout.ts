@@ -1,27 +1,27 @@
 /**
  * Pages that go to the swap area because the program does not need them for now (MADV_PAGEOUT).
  *
- * Kernel     mm/madvise.c (madvise_cold_or_pageout_pte_range), mm/vmscan.c (shrink_folio_list), mm/rmap.c
- *            (try_to_unmap_one)
- * Protocol   For each page that is mapped here alone and not pinned: the notifiers hear CLEAR of it while its entry
- *            becomes that of a swap slot. If nobody else refers to the frame, its contents go to the slot and it is
- *            free; else the frame stays, in the swap cache. A page of a file loses its entry, and then its place in
- *            the file's cache to a slot. A page that the program has freed and not written since is dropped.
+ * Kernel     mm/madvise.c (madvise_cold_or_pageout_pte_range), mm/vmscan.c (shrink_folio_list)
+ * Protocol   Each page that is mapped here alone and not pinned is isolated. It gets a slot, in whose cache it is; the
+ *            notifiers hear CLEAR of it while its entry becomes the slot's. If nobody else refers to the frame then, its
+ *            contents go to the slot and it is free; else the frame stays, in the swap cache. A page of a file loses
+ *            its entry, and then its place in the file's cache to a slot. A page that the program has freed and not
+ *            written since is dropped.
+ *            Reclaim (mm/vmscan.ts) does the same with pages that it finds on the LRU lists.
  * Invariant  I1  Contents are copied when no CPU and no device writes the page: notifiers have been told, and the TLBs
  *                are flushed, before.
- * Ordering   The mmap lock for reading. The entry changes under its table's lock, under which the contents are copied,
- *            so who faults the page in finds them.
- * Deviation  Pages go one after the other, where Linux collects them first. What several address spaces map stays: so
- *            does what reclaim would have to find by reverse maps.
+ * Ordering   The mmap lock for reading. Contents are copied after the entry has changed; who faults the page in before
+ *            finds its frame in the cache.
+ * Deviation  Pages go one after the other, where Linux collects them first.
  *
  * @module
  */
 import { read } from '#memory';
-import { BUSTED_PAGEOUT, isMutant } from '#mutants';
 
 import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import {
+  pageOf,
   type Pfn,
   PG_ANON,
   PG_ANON_EXCLUSIVE,
@@ -30,15 +30,16 @@ import {
   ZERO_PFN,
 } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
-import type { Va } from '../memory/layout.js';
+import { NULL, type Va } from '../memory/layout.js';
 import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from '../notifier/mmu-notifier.js';
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
+import { trylockPage, unlockPage } from '../sync/page-lock.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
-import { filePageout } from './file.js';
+import { fileOfPage, filePageout } from './file.js';
 import {
   isWholeOrSmall,
   setTableState,
@@ -47,10 +48,10 @@ import {
   TABLE_SMALL,
   tableState,
 } from './huge.js';
+import { countSwappedOut, isolateMapped, putbackLru } from './lru.js';
 import { addRss } from './mm-struct.js';
-import { flushTlbMm, flushTlbPage } from './mmu-gather.js';
+import { flushTlbMm } from './mmu-gather.js';
 import {
-  getPage,
   isZoneDevicePage,
   pageClearFlags,
   pageHasFlag,
@@ -58,7 +59,6 @@ import {
   pageMaybePinned,
   pageRefcount,
   pageRemoveRmap,
-  pageSetFlags,
   putPage,
 } from './page.js';
 import {
@@ -73,17 +73,23 @@ import {
   makeSwapPte,
   Pte,
   PTE_ACCESSED,
-  PTE_DIRTY,
   PTE_PRESENT,
   PTE_SPECIAL,
   pteGet,
   pteGetAndClear,
   ptePfn,
   pteUpdateFlags,
-  setPte,
   setSpecialPte,
 } from './pte.js';
-import { freeSwapAndCache, getSwapSlot, swapCacheAdd, writeSlot } from './swap.js';
+import { unmapNotified } from './rmap-reclaim.js';
+import {
+  addToSwap,
+  fillSlot,
+  freeSwapAndCache,
+  getSwapSlot,
+  leaveSwap,
+  writeOutSwap,
+} from './swap.js';
 import { MmStruct, VmAreaStruct } from './types.js';
 
 /** Pages out what can be of [start, end) inside the VMA. The mmap lock must be held for reading. Sleeps. @kernel madvise_pageout */
@@ -157,7 +163,10 @@ function slotsForHuge(cpu: Cpu, first: Pte): number[] {
   for (let i = 0; i < PTRS_PER_TABLE; i++) {
     const pfn = isolate(cpu, (first + i * Pte.words) as Pte);
     const slot = pfn === 0 ? 0 : getSwapSlot(cpu);
-    if (pfn !== 0) putIsolated(cpu, pfn);
+    if (pfn !== 0) {
+      pageClearFlags(cpu, pfn, PG_ISOLATED); // a huge page is on no list
+      putPage(cpu, pfn);
+    }
     if (slot !== 0) slots.push(slot);
     else break;
   }
@@ -184,13 +193,21 @@ function unmapHuge(cpu: Cpu, mm: MmStruct, first: Pte, slots: readonly number[])
     flushTlbMm(cpu, mm); // I1
     for (let i = 0; i < PTRS_PER_TABLE; i++) {
       const entry = entries[i] ?? 0;
-      unmapInto(cpu, (first + i * Pte.words) as Pte, entry, ptePfn(entry), slots[i] ?? 0);
-      putPage(cpu, ptePfn(entry));
+      unmapOwn(cpu, (first + i * Pte.words) as Pte, entry, ptePfn(entry), slots[i] ?? 0);
     }
     setTableState(cpu, first, TABLE_SMALL);
   }
   spinUnlock(cpu, ptl);
   return canGo ? PTRS_PER_TABLE : 0;
+}
+
+/** A page that only this entry refers to goes to the slot. The table's lock must be held. */
+function unmapOwn(cpu: Cpu, pte: Pte, entry: number, pfn: Pfn, slot: number): void {
+  const isExclusive = pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE);
+  fillSlot(cpu, slot, pfn);
+  setSpecialPte(cpu, pte, makeSwapPte(slot, entry, isExclusive));
+  pageRemoveRmap(cpu, pfn);
+  putPage(cpu, pfn);
 }
 
 /** The frame of the entry, with a reference, if it is mapped here alone, can go, and is not going; else 0. @kernel folio_isolate_lru */
@@ -200,85 +217,54 @@ function isolate(cpu: Cpu, pte: Pte): Pfn {
   spinLock(cpu, ptl);
   const entry = pteGet(cpu, pte);
   const pfn = ptePfn(entry);
-  const isPage = (entry & (PTE_PRESENT | PTE_SPECIAL)) === PTE_PRESENT && pfn !== ZERO_PFN;
-  const canGo =
-    isPage &&
-    !isZoneDevicePage(cpu, pfn) &&
-    pageMapcount(cpu, pfn) === 1 &&
-    !pageMaybePinned(cpu, pfn) &&
-    !pageHasFlag(cpu, pfn, PG_ISOLATED);
-  if (canGo) {
-    getPage(cpu, pfn);
-    pageSetFlags(cpu, pfn, PG_ISOLATED);
-  }
+  const isPage =
+    (entry & (PTE_PRESENT | PTE_SPECIAL)) === PTE_PRESENT &&
+    pfn !== ZERO_PFN &&
+    !isZoneDevicePage(cpu, pfn);
+  const mayGo = isPage && pageMapcount(cpu, pfn) === 1 && !pageMaybePinned(cpu, pfn);
+  const canGo = mayGo && isolateMapped(cpu, pfn);
   spinUnlock(cpu, ptl);
   return canGo ? pfn : 0;
 }
 
-/** Gives back what isolate took. @kernel folio_putback_lru */
-function putIsolated(cpu: Cpu, pfn: Pfn): void {
-  pageClearFlags(cpu, pfn, PG_ISOLATED);
-  putPage(cpu, pfn);
-}
-
-/** Unmaps the page and lets its frame go. We have a reference to it, which is put. @kernel shrink_folio_list */
+/** Unmaps the page, which is isolated, and lets its frame go. @kernel shrink_folio_list */
 function pageoutPage(cpu: Cpu, vma: VmAreaStruct, va: Va, pte: Pte, pfn: Pfn): void {
-  const isAnon = pageHasFlag(cpu, pfn, PG_ANON);
-  const isFreed = isAnon && pageHasFlag(cpu, pfn, PG_LAZYFREE);
-  const slot = isFreed ? 0 : getSwapSlot(cpu);
-  if (slot === 0 && !isFreed) {
-    putIsolated(cpu, pfn); // there is no room
-    return;
+  const isLocked = trylockPage(cpu, pageOf(cpu, pfn));
+  const slot = isLocked ? slotForPage(cpu, pfn) : NO_SLOT;
+  if (slot !== NO_SLOT) {
+    const mm = read(cpu, vma, VmAreaStruct.mm);
+    unmapNotified(cpu, mm, va, pte, pfn, pageHasFlag(cpu, pfn, PG_ANON) ? slot : 0);
+    finishPageout(cpu, pfn, slot);
   }
-  const mm = read(cpu, vma, VmAreaStruct.mm);
-  const range = stackPush(cpu, MmuNotifierRange);
-  mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, va, va + PAGE_SIZE);
-  mmuNotifierInvalidateRangeStart(cpu, range);
-  const isUnmapped = tryToUnmap(cpu, mm, va, pte, pfn, isAnon ? slot : 0);
-  mmuNotifierInvalidateRangeEnd(cpu, range);
-  stackPop(cpu, range);
-  if (isUnmapped) addRss(cpu, mm, -1);
-  const isKept = isUnmapped && (isAnon || filePageout(cpu, pfn, slot));
-  if (slot !== 0 && !isKept) freeSwapAndCache(cpu, slot);
-  if (isUnmapped) putPage(cpu, pfn); // the entry's
-  putIsolated(cpu, pfn); // ours
+  if (isLocked) unlockPage(cpu, pageOf(cpu, pfn));
+  putbackLru(cpu, pfn, false);
+  putPage(cpu, pfn); // ours
 }
 
-/** Replaces the entry by that of the slot, or by none; false if it has to stay. @kernel try_to_unmap_one */
-function tryToUnmap(cpu: Cpu, mm: MmStruct, va: Va, pte: Pte, pfn: Pfn, slot: number): boolean {
-  const ptl = pteLockptr(cpu, pte);
-  spinLock(cpu, ptl);
-  const seen = pteGet(cpu, pte);
-  const isSame = (seen & PTE_PRESENT) !== 0 && ptePfn(seen) === pfn;
-  let isUnmapped = isSame && !pageMaybePinned(cpu, pfn);
-  if (isMutant(cpu, BUSTED_PAGEOUT) && isUnmapped && slot !== 0) writeSlot(cpu, slot, pfn);
-  if (isUnmapped) {
-    const entry = pteGetAndClear(cpu, pte);
-    flushTlbPage(cpu, mm, va); // I1
-    isUnmapped = slot !== 0 || !pageHasFlag(cpu, pfn, PG_LAZYFREE) || (entry & PTE_DIRTY) === 0;
-    if (isUnmapped) unmapInto(cpu, pte, entry, pfn, slot);
-    else restore(cpu, pte, entry, pfn);
-  }
-  spinUnlock(cpu, ptl);
-  return isUnmapped;
+/** There is no slot for the page. */
+export const NO_SLOT = -1;
+
+/** The slot that an isolated page can go to; 0 if it needs none; NO_SLOT. For finishPageout. */
+export function slotForPage(cpu: Cpu, pfn: Pfn): number {
+  if (!pageHasFlag(cpu, pfn, PG_ANON)) return getSwapSlot(cpu) || NO_SLOT;
+  if (pageHasFlag(cpu, pfn, PG_LAZYFREE)) return 0;
+  return addToSwap(cpu, pfn) || NO_SLOT;
 }
 
-/** The program has written what it had freed: it needs it after all. */
-function restore(cpu: Cpu, pte: Pte, entry: number, pfn: Pfn): void {
-  pageClearFlags(cpu, pfn, PG_LAZYFREE);
-  setPte(cpu, pte, entry);
-}
-
-/** The contents go to the slot, if there is one. The table's lock must be held. */
-function unmapInto(cpu: Cpu, pte: Pte, entry: number, pfn: Pfn, slot: number): void {
-  if (slot !== 0) {
-    const isExclusive = pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE);
-    // the entry's reference, and our own if the page goes by itself
-    const isAlone = pageRefcount(cpu, pfn) <= 2;
-    if (!isAlone) swapCacheAdd(cpu, slot, pfn);
-    if (!isMutant(cpu, BUSTED_PAGEOUT) && isAlone) writeSlot(cpu, slot, pfn);
-    pageClearFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
-    setSpecialPte(cpu, pte, makeSwapPte(slot, entry, isExclusive));
+/**
+ * The isolated page has been taken from who mapped it: if nobody does any more, or otherwise refers to it, its contents
+ * go to the slot, and the caller's reference is the last. Something keeps its file, if it has one.
+ */
+export function finishPageout(cpu: Cpu, pfn: Pfn, slot: number): void {
+  if (slot === 0) return;
+  let isWritten = false;
+  if (pageHasFlag(cpu, pfn, PG_ANON)) {
+    isWritten = writeOutSwap(cpu, slot, pfn);
+    leaveSwap(cpu, slot, pfn);
+  } else {
+    const file = fileOfPage(cpu, pfn);
+    isWritten = file !== NULL && filePageout(cpu, file, pfn, slot);
+    if (!isWritten) freeSwapAndCache(cpu, slot);
   }
-  pageRemoveRmap(cpu, pfn);
+  if (isWritten) countSwappedOut(cpu);
 }

@@ -33,14 +33,17 @@ import {
   mmuNotifierInvalidateRangeStart,
 } from '../notifier/mmu-notifier.js';
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
+import { keepSubscribersOut, letSubscribersIn } from '../notifier/subscriptions.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { downRead, upRead } from '../sync/rwsem.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { lockFamilyShared, unlockFamilyShared, vmaAddress, vmasOfFamily } from './anon-vma.js';
-import { vmasOfFile } from './file.js';
+import { fileOfPage, vmasOfFile } from './file.js';
+import { lruAddVma } from './lru.js';
 import { flushTlbPage } from './mmu-gather.js';
 import {
   getPage,
+  isZoneDevicePage,
   pageAddRmap,
   pageClearFlags,
   pageHasFlag,
@@ -88,7 +91,7 @@ export function pageAnonVma(cpu: Cpu, pfn: Pfn): AnonVma {
 
 /**
  * Calls `one` for each place at which the page can be mapped; with `untilUnmapped` no longer than until it is not. An
- * anonymous page is looked for in the family of `anonVma`, which the caller keeps. The page is locked. Sleeps.
+ * anonymous page is looked for in the family of `anonVma`, which the caller keeps, as it does the file of another. Sleeps.
  * @kernel rmap_walk
  */
 export function rmapWalk(
@@ -106,7 +109,7 @@ export function rmapWalk(
     return;
   }
   if (pageHasFlag(cpu, pfn, PG_ANON)) return;
-  const file = readOnce(cpu, pageOf(cpu, pfn), Page.mapping) as File; // a VMA of the caller's keeps it
+  const file = fileOfPage(cpu, pfn);
   if (file === NULL) return;
   downRead(cpu, member(file, File.vmasLock));
   walkVmas(cpu, pfn, vmasOfFile(cpu, file), one, arg, untilUnmapped);
@@ -155,6 +158,7 @@ function tryToMigrateOne(cpu: Cpu, pfn: Pfn, vma: VmAreaStruct, va: Va): boolean
   const mm = read(cpu, vma, VmAreaStruct.mm);
   const range = stackPush(cpu, MmuNotifierRange);
   mmuNotifierRangeInit(cpu, range, MMU_NOTIFY_CLEAR, mm, va, va + PAGE_SIZE);
+  keepSubscribersOut(cpu, mm);
   mmuNotifierInvalidateRangeStart(cpu, range);
   let goesOn = true;
   const pte = rmapPte(cpu, vma, va);
@@ -169,6 +173,7 @@ function tryToMigrateOne(cpu: Cpu, pfn: Pfn, vma: VmAreaStruct, va: Va): boolean
     spinUnlock(cpu, ptl);
   }
   mmuNotifierInvalidateRangeEnd(cpu, range);
+  letSubscribersIn(cpu, mm);
   stackPop(cpu, range);
   return goesOn;
 }
@@ -230,6 +235,7 @@ function mapInstead(cpu: Cpu, vma: VmAreaStruct, pte: Pte, entry: number, to: Pf
   pageAddRmap(cpu, to);
   const wasOwn = (entry & (PTE_WRITE | PTE_SWP_EXCLUSIVE)) !== 0;
   if (wasOwn && pageHasFlag(cpu, to, PG_ANON)) pageSetFlags(cpu, to, PG_ANON_EXCLUSIVE);
+  if (!isZoneDevicePage(cpu, to)) lruAddVma(cpu, vma, to);
   if (pageHasFlag(cpu, to, PG_DEVICE_PRIVATE)) {
     setSpecialPte(cpu, pte, makeDevicePrivatePte(to, prot & PTE_WRITE, entry));
   } else {

@@ -6,10 +6,11 @@
 import { WorkStruct } from '../deferred/types.js';
 import { TlbContext } from '../machine/tlb.js';
 import { Spinlock } from '../machine/types.js';
-import { address, cacheline, pointer, type Ptr, struct, word } from '../memory/layout.js';
+import { address, cacheline, pointer, type Ptr, struct, word, words } from '../memory/layout.js';
 import { ListHead } from '../memory/list.js';
 import { Rwsem } from '../sync/rwsem.js';
 import { Seqcount } from '../sync/seqcount.js';
+import { WaitQueue } from '../sync/wait-queue.js';
 
 /** The tree of an address space's VMAs; mm/vma-tree.ts. */
 export const VmaTree = struct('vma_tree', {
@@ -47,6 +48,7 @@ export const MmStruct = struct('mm_struct', {
   rss: word, // frames mapped; atomic
   tlbFlushPending: word, // gathers that are open; atomic
   asyncPut: WorkStruct, // the end of the address space, if a kworker does it
+  allLock: Rwsem, // for reading: an invalidation without mmap lock; for writing: a notifier comes. @kernel mm_take_all_locks
   line5: cacheline,
 });
 export type MmStruct = Ptr<'mm_struct'>;
@@ -169,3 +171,39 @@ export const File = struct('file', {
   privateData: word, // the device's own
 });
 export type File = Ptr<'file'>;
+
+/** One LRU list: pages by when they were last known to be used. */
+export const LruList = struct('lru_list', {
+  head: word, // pfn of the latest; 0 = none
+  tail: word, // pfn of the oldest
+  count: word,
+});
+export type LruList = Ptr<'lru_list'>;
+
+/** How often what happened in reclaim. Each is atomic. @kernel enum vm_event_item */
+export const ReclaimStats = struct('reclaim_stats', {
+  kswapdWakes: word, // kswapd began to make room
+  directReclaims: word, // somebody who allocated did. @kernel allocstall
+  kswapdScanned: word, // pages that it looked at. @kernel pgscan_kswapd
+  directScanned: word, // @kernel pgscan_direct
+  kswapdStolen: word, // frames that it freed. @kernel pgsteal_kswapd
+  directStolen: word, // @kernel pgsteal_direct
+  activated: word, // pages that turned out to be in use. @kernel pgactivate
+  deactivated: word, // @kernel pgdeactivate
+  swappedOut: word, // pages that reclaim or advice wrote to a slot. @kernel pswpout
+  swappedIn: word, // pages that were read from one. @kernel pswpin
+});
+export type ReclaimStats = Ptr<'reclaim_stats'>;
+
+/** What a machine that reclaims has of it. @kernel struct pglist_data, struct lruvec */
+export const Reclaim = struct('reclaim', {
+  lock: Spinlock, // the LRU lists, and Page.next and .prev of what is on them. @kernel lruvec->lru_lock
+  lists: words(4 * LruList.words), // anonymous inactive, active; of files inactive, active
+  line1: cacheline,
+  kswapd: pointer<'kthread'>(), // NULL = not started; written while nobody reclaims
+  failures: word, // balancings in a row that freed nothing; atomic. @kernel kswapd_failures
+  wait: WaitQueue, // kswapd, until memory is low
+  line2: cacheline,
+  stats: ReclaimStats,
+});
+export type Reclaim = Ptr<'reclaim'>;

@@ -46,9 +46,11 @@ import { notifierSrcu } from './boot.js';
 import { mmdrop, mmgrab } from './mm-count.js';
 import type { MmuNotifierOps } from './mmu-notifier-list.js';
 import {
+  dropAllLocks,
   linkNotifier,
   makeSubscriptions,
   mmSubscriptions,
+  takeAllLocks,
   unlinkNotifier,
 } from './subscriptions.js';
 import { MmuNotifier, MmuNotifierSubscriptions } from './types.js';
@@ -92,9 +94,11 @@ export function mmuNotifierRegisterLocked(
   write(cpu, notifier, MmuNotifier.users, 1);
   const subscriptions = mmSubscriptions(cpu, mm);
   const lock = member(subscriptions, MmuNotifierSubscriptions.lock);
+  takeAllLocks(cpu, mm);
   spinLock(cpu, lock);
   linkNotifier(cpu, subscriptions, member(notifier, MmuNotifier.hlist));
   spinUnlock(cpu, lock);
+  dropAllLocks(cpu, mm);
   return 0;
 }
 

@@ -161,6 +161,7 @@ async function catchOnWorkers(
     seconds,
     seed: options.config.seed,
     stallMs: ITERATION_MS,
+    watchesMemory: true,
     ...(options.signal && { signal: options.signal }),
   });
   const seen = seenIn(run, variant);

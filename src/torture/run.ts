@@ -309,6 +309,8 @@ function bootFor(target: TortureTarget, options: TortureOptions, cpus: number): 
   const machine = bootMachine({
     cpus,
     ramBytes: target.ramBytes?.(given) ?? DEFAULT_RAM_BYTES,
+    swapBytes: target.swapBytes ?? 0,
+    minFreeFrames: target.minFreeFrames ?? 0,
     watchesMemory: true,
   });
   if (mutant !== undefined) {

@@ -85,6 +85,10 @@ export interface TortureTarget {
   readonly weight?: number;
   /** Physical memory it needs; by default 16 MiB. Unit: bytes. */
   ramBytes?(config: TortureConfig): number;
+  /** Room for pages that are in no frame; by default none. Unit: bytes. */
+  readonly swapBytes?: number;
+  /** Frames in reserve, of a machine that reclaims; by default it does not. */
+  readonly minFreeFrames?: number;
   /** What each member does, by the options: 'writer', 'reader', 'cpu', 'device', 'reclaim', … */
   roles(config: TortureConfig): readonly string[];
   /** On the boot CPU, before anybody runs; what it returns (a pointer) every member gets. */

@@ -70,6 +70,11 @@ describe('a bad option', () => {
     });
   }
 
+  test('… by a process of its own, which ends by itself', async () => {
+    const [[args, message]] = BAD_OPTIONS as readonly [(typeof BAD_OPTIONS)[number]];
+    assert.match(await refusalOf(['bench', ...args.split(' ')], { alone: true }), message);
+  });
+
   test('a command that there is not', async () => {
     assert.match(await refusalOf(['torment']), /unknown command 'torment'/);
   });

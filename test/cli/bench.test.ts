@@ -19,6 +19,7 @@ import {
   resultOf,
   ROOT,
   scratchFolder,
+  sharedFaultline,
   SHORT,
   start,
   startFaultline,
@@ -102,7 +103,7 @@ function assertReport(text: string): void {
 
 describe('a result', () => {
   test('on stdout is JSON and nothing else; what people read goes to stderr', async () => {
-    const { code, stdout, stderr } = await faultline(['bench', ...ONE_POINT, '--json', '-']);
+    const { code, stdout, stderr } = await sharedFaultline(['bench', ...ONE_POINT, '--json', '-']);
     assert.equal(code, 0);
     const result = JSON.parse(stdout) as BenchResult;
     assert.equal(result.schema, 'faultline.bench/1');
@@ -139,7 +140,7 @@ describe('a result', () => {
     const home = scratchFolder();
     fileIn(home, 'result.json', 'what was there before\n'.repeat(1000));
     const args = ['bench', ...ONE_POINT, '--json', 'result.json'];
-    const { code, stdout, stderr } = await faultline(args, { cwd: home });
+    const { code, stdout, stderr } = await sharedFaultline(args, { cwd: home });
     assert.equal(code, 0);
     assert.equal(stderr, '');
     assert.match(stdout, /│ faults\/s │/);
@@ -153,7 +154,7 @@ describe('a result', () => {
     const target = fileIn(home, 'real.json', '');
     symlinkSync(target, join(home, 'link.json'));
     const args = ['bench', ...ONE_POINT, '--json', 'link.json'];
-    assert.equal((await faultline(args, { cwd: home })).code, 0);
+    assert.equal((await sharedFaultline(args, { cwd: home })).code, 0);
     assert.ok(lstatSync(join(home, 'link.json')).isSymbolicLink());
     JSON.parse(readFileSync(target, 'utf8'));
   });
@@ -162,7 +163,7 @@ describe('a result', () => {
     const home = scratchFolder();
     symlinkSync('new.json', join(home, 'link.json'));
     const args = ['bench', ...ONE_POINT, '--json', 'link.json'];
-    assert.equal((await faultline(args, { cwd: home })).code, 0);
+    assert.equal((await sharedFaultline(args, { cwd: home })).code, 0);
     assert.ok(lstatSync(join(home, 'link.json')).isSymbolicLink());
     JSON.parse(readFileSync(join(home, 'new.json'), 'utf8'));
   });
@@ -172,7 +173,7 @@ describe('a result', () => {
     const file = fileIn(home, 'private.json', '');
     for (const mode of [0o600, 0o666]) {
       chmodSync(file, mode);
-      assert.equal((await faultline(['bench', ...ONE_POINT, '--json', file])).code, 0);
+      assert.equal((await sharedFaultline(['bench', ...ONE_POINT, '--json', file])).code, 0);
       assert.equal(lstatSync(file).mode & 0o7777, mode);
     }
   });
@@ -182,7 +183,7 @@ describe('a result', () => {
     const pipe = join(home, 'pipe');
     execFileSync('mkfifo', [pipe]);
     const reader = start('cat', [pipe]);
-    const { code } = await faultline(['bench', ...ONE_POINT, '--json', pipe]);
+    const { code } = await sharedFaultline(['bench', ...ONE_POINT, '--json', pipe]);
     assert.equal(code, 0);
     JSON.parse((await reader.done).stdout);
     assert.ok(lstatSync(pipe).isFIFO());
@@ -194,7 +195,7 @@ describe('threads and cores', () => {
   test('are compared: a note says that there are more threads than cores, and so does the JSON', async () => {
     const threads = 2 * availableParallelism();
     const args = ['bench', ...ONE_POINT, '--fault-threads', String(threads), '--invalidators', '0'];
-    const { stdout, stderr } = await faultline([...args, '--json', '-']);
+    const { stdout, stderr } = await sharedFaultline([...args, '--json', '-']);
     const { environment } = JSON.parse(stdout) as BenchResult;
     assert.deepEqual([environment.threads, environment.oversubscribed], [threads, true]);
     assert.match(stderr, /^note: \d+ threads on \d+ cores?: latencies and shares include waiting/m);
@@ -202,7 +203,7 @@ describe('threads and cores', () => {
 
   test('are no matter if there are enough', async () => {
     const args = ['bench', ...ONE_POINT, '--fault-threads', '0', '--invalidators', '1'];
-    const { stdout, stderr } = await faultline([...args, '--json', '-']);
+    const { stdout, stderr } = await sharedFaultline([...args, '--json', '-']);
     assert.equal((JSON.parse(stdout) as BenchResult).environment.oversubscribed, false);
     assert.doesNotMatch(stderr, /^note:/m);
     assert.match(stderr, /^│ +0 │ [^│]* │ [^│]* % │ +- │/m, 'without faults there are no retries');
@@ -303,7 +304,7 @@ describe('the workload svm', () => {
 
   test('has a fault thread for each device where nothing else is said', async () => {
     const args = ['bench', 'svm', ...SHORT, '--sweep', 'devices=1,2'];
-    const { code, stdout } = await faultline(args);
+    const { code, stdout } = await sharedFaultline(args);
     assert.equal(code, 0);
     assert.match(stdout, /│ fault threads │ devices │/);
     assert.match(stdout, /^│ +1 │ +1 │/m);
@@ -312,7 +313,12 @@ describe('the workload svm', () => {
   });
 
   test('beside another is a row of its own, and only it has accesses', async () => {
-    const { code, stdout } = await faultline(['bench', 'svm', 'fault-invalidate', ...ONE_POINT]);
+    const { code, stdout } = await sharedFaultline([
+      'bench',
+      'svm',
+      'fault-invalidate',
+      ...ONE_POINT,
+    ]);
     assert.equal(code, 0);
     assert.match(stdout, /^│ fault-invalidate(?: *│ [^│]+){3}│ +- │/m);
     assert.match(stdout, /^│ svm +│/m);
@@ -324,7 +330,7 @@ describe('the workload svm', () => {
 describe('help', () => {
   for (const args of [['--help'], ['help'], ['bench', '--help'], ['help', 'bench']]) {
     test(`${args.join(' ')} is printed, has examples, and is no error`, async () => {
-      const { code, stdout, stderr } = await faultline(args);
+      const { code, stdout, stderr } = await sharedFaultline(args);
       assert.deepEqual([code, stderr], [0, '']);
       assert.match(stdout, /^Usage: faultline/);
       assert.match(stdout, /Examples:\n {2}faultline bench/);
@@ -332,7 +338,7 @@ describe('help', () => {
   }
 
   test('names every option of bench once, and a default for those that have one', async () => {
-    const { stdout } = await faultline(['bench', '--help']);
+    const { stdout } = await sharedFaultline(['bench', '--help']);
     const options = [...stdout.matchAll(/^ {2}(?:-h, )?(--[a-z-]+)/gm)].map(([, name]) => name);
     assert.equal(new Set(options).size, options.length);
     assert.equal(options.length, 20);
@@ -396,7 +402,7 @@ describe('a module with a driver of the user’s', () => {
         },
       });`,
     );
-    const { code, stdout } = await faultline(['bench', ...ONE_POINT, '--driver', driver]);
+    const { code, stdout } = await sharedFaultline(['bench', ...ONE_POINT, '--driver', driver]);
     assert.equal(code, 0);
     assert.match(stdout, /^seed 1; 1 point of .*, driver .*counting\.mjs$/m);
     assert.match(

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 
 import type { ConformResultFile } from '../../src/report/conform-result.js';
-import { faultline, fileIn, refusalOf, scratchFolder } from '../support/cli.js';
+import { faultline, fileIn, refusalOf, scratchFolder, sharedFaultline } from '../support/cli.js';
 
 const FOLDER = scratchFolder();
 
@@ -56,10 +56,10 @@ test('a case that differs is shown and counted, and the exit code says so', asyn
 });
 
 test('cases are chosen by name, by glob and by category', async () => {
-  const good = await faultline(['conform', CORPUS, '--case', 'a/go*', '--category', 'fault']);
+  const good = await sharedFaultline(['conform', CORPUS, '--case', 'a/go*', '--category', 'fault']);
   assert.equal(good.code, 0, good.stderr);
   assert.match(good.stdout, /│ all +│ +1 │ +1 │ +0 │ +0 │/);
-  const beside = await faultline(['conform', CORPUS, '--case', 'a/good', '--noise', '2']);
+  const beside = await sharedFaultline(['conform', CORPUS, '--case', 'a/good', '--noise', '2']);
   assert.equal(beside.code, 0, beside.stderr);
   assert.match(
     await refusalOf(['conform', CORPUS, '--case', 'nothing']),

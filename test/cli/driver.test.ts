@@ -11,10 +11,12 @@ import { describe, test } from 'node:test';
 import {
   faultline,
   fileIn,
+  impatientFaultline,
   MEETING,
   ONE_POINT,
   refusalOf,
   scratchFolder,
+  sharedFaultline,
   SHORT,
 } from '../support/cli.js';
 import { RECORDED_FOLDER } from '../support/strace-logs.js';
@@ -97,8 +99,9 @@ if (isMainThread) throw new Error('not here');`;
 async function failureOf(
   file: string,
   args: readonly string[],
+  run: typeof impatientFaultline = sharedFaultline,
 ): Promise<{ summary: string; details: string }> {
-  const { code, stdout, stderr } = await faultline(['bench', ...args, '--driver', file]);
+  const { code, stdout, stderr } = await run(['bench', ...args, '--driver', file]);
   assert.equal(code, 1, stderr);
   assert.doesNotMatch(stdout, /│/);
   const [summary = '', ...details] = stderr.trimEnd().split('\n');
@@ -120,13 +123,12 @@ test('a fault that gives up with -EBUSY is the device’s to replay', async () =
     return (count = (count + 1) % 3) === 0 ? -16 : svmDriver.fault(cpu, context, request);
   },`).replace('export', 'let count = 0;\nexport'),
   );
-  const { code, stdout, stderr } = await faultline(['bench', ...ONE_POINT, '--driver', file]);
+  const { code, stdout, stderr } = await sharedFaultline(['bench', ...ONE_POINT, '--driver', file]);
   assert.equal(code, 0, stderr);
   assert.match(stdout, /│ faults\/s/);
 });
 
-// most of their time is the watchdog's, so they can wait together
-describe('a driver that fails in the middle of', { concurrency: 3 }, () => {
+describe('a driver that fails in the middle of', () => {
   const throwing = fileIn(
     folder,
     'throwing.mjs',
@@ -148,14 +150,15 @@ describe('a driver that fails in the middle of', { concurrency: 3 }, () => {
     });
 
     test(`${name} by never returning is ended by the watchdog`, async () => {
-      const { summary } = await failureOf(spinning, [...args, '--watchdog', '2']);
+      const { summary } = await failureOf(spinning, args, impatientFaultline);
       assert.match(summary, /^faultline: stalled: cpu \d+ \(.+\) .*, for \d\.\d s$/);
     });
   }
 
   test('by never returning is noticed also if nothing is timed', async () => {
-    const args = [...ONE_POINT, '--sample-every', '0', '--watchdog', '2'];
-    assert.match((await failureOf(spinning, args)).summary, /^faultline: stalled: cpu \d /);
+    const args = [...ONE_POINT, '--sample-every', '0'];
+    const { summary } = await failureOf(spinning, args, impatientFaultline);
+    assert.match(summary, /^faultline: stalled: cpu \d /);
   });
 
   test('by ending the process', async () => {
@@ -236,7 +239,7 @@ describe('a driver that', () => {
   test('exports also what it took from faultline is no trouble', async () => {
     const text = `${driverWith('')}export { svmDriver };\nexport * from ${JSON.stringify(import.meta.resolve('faultline'))};`;
     const file = fileIn(folder, 'generous.mjs', text);
-    assert.equal((await faultline(['bench', ...ONE_POINT, '--driver', file])).code, 0);
+    assert.equal((await sharedFaultline(['bench', ...ONE_POINT, '--driver', file])).code, 0);
   });
 
   test('deadlocks on a lock of its own has the lock named in the report', async () => {

@@ -13,10 +13,12 @@ import type { ExploreResult } from '../../src/report/explore-result.js';
 import {
   faultline,
   fileIn,
+  impatientFaultline,
   linkPackage,
   refusalOf,
   ROOT,
   scratchFolder,
+  sharedFaultline,
   startFaultline,
 } from '../support/cli.js';
 
@@ -25,7 +27,7 @@ const EXAMPLES = join(ROOT, 'examples/own-program');
 const M_4 = ['explore', 'lt-5', '--mutant', 'M-4', '--seconds', '20'];
 
 test('--list shows every program and every mutant', async () => {
-  const { code, stdout, stderr } = await faultline(['explore', '--list']);
+  const { code, stdout, stderr } = await sharedFaultline(['explore', '--list']);
   assert.deepEqual([code, stderr], [0, '']);
   for (const { name, title } of PROGRAMS)
     assert.ok(stdout.includes(` ${name} `) && stdout.includes(title), name);
@@ -36,7 +38,7 @@ test('--list shows every program and every mutant', async () => {
 
 test('a program without mistakes is exhausted', async () => {
   const args = ['explore', 'lt-5', '--strategy', 'dpor', '--seconds', '20'];
-  const { code, stdout, stderr } = await faultline(args);
+  const { code, stdout, stderr } = await sharedFaultline(args);
   assert.deepEqual([code, stderr], [0, '']);
   assert.match(stdout, /^SUCCESS: exhausted/m);
 });
@@ -61,7 +63,7 @@ for (const how of [
   test(`the result as JSON: ${how.join(', ')}`, async () => {
     const [strategy, engine] = how;
     const args = [...M_4, '--strategy', strategy, '--engine', engine, '--json', '-'];
-    const { code, stdout, stderr } = await faultline(args);
+    const { code, stdout, stderr } = await sharedFaultline(args);
     assert.equal(code, 1, stderr);
     assert.match(stderr, /^FAILURE: invariant: INV-20/m, 'what people read goes to stderr');
     assertResult(JSON.parse(stdout) as ExploreResult, how);
@@ -90,14 +92,14 @@ function assertResult(result: ExploreResult, [strategy, engine]: readonly [strin
 describe("a program of one's own", () => {
   test('without mistakes', async () => {
     const args = ['--program', join(EXAMPLES, 'ticket-lock.mjs'), '--strategy', 'dpor'];
-    const { code, stdout, stderr } = await faultline(['explore', ...args]);
+    const { code, stdout, stderr } = await sharedFaultline(['explore', ...args]);
     assert.equal(code, 0, stderr);
     assert.match(stdout, /^SUCCESS: exhausted/m);
   });
 
   test('with one: the line that replays it names the module', async () => {
     const module = join(EXAMPLES, 'broken-ticket-lock.mjs');
-    const { code, stdout } = await faultline(['explore', '--program', module]);
+    const { code, stdout } = await sharedFaultline(['explore', '--program', module]);
     assert.equal(code, 1);
     assert.match(stdout, /broken-ticket-lock\.mjs:\d+$/m);
     assert.ok(stdout.includes(` --program ${module}\n`));
@@ -187,9 +189,10 @@ export const program = defineProgram({
     for (const engine of name === 'task-loops' ? ['virtual', 'workers'] : ['virtual']) {
       test(`${name}, ${engine} engine`, async () => {
         const module = moduleWith(name, members);
-        const limits = ['--watchdog', '2', '--seconds', '2', '--strategy', 'dpor'];
+        const limits = ['--seconds', '2', '--strategy', 'dpor'];
         const args = ['explore', '--program', module, '--engine', engine, ...limits];
-        const { code, stdout, stderr } = await faultline(args);
+        const run = name.endsWith('-loops') ? impatientFaultline : sharedFaultline;
+        const { code, stdout, stderr } = await run(args);
         assert.equal(code, BAD_PROGRAMS.has(name) ? 2 : 1, stdout + stderr);
         assert.match(stdout + stderr, message);
         assert.doesNotMatch(stderr, /\n {4}at /, 'no stack');
@@ -206,14 +209,14 @@ export const program = defineProgram({
       }))`,
     );
     const args = ['--strategy', 'dpor', '--seconds', '30'];
-    const { code, stdout } = await faultline(['explore', '--program', module, ...args]);
+    const { code, stdout } = await sharedFaultline(['explore', '--program', module, ...args]);
     assert.deepEqual([code, /^SUCCESS: exhausted/m.test(stdout)], [0, true], stdout);
   });
 
   test('what it prints is not among the result', async () => {
     const module = moduleWith('loud', "tasks: [task('one', () => { console.log('hello'); })]");
     const args = ['explore', '--program', module, '--json', '-', '--seconds', '1'];
-    const { code, stdout, stderr } = await faultline(args);
+    const { code, stdout, stderr } = await sharedFaultline(args);
     assert.equal(code, 0, stderr);
     assert.match(stderr, /^hello$/m);
     assert.equal((JSON.parse(stdout) as { readonly module: string }).module, module);
@@ -221,13 +224,13 @@ export const program = defineProgram({
 
   test('a check that does not return, in replay', async () => {
     const module = moduleWith('check-loops', 'check() { for (;;); }');
-    const args = ['replay', 'mine@0>0~000000', '--program', module, '--watchdog', '2'];
-    const { code, stderr } = await faultline(args);
+    const args = ['replay', 'mine@0>0~000000', '--program', module];
+    const { code, stderr } = await impatientFaultline(args);
     assert.deepEqual([code, /check .*does not return/.test(stderr)], [1, true], stderr);
   });
 
   test('the library by the name of a file is refused', async () => {
-    const library = new URL('../../src/faultline.js', import.meta.url).href;
+    const library = new URL('../../src/explore/program.js', import.meta.url).href;
     const module = fileIn(
       folder,
       'by-file.mjs',
@@ -237,6 +240,6 @@ export const program = defineProgram({
 });\n`,
     );
     const refusal = await refusalOf(['explore', '--program', module]);
-    assert.match(refusal, /by-file\.mjs: imports .*faultline\.js, and not 'faultline'/);
+    assert.match(refusal, /by-file\.mjs: imports .*program\.js, and not 'faultline'/);
   });
 });

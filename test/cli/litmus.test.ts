@@ -9,12 +9,12 @@ import { describe, test } from 'node:test';
 import { LITMUS_TESTS } from 'faultline';
 
 import type { LitmusResultFile } from '../../src/report/litmus-result.js';
-import { faultline, refusalOf, startFaultline } from '../support/cli.js';
+import { faultline, refusalOf, sharedFaultline, startFaultline } from '../support/cli.js';
 
 const FEW = ['--iterations', '300', '--seconds', '60'];
 
 test('--list shows every test with its source, variants and expected verdicts', async () => {
-  const { code, stdout, stderr } = await faultline(['litmus', '--list', '--json', '-']);
+  const { code, stdout, stderr } = await sharedFaultline(['litmus', '--list', '--json', '-']);
   assert.equal(code, 0);
   for (const { id, title, source, variants } of LITMUS_TESTS) {
     assert.ok(stderr.includes(`${id}: ${title}\nsource: ${source}\n`), id);
@@ -59,7 +59,7 @@ test('a test: the mistake with its diagram, the fix, and the result as JSON', as
 
 test('--list shows the variants that are asked for, however they are written', async () => {
   const args = ['litmus', 'lt-17', '--list', '--variant', 'LOOK-unlocked', '--json', '-'];
-  const { code, stdout, stderr } = await faultline(args);
+  const { code, stdout, stderr } = await sharedFaultline(args);
   assert.equal(code, 0);
   assert.match(stderr, / look-unlocked │ unsafe \(only explored\) /);
   assert.doesNotMatch(stderr, /last-end/);
@@ -75,7 +75,7 @@ test('--list shows the variants that are asked for, however they are written', a
 
 test('what only exploration shows is undecided without it, and no finding', async () => {
   const args = ['litmus', 'LT-17', '--variant', 'look-unlocked', '--explore', '0', ...FEW];
-  const { code, stdout, stderr } = await faultline(args);
+  const { code, stdout, stderr } = await sharedFaultline(args);
   assert.deepEqual([code, stderr], [0, '']);
   assert.match(stdout, /^LT-17 look-unlocked: UNDECIDED: only exploration shows/m);
   assert.match(stdout, /^no verdict, 1 undecided/m);

@@ -7,7 +7,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
-import { faultline, fileIn, ONE_POINT, scratchFolder, startFaultline } from '../support/cli.js';
+import {
+  faultline,
+  fileIn,
+  ONE_POINT,
+  scratchFolder,
+  sharedFaultline,
+  startFaultline,
+} from '../support/cli.js';
 
 const folder = scratchFolder();
 const IMPORT = `import { defineSvmDriver } from ${JSON.stringify(import.meta.resolve('faultline'))};\n`;
@@ -41,7 +48,7 @@ describe('a run ends with exit code 1, and says why, if fault', () => {
   ];
   for (const [name, members, message] of cases) {
     test(name, async () => {
-      const { code, stderr } = await faultline([...SVM, driverWith(members)]);
+      const { code, stderr } = await sharedFaultline([...SVM, driverWith(members)]);
       assert.match(stderr, message);
       assert.equal(code, 1, stderr);
     });
@@ -58,7 +65,7 @@ test('… or if invalidate answers with something that is no answer', async () =
 describe('a member that there is not', () => {
   test('is refused when the driver is defined', async () => {
     const driver = driverWith('invalidat() { return true; }');
-    const { code, stderr } = await faultline([...SVM, driver]);
+    const { code, stderr } = await sharedFaultline([...SVM, driver]);
     assert.match(stderr, /no member invalidat; there are opsName, invalidate, fault/);
     assert.equal(code, 2);
   });

@@ -6,7 +6,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { faultline, fileIn, ONE_POINT, refusalOf, scratchFolder } from '../support/cli.js';
+import {
+  faultline,
+  fileIn,
+  ONE_POINT,
+  refusalOf,
+  scratchFolder,
+  sharedFaultline,
+} from '../support/cli.js';
 
 const folder = scratchFolder();
 const IMPORT = `import { defineModule, defineSvmDriver } from ${JSON.stringify(import.meta.resolve('faultline'))};\n`;
@@ -35,7 +42,7 @@ test('a proprietary module that needs a symbol for GPL modules only is refused, 
 
 test('a module whose init fails is refused, with what it returned', async () => {
   const text = moduleWith('GPL').replace('needs:', 'init: () => -5, needs:');
-  const { code, stderr } = await faultline(bench(fileIn(folder, 'failing.mjs', text)));
+  const { code, stderr } = await sharedFaultline(bench(fileIn(folder, 'failing.mjs', text)));
   assert.equal(code, 2, stderr);
   assert.match(stderr, /the module cannot be loaded: mine_module: -EIO$/m);
 });

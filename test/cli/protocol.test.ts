@@ -10,7 +10,7 @@ import { describe, test } from 'node:test';
 
 import { PROTOCOLS } from '../../src/protocols/registry.js';
 import type { BenchResult } from '../../src/report/bench-result.js';
-import { faultline, resultOf, scratchFolder, SHORT } from '../support/cli.js';
+import { resultOf, scratchFolder, sharedFaultline, SHORT } from '../support/cli.js';
 
 const folder = scratchFolder();
 const NAMES = PROTOCOLS.map(({ name }) => name);
@@ -19,7 +19,7 @@ describe('--protocol', () => {
   test('all: every configuration over each of them, one after the other', async () => {
     const json = join(folder, 'all.json');
     const args = ['bench', '--protocol', 'all', '--sweep', 'range-pages=1,4', '--overlap', '1'];
-    const { code, stdout, stderr } = await faultline([...args, ...SHORT, '--json', json]);
+    const { code, stdout, stderr } = await sharedFaultline([...args, ...SHORT, '--json', json]);
     assert.deepEqual([code, stderr], [0, '']);
     const { points } = JSON.parse(readFileSync(json, 'utf8')) as BenchResult;
     assert.deepEqual(

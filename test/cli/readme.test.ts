@@ -10,7 +10,7 @@ import { describe, test } from 'node:test';
 
 import type { BenchPoint } from '../../src/report/bench-result.js';
 import { benchTable } from '../../src/report/bench-table.js';
-import { faultline, ONE_POINT, resultOf, ROOT, SHORT } from '../support/cli.js';
+import { ONE_POINT, resultOf, ROOT, sharedFaultline, SHORT } from '../support/cli.js';
 
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
 
@@ -29,7 +29,7 @@ describe('a command of the section Benchmark does what it should:', () => {
   assert.ok(commands.length >= 4);
   for (const command of commands) {
     test(command, async () => {
-      const { code, stdout, stderr } = await faultline([...command.split(' '), ...SHORT]);
+      const { code, stdout, stderr } = await sharedFaultline([...command.split(' '), ...SHORT]);
       assert.equal(code, 0, stderr);
       const table = command.includes('--json -') ? stderr : stdout;
       assert.match(table, /│ faults\/s │/);
@@ -74,7 +74,7 @@ describe('the table of columns', () => {
 });
 
 test('exit codes mean the same in the readme and in the help', async () => {
-  const { stdout } = await faultline(['--help']);
+  const { stdout } = await sharedFaultline(['--help']);
   const [, list = ''] = /^Exit codes:\n([^]*?)\n\n/m.exec(stdout) ?? [];
   const inHelp = list
     .replace(/\n {6,}/g, ' ')

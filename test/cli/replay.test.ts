@@ -16,6 +16,7 @@ import {
   refusalOf,
   ROOT,
   scratchFolder,
+  sharedFaultline,
   startFaultline,
 } from '../support/cli.js';
 
@@ -33,7 +34,7 @@ before(async () => {
 for (const engine of ['virtual', 'workers']) {
   test(`it fails 100 times of 100 on the ${engine} engine`, async () => {
     const args = ['replay', schedule, '--engine', engine, '--times', '100'];
-    const { code, stdout, stderr } = await faultline(args);
+    const { code, stdout, stderr } = await sharedFaultline(args);
     assert.deepEqual([code, stderr], [1, '']);
     assert.match(stdout, /INV-20/);
     assert.match(stdout, /^fails iff .*invalidateSeq/m);
@@ -44,13 +45,13 @@ for (const engine of ['virtual', 'workers']) {
 
 test('it may be in a file', async () => {
   const file = fileIn(folder, 'schedule.txt', `${schedule}\n`);
-  const { code, stdout } = await faultline(['replay', file]);
+  const { code, stdout } = await sharedFaultline(['replay', file]);
   assert.equal(code, 1);
   assert.match(stdout, /failed 1 of 1 time/);
 });
 
 test('… or in a result of explore', async () => {
-  const { code, stdout } = await faultline(['replay', result]);
+  const { code, stdout } = await sharedFaultline(['replay', result]);
   assert.equal(code, 1);
   assert.match(stdout, /failed 1 of 1 time/);
 });
@@ -64,7 +65,7 @@ test('… or in one of litmus', async () => {
       results: [{ failure: null }, { failure: { schedule } }],
     }),
   );
-  const { code, stdout } = await faultline(['replay', file]);
+  const { code, stdout } = await sharedFaultline(['replay', file]);
   assert.equal(code, 1);
   assert.match(stdout, /failed 1 of 1 time/);
 });
@@ -72,8 +73,8 @@ test('… or in one of litmus', async () => {
 test('a result says which module its program is in', async () => {
   const module = join(ROOT, 'examples/own-program/broken-ticket-lock.mjs');
   const file = join(folder, 'own.json');
-  assert.equal((await faultline(['explore', '--program', module, '--json', file])).code, 1);
-  const { code, stdout } = await faultline(['replay', file]);
+  assert.equal((await sharedFaultline(['explore', '--program', module, '--json', file])).code, 1);
+  const { code, stdout } = await sharedFaultline(['replay', file]);
   assert.equal(code, 1);
   assert.match(stdout, /failed 1 of 1 time/);
   assert.match(await refusalOf(['replay', file, '--failure', '2']), /own\.json: it has 1 failure$/);
@@ -91,7 +92,7 @@ test('Ctrl-C ends many runs with what was seen', async () => {
 
 test('--perfetto writes a trace', async () => {
   const file = join(folder, 'trace.json');
-  const { code, stderr } = await faultline(['replay', schedule, '--perfetto', file]);
+  const { code, stderr } = await sharedFaultline(['replay', schedule, '--perfetto', file]);
   assert.equal(code, 1, stderr);
   const { traceEvents } = JSON.parse(readFileSync(file, 'utf8')) as {
     traceEvents: { ph: string; name: string; args?: { name?: string } }[];
@@ -105,7 +106,7 @@ test('--perfetto writes a trace', async () => {
 });
 
 test('without the mistake it does not fail, and that it is another run is said', async () => {
-  const { code, stdout, stderr } = await faultline(['replay', 'lt-5@27>1~1c2f28']);
+  const { code, stdout, stderr } = await sharedFaultline(['replay', 'lt-5@27>1~1c2f28']);
   assert.equal(code, 0, stderr);
   assert.match(stdout, /no failure; ended as /);
   assert.match(stdout, /^note: 1 of 1 run differed/m);

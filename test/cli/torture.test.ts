@@ -15,6 +15,7 @@ import {
   linkPackage,
   refusalOf,
   scratchFolder,
+  sharedFaultline,
   startFaultline,
 } from '../support/cli.js';
 
@@ -36,7 +37,7 @@ describe('a run', () => {
 
   test('leaves all of it as JSON, with every option', async () => {
     const args = ['torture', 'spin', 'completion', ...SHORT, '--stat-interval', '0.1'];
-    const { code, stdout, stderr } = await faultline([...args, '--json', '-']);
+    const { code, stdout, stderr } = await sharedFaultline([...args, '--json', '-']);
     assert.equal(code, 0, stderr);
     const file = JSON.parse(stdout) as TortureResultFile;
     assert.equal(file.schema, 'faultline.torture/1');
@@ -84,7 +85,7 @@ describe('a run', () => {
 });
 
 test('--list shows every target, with the mistakes it must find', async () => {
-  const { code, stdout } = await faultline(['torture', '--list']);
+  const { code, stdout } = await sharedFaultline(['torture', '--list']);
   assert.equal(code, 0);
   for (const { name, busted = [] } of TORTURE_TARGETS) {
     assert.match(stdout, new RegExp(`│ ${name} .*${busted.join(', ')}`));
@@ -92,7 +93,13 @@ test('--list shows every target, with the mistakes it must find', async () => {
 });
 
 test('--busted finds each mistake of the target', async () => {
-  const { code, stdout } = await faultline(['torture', 'percpu_rwsem', '--busted', '--cpus', '4']);
+  const { code, stdout } = await sharedFaultline([
+    'torture',
+    'percpu_rwsem',
+    '--busted',
+    '--cpus',
+    '4',
+  ]);
   assert.equal(code, 0, stdout);
   assert.match(stdout, /│ percpu_rwsem │ busted-percpu-rwsem {6}│ invariant │/);
   assert.match(stdout, /│ percpu_rwsem │ busted-percpu-rwsem-read │ invariant │/);

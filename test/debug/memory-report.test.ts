@@ -20,6 +20,7 @@ import {
   freeUnordered,
   MisuseArena,
   useAfterFree,
+  useFreeFrame,
   writeBehind,
 } from '../programs/memory-misuse.js';
 import { type ProgramResult, programUrl, runProgram } from '../support/crew.js';
@@ -104,11 +105,20 @@ describe('the checked build', () => {
 
   test('knows who has made what is left at the end', async () => {
     const { machine } = await run(forgetOne);
-    const left = liveObjects(machine);
+    const left = liveObjects(machine).filter(({ stack }) => !stack.includes('at newCache'));
+    for (const { stack } of left) assert.match(stack, /at forgetOne \(/);
     assert.deepEqual(
       left.map(({ struct, count }) => [struct, count]),
-      [['misused', 1]],
+      [
+        ['frames', 3],
+        ['misused', 1],
+      ],
     );
-    assert.match(left[0]!.stack, /at forgetOne \(/);
+  });
+
+  test('reports a use of a frame that was given back', async () => {
+    const [report = ''] = await reportsOf(useFreeFrame);
+    assert.match(report, /^use after free: frame/);
+    assert.match(report, /at useFreeFrame .*memory-misuse\.ts/);
   });
 });

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 
-import { faultline, MEETING, ONE_POINT, ROOT, start } from '../support/cli.js';
+import { faultline, MEETING, ONE_POINT, ROOT, sharedFaultline, start } from '../support/cli.js';
 
 const EXAMPLES = join(ROOT, 'examples');
 
@@ -36,7 +36,7 @@ describe('a driver of one’s own', () => {
   for (const name of ['driver.mjs', 'fault-driver.mjs', 'module-driver.mjs']) {
     test(`${name}, which is right, has no stale access`, async () => {
       const args = ['bench', 'svm', 'fault-invalidate', ...ONE_POINT, ...driver(name)];
-      const { code, stdout, stderr } = await faultline(args);
+      const { code, stdout, stderr } = await sharedFaultline(args);
       assert.deepEqual([code, stderr], [0, ''], stdout);
     });
   }
@@ -56,7 +56,7 @@ describe('a lock of one’s own', () => {
   ];
 
   test('that is right passes', async () => {
-    const { code, stdout, stderr } = await faultline([
+    const { code, stdout, stderr } = await sharedFaultline([
       ...lock('ticket-lock.mjs'),
       '--duration',
       '1',
@@ -67,7 +67,7 @@ describe('a lock of one’s own', () => {
 
   test('that draws its tickets in two steps is found out', async () => {
     const args = [...lock('broken-ticket-lock.mjs'), '--duration', '60'];
-    const { code, stdout } = await faultline(args);
+    const { code, stdout } = await sharedFaultline(args);
     assert.equal(code, 1, stdout);
     assert.match(stdout, /^BUG: /m);
   });

@@ -28,8 +28,8 @@ export interface Request {
   readonly pct: number;
   /** About as many steps are taken at most, over fewer schedules of both kinds; but over so many at least. */
   readonly budget?: { readonly steps: number; readonly schedules: number };
-  /** Run each schedule twice, and compare. */
-  readonly twice?: boolean;
+  /** Run every so many-th schedule twice, and compare. */
+  readonly repeatEvery?: number;
 }
 
 /** What to look for a failure in: as many schedules of the explorer's own PCT, up to the first that fails. */
@@ -48,7 +48,8 @@ export interface Answer {
   /** What failed first, and in which schedule. */
   readonly failure?: string;
   readonly failedAt?: number;
-  /** Schedules that were not the same when they were run again. */
+  /** Schedules that were run again, and of these those that were not the same. */
+  readonly repeated: number;
   readonly different: number;
 }
 
@@ -107,7 +108,7 @@ async function searchFailure(request: Search): Promise<Answer> {
   const { schedules, steps, failures } = explore(engine, program, strategy, until);
   const [found] = failures;
   const failure = found && { failure: found.message, failedAt: found.schedule };
-  return { schedules, steps, outcomes: {}, different: 0, ...failure };
+  return { schedules, steps, outcomes: {}, repeated: 0, different: 0, ...failure };
 }
 
 async function sample(request: Request): Promise<Answer> {
@@ -117,6 +118,7 @@ async function sample(request: Request): Promise<Answer> {
   let { random, pct } = request;
   let steps = 0;
   let longest = 1;
+  let repeated = 0;
   let different = 0;
   let failure: { failure: string; failedAt: number } | undefined;
   let schedules = 0;
@@ -138,7 +140,8 @@ async function sample(request: Request): Promise<Answer> {
     outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
     steps += taken;
     if (bad) failure ??= { failure: outcome, failedAt: schedules };
-    if (request.twice === true) {
+    if (request.repeatEvery !== undefined && schedules % request.repeatEvery === 0) {
+      repeated++;
       plan();
       engine.run();
       if (engine.control[control.C_HASH] !== hash) different++;
@@ -153,7 +156,7 @@ async function sample(request: Request): Promise<Answer> {
       pct = Math.ceil(pct * part);
     }
   }
-  return { schedules, steps, outcomes, ...failure, different };
+  return { schedules, steps, outcomes, ...failure, repeated, different };
 }
 
 for (const request of process.argv.slice(2)) {

@@ -323,8 +323,8 @@ export function streamWriter(cpu: Cpu, arena: Arena): number {
 
 // --- hand-over between two CPUs, of which each waits for the other ---
 
-export const HANDOVERS = 2000;
-export const HALTED_HANDOVERS = 1000;
+export const HANDOVERS = 1000;
+export const HALTED_HANDOVERS = 500;
 /** A section is anything from nothing to somewhat longer than a waiter spins. */
 const HOLD_SPINS_MAX = 6000;
 

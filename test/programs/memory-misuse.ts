@@ -14,6 +14,8 @@ import {
 } from '#memory';
 
 import type { Cpu } from '../../src/machine/cpu.js';
+import { frameWord } from '../../src/machine/frame.js';
+import { allocPage, frameOf, freePage } from '../../src/machine/page-alloc.js';
 import { cpuRelax } from '../../src/machine/sched.js';
 import { kfree, kzalloc } from '../../src/machine/slab.js';
 import { type Field, member, type Ptr, struct, word, words } from '../../src/memory/layout.js';
@@ -123,10 +125,21 @@ export function freeTwice(cpu: Cpu, _arena: MisuseArena): void {
   kfree(cpu, Misused, object);
 }
 
-/** Makes two objects, and forgets one. */
+/** Looks at a frame that it has given back. */
+export function useFreeFrame(cpu: Cpu, arena: MisuseArena): void {
+  const pfn = allocPage(cpu);
+  freePage(cpu, pfn);
+  if (cpu.id === 0) read(cpu, frameOf(cpu, pfn), frameWord(5));
+  fetchAdd(cpu, arena, MisuseArena.gone, 1);
+}
+
+/** Makes two objects, and forgets one; and three frames. */
 export function forgetOne(cpu: Cpu, arena: MisuseArena): void {
   const object = kzalloc(cpu, Misused);
-  if (cpu.id === 0) write(cpu, arena, MisuseArena.shared, kzalloc(cpu, Misused));
+  if (cpu.id === 0) {
+    write(cpu, arena, MisuseArena.shared, kzalloc(cpu, Misused));
+    for (let i = 0; i < 3; i++) allocPage(cpu);
+  }
   kfree(cpu, Misused, object);
   fetchAdd(cpu, arena, MisuseArena.gone, 1);
 }

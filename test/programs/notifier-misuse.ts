@@ -9,6 +9,7 @@ import { pathToFileURL } from 'node:url';
 import { write, writeAddress } from '#memory';
 
 import { KernelBug } from '../../src/base/bug.js';
+import { EAGAIN } from '../../src/base/errno.js';
 import { PAGE_SIZE } from '../../src/base/units.js';
 import { hmmRangeFault } from '../../src/hmm/range-fault.js';
 import { HMM_PFN_REQ_FAULT, HmmPfn, HmmRange } from '../../src/hmm/types.js';
@@ -16,6 +17,7 @@ import type { Cpu } from '../../src/machine/cpu.js';
 import { lockClass } from '../../src/machine/lock-class.js';
 import { lockReportTexts } from '../../src/machine/lock-report.js';
 import { defineOps } from '../../src/machine/ops-table.js';
+import { scheduleTimeoutUninterruptible } from '../../src/machine/sched.js';
 import { allocWords, kfree, kzalloc } from '../../src/machine/slab.js';
 import { struct, word } from '../../src/memory/layout.js';
 import { storeWord } from '../../src/mm/access.js';
@@ -29,7 +31,13 @@ import {
   mmuIntervalReadRetry,
   mmuIntervalSetSeq,
 } from '../../src/notifier/mmu-interval-notifier.js';
-import { MmuIntervalNotifier, type MmuNotifierRange } from '../../src/notifier/types.js';
+import { mmuNotifierRegister } from '../../src/notifier/mmu-notifier-register.js';
+import {
+  MmuIntervalNotifier,
+  MmuNotifier,
+  type MmuNotifierRange,
+} from '../../src/notifier/types.js';
+import { oomReapTaskMm } from '../../src/process/oom-reaper.js';
 import { initMutex, Mutex, mutexLock, mutexUnlock } from '../../src/sync/mutex.js';
 import { bootSpace, mapPages, pageVa, type Space } from '../support/address-space.js';
 
@@ -51,8 +59,15 @@ export const misuser = defineOps({
   },
 });
 
+/** A notifier of the list that sleeps although it may not, or refuses although it may. */
+const listener = defineOps({
+  opsName: 'listener',
+  invalidateRangeStart: (cpu: Cpu) => (inCallback(cpu) ? 0 : -EAGAIN),
+  invalidateRangeEnd: () => undefined,
+});
+
 class World {
-  readonly space: Space = bootSpace([{ misuser }]);
+  readonly space: Space = bootSpace([{ misuser, listener }]);
   readonly cpu = this.space.cpu;
   readonly interval = this.newInterval();
   readonly #range = kzalloc(this.cpu, HmmRange);
@@ -74,6 +89,13 @@ class World {
   insert(interval: MmuIntervalNotifier, page: number): void {
     const start = pageVa(page);
     mmuIntervalNotifierInsert(this.cpu, interval, this.space.mm, start, PAGES * PAGE_SIZE, misuser);
+  }
+
+  /** Only the list's notifier is told of what follows. */
+  listen(): void {
+    const { cpu, interval, space } = this;
+    mmuIntervalNotifierRemove(cpu, interval);
+    mmuNotifierRegister(cpu, kzalloc(cpu, MmuNotifier), space.mm, listener);
   }
 
   touch(): void {
@@ -169,6 +191,21 @@ const CASES: Readonly<Record<string, (world: World) => void>> = {
       mmuIntervalNotifierRemove(cpu, other);
       return true;
     };
+    world.invalidate();
+  },
+  'sleep-in-nonblockable': (world) => {
+    const { cpu, space } = world;
+    world.listen();
+    world.touch();
+    inCallback = () => {
+      scheduleTimeoutUninterruptible(cpu, 1);
+      return true;
+    };
+    oomReapTaskMm(cpu, space.mm);
+  },
+  'list-start-fails': (world) => {
+    world.listen();
+    inCallback = () => false;
     world.invalidate();
   },
   'alloc-under-user-lock': (world) => {

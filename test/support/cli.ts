@@ -13,9 +13,11 @@ import { after } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import type { BenchResult } from '../../src/report/bench-result.js';
+import { COMMAND_END, type CommandRequest } from './command-protocol.js';
 
 export const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 export const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+const SERVER = fileURLToPath(new URL('../programs/command-server.js', import.meta.url));
 const FAKE_TERMINAL = new URL('./fake-terminal.js', import.meta.url).href;
 
 /** A process that is not done by then is killed, and its test fails. */
@@ -124,22 +126,109 @@ export function faultline(args: readonly string[], options: RunOptions = {}): Pr
   return startFaultline(args, options).done;
 }
 
+/** Commands that are run in one process, one after the other. */
+interface CommandServer {
+  readonly hasEnded: () => boolean;
+  readonly run: (request: CommandRequest) => Promise<Finished>;
+  readonly end: () => Promise<void>;
+}
+
+function startServer(): CommandServer {
+  const child = spawn(process.execPath, [SERVER], { stdio: ['pipe', 'pipe', 'pipe'] });
+  const texts = { stdout: '', stderr: '' };
+  let onText = (): void => undefined;
+  let hasEnded = false;
+  for (const name of ['stdout', 'stderr'] as const) {
+    child[name].setEncoding('utf8').on('data', (text: string) => {
+      texts[name] += text;
+      onText();
+    });
+  }
+  const ended = new Promise<void>((resolve) => {
+    child.once('close', () => {
+      hasEnded = true;
+      onText();
+      resolve();
+    });
+  });
+  const outputOfRun = (): Finished | undefined => {
+    const [stdout = '', code] = texts.stdout.split(COMMAND_END);
+    const [stderr = '', rest] = texts.stderr.split(COMMAND_END);
+    if (code?.endsWith('\n') !== true || rest?.endsWith('\n') !== true) return undefined;
+    return { code: Number(code), signal: null, stdout, stderr };
+  };
+  const run = (request: CommandRequest): Promise<Finished> =>
+    new Promise((resolve, reject) => {
+      Object.assign(texts, { stdout: '', stderr: '' });
+      const timer = setTimeout(() => child.kill('SIGKILL'), TIMEOUT_MS);
+      onText = () => {
+        const finished = outputOfRun();
+        if (finished === undefined && !hasEnded) return;
+        clearTimeout(timer);
+        onText = () => undefined;
+        if (finished !== undefined) resolve(finished);
+        else reject(new Error(`${request.args.join(' ')}: ${texts.stdout}${texts.stderr}`));
+      };
+      child.stdin.write(`${JSON.stringify(request)}\n`);
+    });
+  const end = (): Promise<void> => {
+    child.stdin.end();
+    return ended;
+  };
+  return { hasEnded: () => hasEnded, run, end };
+}
+
+let server: CommandServer | undefined;
+let lastRun: Promise<unknown> = Promise.resolve();
+after(() => server?.end());
+
+/**
+ * Runs `faultline …` to its end in a process that the test file's other runs of this kind share: it starts once. For
+ * tests of what a command does and says; those of how a process ends take `faultline`.
+ */
+export function sharedFaultline(
+  args: readonly string[],
+  { cwd = ROOT }: Pick<RunOptions, 'cwd'> = {},
+): Promise<Finished> {
+  const finished = lastRun.then(() => {
+    if (server === undefined || server.hasEnded()) server = startServer();
+    return server.run({ args, cwd });
+  });
+  lastRun = finished.catch(() => undefined);
+  return finished;
+}
+
+/**
+ * Runs it so with a watchdog that soon loses patience. The watchdog waits for modules, too: on a machine so busy that one
+ * is not loaded by then, a more patient one follows.
+ */
+export async function impatientFaultline(args: readonly string[]): Promise<Finished> {
+  for (let seconds = 2; ; seconds *= 4) {
+    const finished = await sharedFaultline([...args, '--watchdog', String(seconds)]);
+    if (seconds > 20 || !finished.stderr.includes(' is not loaded after ')) return finished;
+  }
+}
+
 /** Runs it with `--json -`, which must end well, and returns the result. */
 export async function resultOf(
   args: readonly string[],
-  options: RunOptions = {},
+  options: Pick<RunOptions, 'cwd'> = {},
 ): Promise<BenchResult> {
-  const { code, stdout, stderr } = await faultline([...args, '--json', '-'], options);
+  const { code, stdout, stderr } = await sharedFaultline([...args, '--json', '-'], options);
   assert.equal(code, 0, stderr);
   return JSON.parse(stdout) as BenchResult;
 }
 
-/** Runs it; it must refuse with that exit code and one line on stderr, which is returned. */
+/**
+ * Runs it, in the process of all such runs or with `alone` in one of its own; it must refuse with that exit code and
+ * one line on stderr, which is returned.
+ */
 export async function refusalOf(
   args: readonly string[],
-  options: RunOptions & { readonly code?: number } = {},
+  options: Pick<RunOptions, 'cwd'> & { readonly code?: number; readonly alone?: boolean } = {},
 ): Promise<string> {
-  const { code, stdout, stderr } = await faultline(args, options);
+  const run = options.alone === true ? faultline : sharedFaultline;
+  const { code, stdout, stderr } = await run(args, options);
   assert.equal(code, options.code ?? 2, stderr);
   assert.equal(stdout, '');
   assert.match(stderr, /^faultline: [^\n]+\n$/, 'one line');

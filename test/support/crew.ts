@@ -16,6 +16,8 @@ export interface ProgramRun extends CrewOptions {
   readonly ramBytes?: number;
   readonly atomics?: MachineConfig['atomics'];
   readonly watchesMemory?: boolean;
+  readonly swapBytes?: number;
+  readonly minFreeFrames?: number;
   /** URL of the module with the programs; usually `import.meta.url` of test/programs/…. */
   readonly module: string;
   /** The exported function that CPU i runs; one name for all, or one for each. */
@@ -52,6 +54,8 @@ export async function runProgram(run: ProgramRun): Promise<ProgramResult> {
     ramBytes: run.ramBytes ?? 0,
     ...(run.atomics && { atomics: run.atomics }),
     ...(run.watchesMemory && { watchesMemory: true }),
+    swapBytes: run.swapBytes ?? 0,
+    minFreeFrames: run.minFreeFrames ?? 0,
   });
   const args = run.setup?.(machine.cpu);
   const { entry } = run;

@@ -84,7 +84,7 @@ function judge(
  * Of `seeds` random schedules, the failing one with the most switches. Every other schedule lets tasks run
  * on for longer (POS), which some mistakes need.
  */
-export function findFailure(subject: exploration.Subject, seeds = 5000): exploration.Deviation[] {
+export function findFailure(subject: exploration.Subject, seeds = 1000): exploration.Deviation[] {
   let found: exploration.Deviation[] | undefined;
   for (let seed = 1; seed <= seeds; seed++) {
     const random = Math.imul(seed, 0x9e3779b1) | 1;

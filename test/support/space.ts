@@ -279,8 +279,8 @@ export class Space {
 }
 
 /** A machine with one CPU, ready for address spaces. */
-export function bootMmCpu(ramBytes = 16 << 20, swapBytes = 0): Cpu {
-  const { cpu } = bootMachine({ cpus: 1, ramBytes, swapBytes });
+export function bootMmCpu(ramBytes = 16 << 20, swapBytes = 0, minFreeFrames = 0): Cpu {
+  const { cpu } = bootMachine({ cpus: 1, ramBytes, swapBytes, minFreeFrames });
   bootMm(cpu);
   return cpu;
 }

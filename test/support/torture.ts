@@ -23,13 +23,9 @@ export interface TortureChanges {
   readonly options?: Partial<TortureOptions>;
 }
 
-/** Runs a target. */
-export function torture(
-  name: string,
-  pools: WorkerPools,
-  { timing, config, options }: TortureChanges = {},
-): Promise<TargetResult> {
-  const all: TortureOptions = {
+/** How a run goes. */
+export function tortureOptions({ timing, config, options }: TortureChanges = {}): TortureOptions {
+  return {
     config: {
       cpus: 4,
       devices: 1,
@@ -45,5 +41,13 @@ export function torture(
     commandFor: (target) => `npx faultline torture ${target}`,
     ...options,
   };
-  return tortureTarget(findTarget(name), all, pools);
+}
+
+/** Runs a target. */
+export function torture(
+  name: string,
+  pools: WorkerPools,
+  changes?: TortureChanges,
+): Promise<TargetResult> {
+  return tortureTarget(findTarget(name), tortureOptions(changes), pools);
 }

@@ -26,6 +26,7 @@ import { PAGE_SIZE, pageAlignDown, WORD_BYTES } from '../../base/units.js';
 import { HMM_PFN_SHIFT, HMM_PFN_VALID, HMM_PFN_WRITE, HmmPfn } from '../../hmm/types.js';
 import type { Cpu } from '../../machine/cpu.js';
 import { frameWord } from '../../machine/frame.js';
+import { lockClass } from '../../machine/lock-class.js';
 import { frameOf, pageOf } from '../../machine/page-alloc.js';
 import {
   beginWait,
@@ -65,6 +66,8 @@ import {
   SvmStats,
 } from './types.js';
 
+const ENGINE = lockClass('an engine');
+
 export const ENGINE_LOAD = 0;
 export const ENGINE_STORE = 1;
 /** Adds to the word, atomically against CPUs and other engines. */
@@ -73,6 +76,7 @@ export const ENGINE_ADD = 2;
 /** Makes this worker an engine of contexts it will be given. */
 export function initEngine(cpu: Cpu, engine: SvmEngine): void {
   write(cpu, engine, SvmEngine.state, ENGINE_RUNS);
+  write(cpu, engine, SvmEngine.lockClass, ENGINE);
   write(cpu, engine, SvmEngine.task, cpu.area);
 }
 

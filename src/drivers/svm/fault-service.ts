@@ -15,6 +15,7 @@ import { read, readAddress, storeRelease, write, writeAddress } from '#memory';
 import { bug } from '../../base/bug.js';
 import { EFAULT, MAX_ERRNO } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
+import { noteBegun, noteEnded } from '../../debug/begun.js';
 import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HmmPfn, HmmRange } from '../../hmm/types.js';
 import type { Cpu } from '../../machine/cpu.js';
 import { noteProgress, wakeUpProcess } from '../../machine/sched.js';
@@ -89,6 +90,7 @@ export function serveBatch(cpu: Cpu, service: FaultService): number {
   const buffer = member(service.device, SvmDevice.faultBuffer);
   const count = takeFaults(cpu, buffer, service.batch, BATCH_MAX);
   if (count === 0) return 0;
+  for (let i = 0; i < count; i++) noteBegun(cpu, engineOf(cpu, entryAt(service, i)));
   for (let i = 0; i < count; i++) {
     if (read(cpu, entryAt(service, i), FaultEntry.context) !== NULL)
       serveWindow(cpu, service, i, count);
@@ -121,6 +123,10 @@ function serveWindow(cpu: Cpu, service: FaultService, first: number, count: numb
     const own = error !== 0 && members > 1 ? serveAlone(cpu, service, entry, window) : error;
     answer(cpu, entry, own);
   }
+}
+
+function engineOf(cpu: Cpu, entry: FaultEntry): SvmEngine {
+  return read(cpu, entry, FaultEntry.engine);
 }
 
 function windowOf(cpu: Cpu, service: FaultService, entry: FaultEntry): Va {
@@ -188,10 +194,11 @@ function badAnswer(driver: SvmDriver, answer: unknown): never {
 
 /** Tells the engine, and gives the entry's reference back (I1). */
 function answer(cpu: Cpu, entry: FaultEntry, error: number): void {
-  const engine: SvmEngine = read(cpu, entry, FaultEntry.engine);
+  const engine = engineOf(cpu, entry);
   const context = read(cpu, entry, FaultEntry.context);
   countUp(cpu, error === 0 ? SvmStats.faults : SvmStats.refused);
   const task = read(cpu, engine, SvmEngine.task); // before the answer: the engine may be gone after it
+  noteEnded(cpu, engine);
   storeRelease(cpu, engine, SvmEngine.state, error === 0 ? ENGINE_REPLAY : error);
   wakeUpProcess(cpu, task); // pairs with waitForAnswer
   write(cpu, entry, FaultEntry.context, NULL);

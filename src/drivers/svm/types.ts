@@ -91,6 +91,7 @@ export const ENGINE_REPLAY = 2;
 /** What an engine and the driver tell each other. */
 export const SvmEngine = struct('svm_engine', {
   state: word, // ENGINE_*, or -errno if the fault could not be served
+  lockClass: word, // its name for reports, as a lock has it
   task: pointer<'cpu_area'>(), // the worker that is the engine
 });
 export type SvmEngine = Ptr<'svm_engine'>;

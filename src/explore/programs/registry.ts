@@ -7,6 +7,7 @@ import type { ExploreProgram } from '../program.js';
 import { SPACE_PROGRAMS } from './address-space.js';
 import { completion, completionTimeout } from './completion.js';
 import { DEFERRED_PROGRAMS } from './deferred.js';
+import { DEVICE_JOB_PROGRAMS } from './device-job.js';
 import { DEVICE_PROGRAMS } from './devices.js';
 import { kthread } from './kthread.js';
 import { LIFETIME_PROGRAMS } from './list-lifetime.js';
@@ -30,6 +31,7 @@ import { PLANTED_BUGS, SOUND_COUNTER } from './planted.js';
 import { randomProgram } from './random.js';
 import { RCU_PROGRAMS } from './rcu.js';
 import { READ_TRYLOCK_PROGRAMS } from './read-trylock.js';
+import { RECLAIM_PROGRAMS } from './reclaim.js';
 import { refcount } from './refcount.js';
 import { RETRY_PROGRAMS } from './retry.js';
 import { RWSEM_PROGRAMS } from './rwsem.js';
@@ -48,6 +50,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   ...RETRY_PROGRAMS,
   ...PAGING_PROGRAMS,
   ...MIGRATION_PROGRAMS,
+  ...RECLAIM_PROGRAMS,
   validFlag,
   ...DEFERRED_PROGRAMS,
   lt15,
@@ -71,6 +74,7 @@ export const PROGRAMS: readonly ExploreProgram[] = [
   waitQueue,
   refcount,
   osq,
+  ...DEVICE_JOB_PROGRAMS,
   ...DEVICE_PROGRAMS,
   ...MODULE_PROGRAMS,
   ...MEMREMAP_PROGRAMS,

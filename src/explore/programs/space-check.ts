@@ -10,9 +10,9 @@ import { read, readAddress, readOnce } from '#memory';
 
 import { PAGE_SIZE } from '../../base/units.js';
 import type { Cpu } from '../../machine/cpu.js';
-import { freeFrameCount, pageOf, ZERO_PFN } from '../../machine/page-alloc.js';
+import { freeFrameCount, pageOf, PG_SWAPCACHE, ZERO_PFN } from '../../machine/page-alloc.js';
 import { allocatedObjects, slabFrames } from '../../machine/slab.js';
-import { Page } from '../../machine/types.js';
+import { MACHINE, Machine, Page } from '../../machine/types.js';
 import { warningCount, warningTexts } from '../../machine/warn.js';
 import { member, NULL } from '../../memory/layout.js';
 import { isZoneDevicePage } from '../../mm/page.js';
@@ -55,13 +55,27 @@ export function checkSpaces(
     const page = pageOf(cpu, pfn);
     const mapcount = readOnce(cpu, page, Page.mapcount);
     if (mapcount !== count) return `frame ${pfn} is mapped ${count} times and counts ${mapcount}`;
-    const refs = readOnce(cpu, page, Page.refcount);
+    const refs = readOnce(cpu, page, Page.refcount) - (isCached(cpu, pfn) ? 1 : 0);
     if (refs !== count) return `frame ${pfn} is mapped ${count} times and has ${refs} references`;
   }
   const own = [...mapped.keys()].filter((pfn) => !isZoneDevicePage(cpu, pfn));
-  const lost = before - framesAtHand(cpu) - tables - own.length;
+  const lost = before - framesAtHand(cpu) - tables - own.length - cachedFrames(cpu, mapped);
   if (lost !== 0) return `${lost} frames are lost`;
   return checkStructs(cpu, mms) ?? checkWarnings(cpu);
+}
+
+/** True if the frame is in the swap cache, which has a reference. */
+function isCached(cpu: Cpu, pfn: number): boolean {
+  return (readOnce(cpu, pageOf(cpu, pfn), Page.flags) & PG_SWAPCACHE) !== 0;
+}
+
+/** Frames in the swap cache that nobody maps. */
+function cachedFrames(cpu: Cpu, mapped: ReadonlyMap<number, number>): number {
+  if (read(cpu, MACHINE, Machine.swapSlots) === 0) return 0;
+  let count = 0;
+  const frames = read(cpu, MACHINE, Machine.frameCount);
+  for (let pfn = 0; pfn < frames; pfn++) if (isCached(cpu, pfn) && !mapped.has(pfn)) count++;
+  return count;
 }
 
 interface Found {

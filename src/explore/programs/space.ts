@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { read, readAddress, write, writeAddress, writeOnce } from '#memory';
+import { fetchAdd, read, readAddress, readOnce, write, writeAddress, writeOnce } from '#memory';
 
 import { bug } from '../../base/bug.js';
 import { EBUSY, EFAULT, EPERM } from '../../base/errno.js';
@@ -251,6 +251,26 @@ function tryDeviceFault(
 /** True if the device has the page. */
 export function deviceHas(cpu: Cpu, space: Space, page: number): boolean {
   return read(cpu, space, deviceWord(page, HmmPfn.entry)) !== 0;
+}
+
+/**
+ * The device adds 1 to a word of the page, through its entry, as atomics of devices do; false if it has none. Ends the
+ * run if its frame has been freed.
+ */
+export function deviceAdd(cpu: Cpu, space: Space, page: number, index: number): boolean {
+  const lock = member(space, Space.lock);
+  spinLock(cpu, lock);
+  const entry = read(cpu, space, deviceWord(page, HmmPfn.entry));
+  if (entry !== 0) {
+    const pfn = entry >>> HMM_PFN_SHIFT;
+    fetchAdd(cpu, frameOf(cpu, pfn), frameWord(index), 1);
+    const generation = readOnce(cpu, pageOf(cpu, pfn), Page.generation);
+    if (read(cpu, space, deviceWord(page, HmmPfn.generation)) !== generation) {
+      bug('INV-20: the device has used a frame that was freed');
+    }
+  }
+  spinUnlock(cpu, lock);
+  return entry !== 0;
 }
 
 // --- what must be true at the end ---

@@ -75,13 +75,7 @@ const OF_CHILDREN = [
   uapi.MADV_KEEPONFORK,
 ];
 /** … about memory that is not used, or will be. */
-const OF_USE = [
-  uapi.MADV_COLD,
-  uapi.MADV_PAGEOUT,
-  uapi.MADV_WILLNEED,
-  uapi.MADV_COLLAPSE,
-  uapi.MADV_REMOVE,
-];
+const OF_USE = [uapi.MADV_COLD, uapi.MADV_PAGEOUT, uapi.MADV_WILLNEED, uapi.MADV_COLLAPSE];
 
 function advise(
   region: Region,

@@ -21,14 +21,22 @@ import { deviceEntry } from '../../drivers/svm/page-table.js';
 import { SvmContext } from '../../drivers/svm/types.js';
 import { HMM_PFN_SHIFT, HMM_PFN_VALID, HMM_PFN_WRITE, HmmPfn } from '../../hmm/types.js';
 import type { Cpu } from '../../machine/cpu.js';
-import { pageOf, PG_ANON_EXCLUSIVE, ZERO_PFN } from '../../machine/page-alloc.js';
+import { pageOf, PG_ANON_EXCLUSIVE, reclaims, ZERO_PFN } from '../../machine/page-alloc.js';
 import { Page } from '../../machine/types.js';
 import { member as memberOf, NULL, type Va } from '../../memory/layout.js';
 import { fileFindPage } from '../../mm/file.js';
 import { mmapWriteLock, mmapWriteUnlock } from '../../mm/mmap-lock.js';
 import { pageHasFlag, pageMapcount, pageRefcount, putPage } from '../../mm/page.js';
 import { nextPopulated, pageHigh, pageLow, pmdAddrEnd, pteOf } from '../../mm/page-table.js';
-import { NO_PTE, Pte, PTE_PRESENT, PTE_WRITE, pteHasFrame, ptePfn } from '../../mm/pte.js';
+import {
+  NO_PTE,
+  Pte,
+  PTE_PRESENT,
+  PTE_WRITE,
+  pteHasFrame,
+  pteIsSwap,
+  ptePfn,
+} from '../../mm/pte.js';
 import {
   MmStruct,
   VM_ACCESS_FLAGS,
@@ -54,7 +62,7 @@ function check(cpu: Cpu, stage: Stage): boolean {
   const { at, world, member } = stage;
   mmapWriteLock(cpu, at.mm);
   const found =
-    checkVmas(cpu, at.mm) ??
+    lookAtVmas(cpu, at.mm) ??
     checkSubscriptions(cpu, at.mm) ??
     checkBalance(cpu, world, at.mm) ??
     checkDevices(cpu, stage);
@@ -72,6 +80,19 @@ interface Totals {
   pages: number;
   locked: number;
   frames: number;
+}
+
+/** Looks that something must be wrong in. */
+const LOOKS = 8;
+
+/** As checkVmas. Reclaim needs no mmap lock: what it does in the midst of a look is not wrong in each of several. */
+function lookAtVmas(cpu: Cpu, mm: MmStruct): string | undefined {
+  let found: string | undefined;
+  for (let i = 0; i < LOOKS; i++) {
+    found = checkVmas(cpu, mm);
+    if (found === undefined) return undefined;
+  }
+  return found;
 }
 
 function checkVmas(cpu: Cpu, mm: MmStruct): string | undefined {
@@ -122,7 +143,7 @@ function checkEntries(
       if (entry === 0) continue;
       const wrong = checkEntry(cpu, vma, pte, entry);
       if (wrong !== undefined) return `${wrong}, at ${(va + i * PAGE_SIZE).toString(16)}`;
-      if (ptePfn(entry) !== ZERO_PFN) totals.frames++;
+      if (pteHasFrame(entry) && ptePfn(entry) !== ZERO_PFN) totals.frames++;
     }
     va = nextPopulated(cpu, pgd, next, end);
   }
@@ -131,8 +152,10 @@ function checkEntries(
 
 function checkEntry(cpu: Cpu, vma: VmAreaStruct, pte: Pte, entry: number): string | undefined {
   const pfn = ptePfn(entry);
-  if (!pteHasFrame(entry)) return 'an entry without a frame is not empty';
-  if (vma === NULL) return `INV-11: frame ${pfn} is mapped where no VMA is`;
+  if (vma === NULL) return `INV-11: frame or slot ${pfn} is mapped where no VMA is`;
+  if (!pteHasFrame(entry)) {
+    return pteIsSwap(entry) ? undefined : 'an entry without a frame is not empty';
+  }
   const generation = readOnce(cpu, pageOf(cpu, pfn), Page.generation);
   if (readOnce(cpu, pte, Pte.generation) !== generation) {
     return `INV-27: frame ${pfn} was freed while it was mapped`;
@@ -168,6 +191,7 @@ function checkSubscriptions(cpu: Cpu, mm: MmStruct): string | undefined {
   const active = read(cpu, subscriptions, MmuNotifierSubscriptions.activeInvalidateRanges);
   spinUnlock(cpu, lock);
   if ((seq & 1) !== 0 && active === 0) return 'INV-16: the sequence is odd, and nobody invalidates';
+  if (reclaims(cpu)) return undefined; // which needs no mmap lock to invalidate
   return active === 0 ? undefined : `INV-21: ${active} invalidations are open at rest`;
 }
 

@@ -29,7 +29,7 @@ import type { Cpu } from '../../machine/cpu.js';
 import { frameWord } from '../../machine/frame.js';
 import { frameOf } from '../../machine/page-alloc.js';
 import { element, member as memberOf, NULL } from '../../memory/layout.js';
-import { fileFindPage } from '../../mm/file.js';
+import { fileGetPage } from '../../mm/file.js';
 import { putPage } from '../../mm/page.js';
 import { spinLock, spinUnlock } from '../../sync/spinlock.js';
 import type { TortureConfig, TortureMember } from '../target.js';
@@ -206,7 +206,7 @@ export function checkAdditions(cpu: Cpu, world: World): void {
   const file = read(cpu, world, World.file);
   for (let page = 0; page < SHARED.pages; page++) {
     const added = readOnce(cpu, world, element(World.added, page));
-    const pfn = fileFindPage(cpu, file, page);
+    const pfn = fileGetPage(cpu, file, page); // it may be in the swap area
     const found = pfn === 0 ? 0 : readOnce(cpu, frameOf(cpu, pfn), frameWord(ADDED_WORD));
     if (pfn !== 0) putPage(cpu, pfn);
     if (found !== added) bug(`INV-24: ${added} was added to page ${page}, and ${found} is there`);

@@ -1,11 +1,12 @@
 /**
  * Target `mm`: CPUs, devices and reclaim work on a few address spaces at once.
  *
- *   a CPU      goes into some address space and does one of the things of map-, advice-, process-, device- and
- *              notifier-operations.ts, or has it checked; around it it stores and loads, and judges what it finds
+ *   a CPU      goes into some address space and does one of the things of map-, advice-, paging-, process-,
+ *              device- and notifier-operations.ts, or has it checked; around it it stores and loads, and judges what it finds
  *   a device   an engine: loads, stores and adds through whatever context its device has there
  *   a service  takes the faults of a device out of its rings
- *   reclaim    runs work items (notifiers and address spaces that end later) and reaps the victims of kills
+ *   reclaim    runs work items (notifiers and address spaces that end later), reaps the victims of kills, and does
+ *              what kswapd does when memory is short: it always is, now and then
  *
  * Allocations fail at random during calls, in the safety phase.
  *
@@ -16,8 +17,10 @@ import { read, write } from '#memory';
 import { runPendingWork } from '../../deferred/kworker.js';
 import { initEngine } from '../../drivers/svm/engine.js';
 import type { Cpu } from '../../machine/cpu.js';
+import { isZoneLow } from '../../machine/page-alloc.js';
 import { element, member as memberOf, NULL } from '../../memory/layout.js';
 import { mmput } from '../../mm/exit.js';
+import { balance } from '../../mm/vmscan.js';
 import { LIST_END_BOTH, setListForm } from '../../notifier/boot.js';
 import { bootOomReaper, oomReapPending, setOomDelays } from '../../process/oom-reaper.js';
 import { exitTask } from '../../process/task.js';
@@ -38,10 +41,12 @@ import {
 } from './device-operations.js';
 import { MAP_OPERATIONS } from './map-operations.js';
 import { endNotifiers, NOTIFIER_OPERATIONS } from './notifier-operations.js';
+import { PAGING_OPERATIONS } from './paging-operations.js';
 import { PROCESS_OPERATIONS, spawn } from './process-operations.js';
 import { armFailure, disarmFailure, type Operation, stageOf } from './stage.js';
 import {
   endWorld,
+  inflate,
   makeWorld,
   Own,
   ownOf,
@@ -58,13 +63,14 @@ import {
 const CHOICES: readonly Operation[] = [
   ...MAP_OPERATIONS,
   ...ADVICE_OPERATIONS,
+  ...PAGING_OPERATIONS,
   ...PROCESS_OPERATIONS,
   ...BINDING_OPERATIONS,
   ...NOTIFIER_OPERATIONS,
   ...CHECK_OPERATIONS,
 ];
 /** What is counted besides. */
-const OTHERS = ['spawn', 'alloc_failure', 'fault_batch', 'work', 'reap'] as const;
+const OTHERS = ['spawn', 'alloc_failure', 'fault_batch', 'work', 'reap', 'kswapd'] as const;
 type Other = (typeof OTHERS)[number];
 
 const OPERATIONS = [
@@ -77,6 +83,9 @@ const FIRST_OTHER = FIRST_OF_DEVICE + DEVICE_OPERATIONS.length;
 
 /** Of so many candidates the one that was done least is done: rare conditions are met as often as common ones. */
 const CANDIDATES = 3;
+
+/** Frames for all address spaces and whatever they need: not enough, so that pages go to the swap area. */
+const FREE_FRAMES = 300;
 
 const ROLES = ['cpu', 'device', 'service', 'reclaim'] as const;
 
@@ -141,6 +150,9 @@ function stepDevice(cpu: Cpu, world: World, member: TortureMember): void {
 function stepReclaim(cpu: Cpu, member: TortureMember): void {
   if (runPendingWork(cpu) > 0) countOther(member, 'work');
   if (oomReapPending(cpu)) countOther(member, 'reap');
+  if (!isZoneLow(cpu)) return;
+  balance(cpu);
+  countOther(member, 'kswapd');
 }
 
 export const mmTarget: TortureTarget = {
@@ -163,6 +175,8 @@ export const mmTarget: TortureTarget = {
     'M-20',
   ],
   ramBytes: () => 32 << 20,
+  swapBytes: 4 << 20,
+  minFreeFrames: 32,
   roles(config: TortureConfig) {
     const devices = deviceCount(config);
     const each: Readonly<Record<(typeof ROLES)[number], number>> = {
@@ -179,6 +193,7 @@ export const mmTarget: TortureTarget = {
     setListForm(cpu, LIST_END_BOTH);
     const world = makeWorld(cpu);
     makeDevices(cpu, world, config);
+    inflate(cpu, world, FREE_FRAMES);
     return world;
   },
   enter(cpu, state, member) {

@@ -25,8 +25,10 @@ import { bug } from '../../base/bug.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import { SvmEngine } from '../../drivers/svm/types.js';
 import type { Cpu } from '../../machine/cpu.js';
+import { frameWord } from '../../machine/frame.js';
 import { CPUS_MAX } from '../../machine/limits.js';
 import { lockClass } from '../../machine/lock-class.js';
+import { allocPage, frameOf, freeFrameCount, freePage } from '../../machine/page-alloc.js';
 import { allocWords, freeWords } from '../../machine/slab.js';
 import { MACHINE, Machine, Spinlock } from '../../machine/types.js';
 import {
@@ -121,6 +123,7 @@ export const World = struct('torture_mm_world', {
   drivers: word, // how many each has
   file: pointer<'file'>(), // shared by all address spaces
   privateFile: pointer<'file'>(),
+  balloon: word, // first of the frames that nobody may use; each has the next in its first word; 0 = none
   line1: cacheline,
   lives: word, // address spaces so far; atomic
   line2: cacheline,
@@ -165,8 +168,27 @@ export function makeWorld(cpu: Cpu): World {
   return world;
 }
 
+/** Takes frames away until so many are free: then memory is short. On the boot CPU. */
+export function inflate(cpu: Cpu, world: World, freeFrames: number): void {
+  for (let free = freeFrameCount(cpu); free > freeFrames; free--) {
+    const pfn = allocPage(cpu);
+    write(cpu, frameOf(cpu, pfn), frameWord(0), read(cpu, world, World.balloon));
+    write(cpu, world, World.balloon, pfn);
+  }
+}
+
+/** Gives them back. */
+function deflate(cpu: Cpu, world: World): void {
+  for (let pfn = read(cpu, world, World.balloon); pfn !== 0;) {
+    const next = read(cpu, frameOf(cpu, pfn), frameWord(0));
+    freePage(cpu, pfn);
+    pfn = next;
+  }
+}
+
 /** Gives its memory back; nobody is in any address space, and there is none. */
 export function endWorld(cpu: Cpu, world: World): void {
+  deflate(cpu, world);
   fput(cpu, read(cpu, world, World.file));
   fput(cpu, read(cpu, world, World.privateFile));
   for (let id = 0; id <= read(cpu, MACHINE, Machine.cpus); id++) {

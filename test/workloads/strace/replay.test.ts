@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 
 import type { ReplayReport } from '../../../src/workloads/strace/replay.js';
-import { faultline, fileIn, resultOf, scratchFolder } from '../../support/cli.js';
+import { faultline, fileIn, resultOf, scratchFolder, sharedFaultline } from '../../support/cli.js';
 import {
   RECORDED,
   RECORDED_FOLDER,
@@ -61,7 +61,7 @@ describe('a recorded log', () => {
   for (const pattern of ['random', 'sequential', 'zipf']) {
     test(`can be faulted over in the pattern ${pattern}, by several devices`, async () => {
       const devices = ['--devices', '2', '--fault-threads', '3'];
-      const report = await replay(recorded('xz'), '--speed', '4', '--pattern', pattern, ...devices);
+      const report = await replay(recorded('xz'), '--speed', '8', '--pattern', pattern, ...devices);
       assert.deepEqual([report.outcomeDifferenceCount, report.staleAccesses], [0, 0]);
       assert.ok(report.deviceFaults > 0);
     });
@@ -115,7 +115,7 @@ async function assertOnlyDifference(
 ): Promise<void> {
   const args = ['bench', '--strace', file, ...AT_ONCE];
   const json = join(folder, 'tampered.json');
-  const { code, stdout } = await faultline([...args, '--json', json]);
+  const { code, stdout } = await sharedFaultline([...args, '--json', json]);
   assert.equal(code, 1, stdout);
   assert.match(stdout, /^1 call ended otherwise than in the log:$/m);
   const found = new RegExp(
@@ -197,7 +197,7 @@ describe('what a log does not explain is no finding:', () => {
       'brk(0x5001000) = 0x5000000',
       'brk(NULL) = 0x5000000',
     );
-    const { code, stdout } = await faultline(['bench', '--strace', file, ...AT_ONCE]);
+    const { code, stdout } = await sharedFaultline(['bench', '--strace', file, ...AT_ONCE]);
     assert.equal(code, 0, stdout);
     assert.match(
       stdout,
@@ -244,7 +244,7 @@ describe('what a log does not explain is no finding:', () => {
       'shmat(4, NULL, 0) = 0x7f0000001000',
       'read(0, "", 1) = 0',
     );
-    const { code, stdout } = await faultline(['bench', '--strace', file, ...AT_ONCE]);
+    const { code, stdout } = await sharedFaultline(['bench', '--strace', file, ...AT_ONCE]);
     assert.equal(code, 0, stdout);
     assert.match(stdout, /^not emulated: shmat 2, madvise\(MADV_REMOVE\) 1, mbind 1$/m);
     assert.match(stdout, /^no calls on memory: read 1$/m);
@@ -257,7 +257,12 @@ describe('the report says', () => {
     const log = recordedLog('gcc');
     const vforks = log.calls.filter(({ name }) => name === 'vfork').length;
     assert.ok(vforks > 0);
-    const { code, stdout } = await faultline(['bench', '--strace', recorded('gcc'), ...AT_ONCE]);
+    const { code, stdout } = await sharedFaultline([
+      'bench',
+      '--strace',
+      recorded('gcc'),
+      ...AT_ONCE,
+    ]);
     assert.equal(code, 0, stdout);
     assert.match(stdout, new RegExp(`^│ vfork +│ +${vforks} │$`, 'm'));
     assert.doesNotMatch(stdout, /^│ thread /m);
@@ -269,7 +274,12 @@ describe('the report says', () => {
     ['8', 'at 8 times the recorded speed'],
   ] as const) {
     test(`that it replays ${words}`, async () => {
-      const { stdout } = await faultline(['bench', '--strace', recorded('xz'), '--speed', speed]);
+      const log = fileIn(
+        folder,
+        'short.strace',
+        '7 1700000100.000000 brk(NULL) = 0x5000000\n7 1700000100.200000 brk(0x5001000) = 0x5001000\n',
+      );
+      const { stdout } = await sharedFaultline(['bench', '--strace', log, '--speed', speed]);
       assert.match(stdout, new RegExp(`^seed 1; ${words}, under 2 device threads`, 'm'));
     });
   }
