@@ -473,14 +473,14 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
   mutant(
     numbers.BUSTED_PAGEOUT,
     'busted-pageout',
-    'mm/rmap.ts',
+    'mm/rmap-reclaim.ts',
     ['pageout-store'],
     'a page goes to its slot before its entry is cleared and the TLBs are flushed',
   ),
   mutant(
     numbers.BUSTED_RECLAIM_NOTIFY,
     'busted-reclaim-notify',
-    'mm/rmap.ts',
+    'mm/rmap-reclaim.ts',
     ['reclaim-device'],
     'notifiers hear of a page that goes when it has gone, and its contents are in the slot',
   ),
