@@ -291,40 +291,48 @@ function radixInsert(cpu: Cpu, file: File, index: number, pfn: Pfn): boolean {
 
 /** Takes the pages from `first` up to `end` out of the cache. The invalidate lock must be held for writing. */
 export function fileRemovePages(cpu: Cpu, file: File, first: number, end: number): void {
+  const lock = member(file, File.pagesLock);
+  for (let index = first; ; index++) {
+    spinLock(cpu, lock);
+    index = radixNext(cpu, file, index, end);
+    const pfn = index < end ? radixFind(cpu, file, index) : 0;
+    if (pfn !== 0) {
+      replacePage(cpu, file, index, 0);
+      write(cpu, file, File.pageCount, read(cpu, file, File.pageCount) - 1);
+    }
+    spinUnlock(cpu, lock); // reclaim may be at other pages
+    if (pfn === 0) return;
+    putContents(cpu, pfn);
+  }
+}
+
+/** The number of the next page from `first` on; `end` if there is none before it. */
+function radixNext(cpu: Cpu, file: File, first: number, end: number): number {
   const root = read(cpu, file, File.pages) as RadixNode;
-  const height = read(cpu, file, File.pagesHeight);
-  if (root !== 0) removeBelow(cpu, file, root, height, 0, first, end);
+  return root === 0 ? end : nextBelow(cpu, root, read(cpu, file, File.pagesHeight), 0, first, end);
 }
 
 /** `from` is the number of the first page that the node may have. */
-function removeBelow(
+function nextBelow(
   cpu: Cpu,
-  file: File,
   node: RadixNode,
   height: number,
   from: number,
   first: number,
   end: number,
-): void {
+): number {
   const pages = FANOUT ** (height - 1);
   for (let i = 0; i < FANOUT; i++) {
     const at = from + i * pages;
-    if (at + pages <= first || at >= end) continue;
+    if (at + pages <= first) continue;
+    if (at >= end) break;
     const child = read(cpu, node, element(RadixNode.slots, i));
     if (child === 0) continue;
-    if (height > 1) removeBelow(cpu, file, child as RadixNode, height - 1, at, first, end);
-    else removePage(cpu, file, node, i);
+    if (height === 1) return at;
+    const found = nextBelow(cpu, child as RadixNode, height - 1, at, first, end);
+    if (found < end) return found;
   }
-}
-
-function removePage(cpu: Cpu, file: File, node: RadixNode, i: number): void {
-  const lock = member(file, File.pagesLock);
-  spinLock(cpu, lock);
-  const pfn = read(cpu, node, element(RadixNode.slots, i));
-  write(cpu, node, element(RadixNode.slots, i), 0);
-  write(cpu, file, File.pageCount, read(cpu, file, File.pageCount) - 1);
-  spinUnlock(cpu, lock);
-  putContents(cpu, pfn);
+  return end;
 }
 
 /** Gives back what a place in the cache holds: a frame, or the complement of a swap slot. */

@@ -137,9 +137,20 @@ function tryIsolate(cpu: Cpu, pfn: Pfn): boolean {
   }
   if ((readOnce(cpu, page, Page.flags) & PG_ANON) !== 0) return true;
   const file = read(cpu, page, Page.mapping) as File;
-  const isPinned = file === NULL || increaseUnlessZero(cpu, file, File.refs); // I3
+  if (file === NULL) return true;
+  const isPinned = increaseUnlessZero(cpu, file, File.refs); // I3
   if (!isPinned) writeOnce(cpu, page, Page.mapping, 0); // as who frees the file is about to
+  writeOnce(cpu, page, Page.private, isPinned ? file : 0);
   return true;
+}
+
+/** The file that isolateOldest has taken a reference to, with the page, which may have left it since; NULL. */
+export function isolatedFile(cpu: Cpu, pfn: Pfn): File {
+  const page = pageOf(cpu, pfn);
+  if ((readOnce(cpu, page, Page.flags) & PG_ANON) !== 0) return NULL;
+  const file = readOnce(cpu, page, Page.private) as File;
+  if (file !== NULL) writeOnce(cpu, page, Page.private, 0);
+  return file;
 }
 
 function increaseUnlessZero<S extends string>(cpu: Cpu, p: Ptr<S>, field: Field<S>): boolean {

@@ -70,9 +70,10 @@ import {
   waitqueueActive,
   wakeUp,
 } from '../sync/wait-queue.js';
-import { fileOfPage, fput } from './file.js';
+import { fput } from './file.js';
 import {
   countReclaim,
+  isolatedFile,
   isolateOldest,
   LRU_ACTIVE,
   LRU_ANON,
@@ -261,7 +262,7 @@ function deactivate(cpu: Cpu, kind: number, count: number): void {
 
 /** Ends the isolation of a page that isolateOldest has taken. */
 function putBack(cpu: Cpu, pfn: Pfn, isActive: boolean): void {
-  const file = pageHasFlag(cpu, pfn, PG_ANON) ? NULL : fileOfPage(cpu, pfn);
+  const file = isolatedFile(cpu, pfn);
   putbackLru(cpu, pfn, isActive);
   putPage(cpu, pfn);
   if (file !== NULL) fput(cpu, file);

@@ -44,13 +44,16 @@ export function hasItree(cpu: Cpu, mm: MmStruct): boolean {
  * start and its end. -ENOMEM. @kernel __mmu_notifier_register
  */
 export function mmuNotifierRegisterItree(cpu: Cpu, mm: MmStruct): number {
+  if (hasItree(cpu, mm)) return 0;
   const error = makeSubscriptions(cpu, mm);
   if (error !== 0) return error;
   const subscriptions = read(cpu, mm, MmStruct.subscriptions);
   const lock = member(subscriptions, MmuNotifierSubscriptions.lock);
+  takeAllLocks(cpu, mm);
   spinLock(cpu, lock);
   setKind(cpu, subscriptions, HAS_ITREE, true);
   spinUnlock(cpu, lock);
+  dropAllLocks(cpu, mm);
   return 0;
 }
 
@@ -103,9 +106,7 @@ export function makeSubscriptions(cpu: Cpu, mm: MmStruct): number {
   const invalidation = member(subscriptions, MmuNotifierSubscriptions.invalidation);
   write(cpu, invalidation, Waited.lockClass, INVALIDATION);
   initWaitQueue(cpu, member(subscriptions, MmuNotifierSubscriptions.wait), SUBSCRIPTIONS_WAIT);
-  takeAllLocks(cpu, mm);
   storeRelease(cpu, mm, MmStruct.subscriptions, subscriptions); // pairs with mmSubscriptions
-  dropAllLocks(cpu, mm);
   return 0;
 }
 

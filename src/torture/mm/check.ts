@@ -22,6 +22,7 @@ import { SvmContext } from '../../drivers/svm/types.js';
 import { HMM_PFN_SHIFT, HMM_PFN_VALID, HMM_PFN_WRITE, HmmPfn } from '../../hmm/types.js';
 import type { Cpu } from '../../machine/cpu.js';
 import { pageOf, PG_ANON_EXCLUSIVE, reclaims, ZERO_PFN } from '../../machine/page-alloc.js';
+import { scheduleTimeoutUninterruptible } from '../../machine/sched.js';
 import { Page } from '../../machine/types.js';
 import { member as memberOf, NULL, type Va } from '../../memory/layout.js';
 import { fileFindPage } from '../../mm/file.js';
@@ -82,15 +83,15 @@ interface Totals {
   frames: number;
 }
 
-/** Looks that something must be wrong in. */
-const LOOKS = 8;
+/** For how long something must be wrong. Unit: milliseconds. */
+const WRONG_MS = 1000;
 
-/** As checkVmas. Reclaim needs no mmap lock: what it does in the midst of a look is not wrong in each of several. */
+/** As checkVmas. Reclaim needs no mmap lock: what it is in the midst of is not wrong for long. */
 function lookAtVmas(cpu: Cpu, mm: MmStruct): string | undefined {
-  let found: string | undefined;
-  for (let i = 0; i < LOOKS; i++) {
+  let found = checkVmas(cpu, mm);
+  for (let ms = 0; found !== undefined && reclaims(cpu) && ms < WRONG_MS; ms++) {
+    scheduleTimeoutUninterruptible(cpu, 1);
     found = checkVmas(cpu, mm);
-    if (found === undefined) return undefined;
   }
   return found;
 }
