@@ -26,6 +26,7 @@ import {
   mmuNotifierInvalidateRangeStart,
 } from '../notifier/mmu-notifier.js';
 import { MMU_NOTIFY_EXCLUSIVE, mmuNotifierRangeInitOwner } from '../notifier/mmu-notifier-range.js';
+import { keepSubscribersOut, letSubscribersIn } from '../notifier/subscriptions.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { trylockPage, unlockPage } from '../sync/page-lock.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
@@ -114,9 +115,11 @@ function makeExclusiveOne(cpu: Cpu, pfn: Pfn, vma: VmAreaStruct, va: Va, target:
   const range = stackPush(cpu, MmuNotifierRange);
   const owner = read(cpu, target as Target, Target.owner);
   mmuNotifierRangeInitOwner(cpu, range, MMU_NOTIFY_EXCLUSIVE, mm, va, va + PAGE_SIZE, owner);
+  keepSubscribersOut(cpu, mm);
   mmuNotifierInvalidateRangeStart(cpu, range);
   const goesOn = replaceEntry(cpu, pfn, vma, va, target as Target);
   mmuNotifierInvalidateRangeEnd(cpu, range);
+  letSubscribersIn(cpu, mm);
   stackPop(cpu, range);
   return goesOn;
 }

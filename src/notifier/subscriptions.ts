@@ -9,7 +9,6 @@ import { loadAcquire, read, readOnce, storeRelease, write, writeOnce } from '#me
 import { ENOMEM } from '../base/errno.js';
 import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
-import { reclaims } from '../machine/page-alloc.js';
 import { kzalloc } from '../machine/slab.js';
 import { Waited } from '../machine/types.js';
 import { hlistAddHeadRcu, hlistDelInitRcu, hlistEmpty, type HlistNode } from '../memory/hlist.js';
@@ -111,23 +110,23 @@ export function makeSubscriptions(cpu: Cpu, mm: MmStruct): number {
 }
 
 /**
- * Keeps out reclaim and migration, whose invalidations need no mmap lock: one that began when nobody listened must have ended before
- * somebody does. The mmap lock must be held for writing. Sleeps. @kernel mm_take_all_locks
+ * Keeps out who comes by a reverse map (reclaim, migration), and needs no mmap lock for its invalidation: one that began
+ * when nobody listened must have ended before somebody does. The mmap lock must be held for writing. Sleeps. @kernel mm_take_all_locks
  */
 export function takeAllLocks(cpu: Cpu, mm: MmStruct): void {
-  if (reclaims(cpu)) downWrite(cpu, member(mm, MmStruct.allLock));
+  downWrite(cpu, member(mm, MmStruct.allLock));
 }
 
 /** @kernel mm_drop_all_locks */
 export function dropAllLocks(cpu: Cpu, mm: MmStruct): void {
-  if (reclaims(cpu)) upWrite(cpu, member(mm, MmStruct.allLock));
+  upWrite(cpu, member(mm, MmStruct.allLock));
 }
 
 /** Until letSubscribersIn, nobody comes who would hear an end without its start. For who has no mmap lock. Sleeps. */
 export function keepSubscribersOut(cpu: Cpu, mm: MmStruct): void {
-  if (reclaims(cpu)) downRead(cpu, member(mm, MmStruct.allLock));
+  downRead(cpu, member(mm, MmStruct.allLock));
 }
 
 export function letSubscribersIn(cpu: Cpu, mm: MmStruct): void {
-  if (reclaims(cpu)) upRead(cpu, member(mm, MmStruct.allLock));
+  upRead(cpu, member(mm, MmStruct.allLock));
 }

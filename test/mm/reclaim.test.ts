@@ -15,7 +15,7 @@ import * as spacePrograms from '../../src/explore/programs/space.js';
 import type { Cpu } from '../../src/machine/cpu.js';
 import { registerOps } from '../../src/machine/ops-table.js';
 import { defineOps } from '../../src/machine/ops-table.js';
-import { freeFrameCount } from '../../src/machine/page-alloc.js';
+import { freeFrameCount, pageOf } from '../../src/machine/page-alloc.js';
 import { kzalloc } from '../../src/machine/slab.js';
 import { bootMm } from '../../src/mm/boot.js';
 import { FOLL_PIN, FOLL_WRITE, getUserPage, putUserPage } from '../../src/mm/gup.js';
@@ -31,6 +31,7 @@ import {
   mmuNotifierUnregister,
 } from '../../src/notifier/mmu-notifier-register.js';
 import { MmuNotifier } from '../../src/notifier/types.js';
+import { lockPage, unlockPage } from '../../src/sync/page-lock.js';
 import { assertNoWarning } from '../../src/workloads/leak.js';
 import * as programs from '../programs/reclaim.js';
 import { ReclaimArena } from '../programs/reclaim.js';
@@ -141,6 +142,25 @@ describe('who allocates when memory is short', () => {
       for (const page of [0, 1, 2, 3]) assert.equal(space.load(600 + page), page + 1);
     }),
   );
+
+  test(
+    'finds it in all who have it, though mremap has moved it in one',
+    withReclaim((space) => {
+      space.map(0, 4);
+      fill(space, 0, 4);
+      const child = space.fork();
+      assert.equal(space.move(0, 4, 600), 600);
+      space.map(10, 150);
+      fill(space, 10, 150);
+      const moved = space.entries(600, 4);
+      const left = child.entries(0, 4);
+      assert.ok(moved.some((entry, i) => entry === 'swap' && left[i] === 'swap'));
+      for (const page of [0, 1, 2, 3]) {
+        assert.deepEqual([space.load(600 + page), child.load(page)], [page + 1, page + 1]);
+      }
+      child.exit();
+    }),
+  );
 });
 
 describe('what stays', () => {
@@ -169,6 +189,28 @@ describe('what stays', () => {
         'not any more',
       );
       assertFilled(space, 0, 8);
+    }),
+  );
+
+  test(
+    'is what somebody has locked: it may be on its way elsewhere',
+    withReclaim((space) => {
+      const { cpu, mm } = space;
+      space.map(0, 2);
+      fill(space, 0, 2);
+      const pfn = getUserPage(cpu, mm, at(0), FOLL_WRITE);
+      putUserPage(cpu, pfn, FOLL_WRITE);
+      const page = pageOf(cpu, pfn);
+      lockPage(cpu, page);
+      space.map(50, 160);
+      fill(space, 50, 160);
+      assert.deepEqual([isSwapped(space, 0), isSwapped(space, 1)], [false, true]);
+      assert.equal(space.advise(0, 1, uapi.MADV_PAGEOUT), 0);
+      assert.ok(!isSwapped(space, 0), 'nor by MADV_PAGEOUT');
+      unlockPage(cpu, page);
+      assert.equal(space.advise(0, 1, uapi.MADV_PAGEOUT), 0);
+      assert.ok(isSwapped(space, 0), 'not any more');
+      assertFilled(space, 0, 2);
     }),
   );
 

@@ -191,6 +191,9 @@ const pagemapOf = (cpu: Cpu, at: number): DevPagemap =>
 
 const USED_PFN = sectionStart(0) / PAGE_SIZE + 3;
 
+/** Lookups of who looks up repeatedly. */
+const LOOKUPS = 6;
+
 /** Looks a page up, and at it: with a reference to its page map, as who had allocated it. */
 function touchPage(cpu: Cpu, at: number): void {
   const pgmap = getDevPagemap(cpu, USED_PFN, NULL);
@@ -202,7 +205,12 @@ function touchPage(cpu: Cpu, at: number): void {
   write(cpu, at as World, World.used, 1);
 }
 
-/** … and takes a reference to it too: one that older forms would give to a page they have put. */
+/** … time and again, as the moment in which a lookup can go wrong is short. */
+function touchRepeatedly(cpu: Cpu, at: number): void {
+  for (let i = 0; i < LOOKUPS; i++) touchPage(cpu, at);
+}
+
+/** As touchPage, and takes a reference to it too: one that older forms would give to a page they have put. */
 function usePage(cpu: Cpu, at: number): void {
   const pgmap = getDevPagemap(cpu, USED_PFN, NULL);
   if (pgmap === NULL) return;
@@ -421,7 +429,7 @@ export const MEMREMAP_PROGRAMS: readonly ExploreProgram[] = [
     ...common,
     name: 'pgmap-lookup',
     title: 'a page map is looked up while it goes and is freed',
-    tasks: [task('user', touchPage), task('unbind', unmapAndFree)],
+    tasks: [task('user', touchRepeatedly), task('unbind', unmapAndFree)],
     setup: setupAtomic,
     check,
     observe,

@@ -20,15 +20,17 @@ import { NULL, struct, words } from '../../memory/layout.js';
 import { bootMemremap } from '../../memremap/core.js';
 import { MEMORY_DEVICE_COHERENT } from '../../memremap/pagemap.js';
 import { SECTION_PAGES } from '../../memremap/types.js';
+import { clearReferenced } from '../../mm/clear-refs.js';
 import { dupMm } from '../../mm/fork.js';
 import { migrateVmaFinalize, migrateVmaPages, migrateVmaSetup } from '../../mm/migrate-device.js';
 import { MIGRATE_VMA_SELECT_SYSTEM } from '../../mm/migrate-pfn.js';
 import { mmapReadLock, mmapReadUnlock } from '../../mm/mmap-lock.js';
 import { isZoneDevicePage } from '../../mm/page.js';
 import { pteOf } from '../../mm/page-table.js';
-import { NO_PTE, pteGet, ptePfn } from '../../mm/pte.js';
+import { NO_PTE, pteGet, pteIsSwap, ptePfn } from '../../mm/pte.js';
 import { type MigratePfn, MigrateVma, MmStruct } from '../../mm/types.js';
 import { vmaLookup } from '../../mm/vma.js';
+import { proactiveReclaim } from '../../mm/vmscan.js';
 import { accept, type ExploreProgram, type ProgramTask, task } from '../program.js';
 import {
   attachAll,
@@ -61,6 +63,13 @@ function setupDevice(cpu: Cpu): number {
   const space = makeSpace(cpu);
   write(cpu, space, Space.devmem, devmem);
   fillPage(cpu, space, 0);
+  return space;
+}
+
+/** … and the page has not been used since it was filled. */
+function setupOld(cpu: Cpu): number {
+  const space = setupDevice(cpu);
+  clearReferenced(cpu, spaceMm(cpu, space as Space));
   return space;
 }
 
@@ -142,6 +151,15 @@ function load(cpu: Cpu, at: number): void {
   if (found !== FILLED) bug(`INV-24: the page reads ${found}, and held ${FILLED}`);
 }
 
+function migrateAndLoad(cpu: Cpu, at: number): void {
+  migrateToDevice(cpu, at);
+  load(cpu, at);
+}
+
+function reclaim(cpu: Cpu): void {
+  proactiveReclaim(cpu, 1);
+}
+
 function fork(cpu: Cpu, space: Space): MmStruct {
   const child = dupMm(cpu, spaceMm(cpu, space));
   if (child === NULL) bug('fork has no memory');
@@ -159,8 +177,9 @@ function forkAndLoad(cpu: Cpu, at: number): void {
 
 function observePlace(cpu: Cpu, at: number): string {
   const pte = pteOf(cpu, read(cpu, spaceMm(cpu, at as Space), MmStruct.pgd), pageVa(0));
-  const isAway = pte !== NO_PTE && isZoneDevicePage(cpu, ptePfn(pteGet(cpu, pte)));
-  return isAway ? 'with the device' : 'in memory';
+  const entry = pte === NO_PTE ? 0 : pteGet(cpu, pte);
+  if (pteIsSwap(entry)) return 'paged out';
+  return isZoneDevicePage(cpu, ptePfn(entry)) ? 'with the device' : 'in memory';
 }
 
 /** Who uses a page refers to it only while it is mapped: so it always goes. */
@@ -187,6 +206,23 @@ export const MIGRATION_PROGRAMS: readonly ExploreProgram[] = [
     task('migrate', migrateToDevice),
     task('fork', forkAndLoad),
   ]),
+  spaceProgram(
+    'migrate-reclaim',
+    'a page goes to a device while it is reclaimed',
+    setupOld,
+    [task('migrate', migrateAndLoad), task('reclaim', reclaim)],
+    {
+      deviceBytes: SECTION_PAGES * PAGE_SIZE,
+      swapBytes: PAGE_SIZE,
+      minFreeFrames: 4,
+      observe: observePlace,
+      outcomes: [
+        ...PLACES,
+        accept('in memory', 'reclaim had it, and it came back'),
+        accept('paged out', 'it came back, and went again'),
+      ],
+    },
+  ),
   spaceProgram(
     'migrate-migrate',
     'parent and child migrate the same pages in different orders',
