@@ -48,9 +48,9 @@ import { MMU_NOTIFY_MIGRATE, mmuNotifierRangeInitOwner } from '../notifier/mmu-n
 import { MmuNotifierRange } from '../notifier/types.js';
 import { lockPage, trylockPage, unlockPage } from '../sync/page-lock.js';
 import { pinAnonVma, putAnonVma } from './anon-vma.js';
+import { isolateLru, putbackLru } from './lru.js';
 import { collectRange } from './migrate-collect.js';
 import { copyPage } from './migrate-copy.js';
-import { isolateLru, putbackLru } from './lru.js';
 import { insertMigratedPage } from './migrate-insert.js';
 import {
   getMigratePfn,

@@ -15,8 +15,8 @@ import { bug } from '../base/bug.js';
 import type { Cpu } from '../machine/cpu.js';
 import { freePage, pageOf, type Pfn, ZERO_PFN } from '../machine/page-alloc.js';
 import { Page } from '../machine/types.js';
-import { lruDel } from './lru.js';
 import { freeZoneDevicePage } from '../memremap/zone-device.js';
+import { lruDel } from './lru.js';
 
 /** @kernel get_page */
 export function getPage(cpu: Cpu, pfn: Pfn): void {

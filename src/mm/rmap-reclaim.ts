@@ -37,13 +37,7 @@ import { pinAnonVma, putAnonVma } from './anon-vma.js';
 import { TABLE_HUGE, tableState } from './huge.js';
 import { addRss } from './mm-struct.js';
 import { flushTlbPage } from './mmu-gather.js';
-import {
-  pageClearFlags,
-  pageHasFlag,
-  pageMaybePinned,
-  pageRemoveRmap,
-  putPage,
-} from './page.js';
+import { pageClearFlags, pageHasFlag, pageMaybePinned, pageRemoveRmap, putPage } from './page.js';
 import { pteLockptr } from './page-table.js';
 import {
   makeSwapPte,
