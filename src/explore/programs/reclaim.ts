@@ -168,10 +168,13 @@ export const RECLAIM_PROGRAMS: readonly ExploreProgram[] = [
     [task('reclaim', reclaim), task('munmap', unmap)],
     { observe: () => 'gone', outcomes: [accept('gone', 'munmap has the last word')] },
   ),
-  reclaiming('swapin-twice', 'two CPUs bring a page back at once', setupGone, [
-    task('load', load),
-    task('load too', load),
-  ]),
+  reclaiming(
+    'swapin-twice',
+    'two CPUs bring a page back at once',
+    setupGone,
+    [task('load', load), task('load too', load)],
+    { outcomes: [accept('in memory', 'both have it')] },
+  ),
   reclaiming(
     'swapin-again',
     'a page comes back, is stored to, and goes to the same slot again, while another CPU brings it back',
