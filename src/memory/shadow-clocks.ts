@@ -55,6 +55,8 @@ export class ShadowClock {
   readonly #clocks: Float64Array;
   /** The last time of each CPU that this one has seen; its own is now. */
   readonly #seen: Float64Array;
+  /** What was looked at last, in each place. */
+  readonly #peeked: Float64Array;
   /** Numbers that were given back to this CPU, in this era. */
   readonly #spare: number[] = [];
   #era = 0;
@@ -67,6 +69,7 @@ export class ShadowClock {
     this.#clocks = new Float64Array(clocks);
     this.#seen = new Float64Array(cpus);
     this.#seen[cpu] = 1;
+    this.#peeked = new Float64Array(2 * cpus);
   }
 
   /** Room for the clocks of so many CPUs. */
@@ -84,22 +87,32 @@ export class ShadowClock {
     return by === this.cpu || epoch - by * EPOCH_CPU <= this.#seen[by]!;
   }
 
-  /** The CPU has seen what is left under that number. */
+  /** The CPU has seen what is left under that number. Its line is locked. */
   acquire(release: number): void {
-    if (release === UNKNOWN_RELEASE) {
-      this.#seeAll(0);
-      return;
-    }
-    const clock = this.#clockAt(release);
-    if (!this.hasSeen(this.#clocks[clock]!)) this.#seeAll(clock + 1); // else it has seen all that, too (I2)
+    if (this.peek(release, 0)) this.see(0);
   }
 
-  /** The CPU has seen what is at that place. */
-  #seeAll(clock: number): void {
+  /**
+   * Looks at what is left under that number, and keeps it in one of two places; false if the CPU has seen all of it.
+   * What was looked at while it changed must not be seen: of a part of it I2 does not hold.
+   */
+  peek(release: number, place: number): boolean {
     const clocks = this.#clocks;
+    const clock = this.#clockAt(release);
+    const isKnown = release !== UNKNOWN_RELEASE;
+    if (isKnown && this.hasSeen(clocks[clock]!)) return false; // and so all that (I2)
+    const first = isKnown ? clock + 1 : 0;
+    const to = place * this.#cpus;
+    for (let cpu = 0; cpu < this.#cpus; cpu++) this.#peeked[to + cpu] = clocks[first + cpu]!;
+    return true;
+  }
+
+  /** The CPU has seen what it has looked at. */
+  see(place: number): void {
     const seen = this.#seen;
+    const from = place * this.#cpus;
     for (let cpu = 0; cpu < this.#cpus; cpu++) {
-      const time = clocks[clock + cpu]!;
+      const time = this.#peeked[from + cpu]!;
       if (time > seen[cpu]! && cpu !== this.cpu) seen[cpu] = time;
     }
   }

@@ -190,12 +190,19 @@ export class Shadow {
   /** It has been made, and the CPU has seen what is kept with the word; false: it must be made again. */
   endLoad(word: number, version: number): boolean {
     const line = lineOf(word);
-    this.plain(word, USE_READ_ONCE);
-    this.#acquire(line, word);
-    const at = line + L_LOCK;
     const words = this.#words;
+    const clock = this.#clock;
+    this.plain(word, USE_READ_ONCE);
+    const release = words[entryOf(word) + E_RELEASE]!;
+    const whole = words[line + L_RELEASE]!;
+    const isNew = release > 0 && clock.peek(release, 0);
+    const isWholeNew = whole > 0 && clock.peek(whole, 1);
+    const at = line + L_LOCK;
     const now = KEEPS_ORDER ? Atomics.load(words, at) : Atomics.add(words, at, 0);
-    return now === version;
+    if (now !== version) return false;
+    if (isNew) clock.see(0);
+    if (isWholeNew) clock.see(1);
+    return true;
   }
 
   /** A marked store or update begins: until `end` nobody else changes what is kept with the line's words. */

@@ -173,7 +173,7 @@ export const RECLAIM_PROGRAMS: readonly ExploreProgram[] = [
     'two CPUs bring a page back at once',
     setupGone,
     [task('load', load), task('load too', load)],
-    { outcomes: [accept('in memory', 'nobody pages it out')] },
+    { outcomes: [accept('in memory', 'both have it')] },
   ),
   reclaiming(
     'swapin-again',
