@@ -348,7 +348,7 @@ export function clearCells(cpu: MemoryPort, to: number, count: number): void {
 
 export function fillWords(cpu: MemoryPort, to: number, value: number, count: number): void {
   cpu.operations++;
-  if (cpu.shadow !== null) cpu.shadow.fill(to, count);
+  if (cpu.shadow !== null) cpu.shadow.run(to, count, USE_WRITE);
   parallel.fillWords(cpu, to, value, count);
 }
 
@@ -356,7 +356,7 @@ export function copyWords(cpu: MemoryPort, to: number, from: number, count: numb
   cpu.operations++;
   if (cpu.shadow !== null) {
     cpu.shadow.run(from, count, USE_READ);
-    cpu.shadow.fill(to, count);
+    cpu.shadow.run(to, count, USE_WRITE);
   }
   parallel.copyWords(cpu, to, from, count);
 }

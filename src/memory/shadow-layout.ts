@@ -40,3 +40,29 @@ export const ENTRY_WORDS = 4;
 export const LINE_WORDS = HEAD_WORDS + LINE * ENTRY_WORDS;
 export const PLAIN_SHIFT = 16;
 export const ALL_OF_LINE = (1 << LINE) - 1;
+
+/** Where the notes of a word's line begin. */
+export function lineOf(word: number): number {
+  return (word >> LINE_SHIFT) * LINE_WORDS;
+}
+
+/** The first word behind the line, or the end of the run, if that comes before. */
+export function lineEnd(word: number, end: number): number {
+  return Math.min(end, (word | (LINE - 1)) + 1);
+}
+
+/** The bits of L_USED of words of one line. */
+export function maskOf(from: number, next: number): number {
+  const count = next - from;
+  return ((1 << count) - 1) << (from & (LINE - 1));
+}
+
+/** The bit of a word among those of its line. */
+export function bitOf(word: number): number {
+  return 1 << (word & (LINE - 1));
+}
+
+/** Where the notes of a word begin. */
+export function entryOf(word: number): number {
+  return (word >> LINE_SHIFT) * LINE_WORDS + HEAD_WORDS + (word & (LINE - 1)) * ENTRY_WORDS;
+}

@@ -19,6 +19,7 @@ import {
   L_WHOLE,
   LINE,
   LINE_WORDS,
+  lineOf,
 } from './shadow-layout.js';
 
 export class ShadowRestorer {
@@ -58,7 +59,7 @@ export class ShadowRestorer {
 
   /** Of the words from `from` to `end`, which begin lines. Nobody may run. */
   restore(from: number, end: number): void {
-    const [first, last] = [(from / LINE) * LINE_WORDS, (end / LINE) * LINE_WORDS];
+    const [first, last] = [lineOf(from), lineOf(end)];
     this.#words.set(this.#saved.subarray(first, last), first);
     this.#epochs.fill(0, from * KINDS, end * KINDS);
     const wholes = this.#handle.lineCount * LINE * KINDS;

@@ -39,10 +39,12 @@ import { createSharedMemory } from './native.js';
 import { type ClocksHandle, epochCpu, ShadowClock } from './shadow-clocks.js';
 import {
   ALL_OF_LINE,
+  bitOf,
   E_FREED,
   E_RELEASE,
   E_SITE,
   ENTRY_WORDS,
+  entryOf,
   HEAD_WORDS,
   KINDS,
   L_FREED,
@@ -54,6 +56,9 @@ import {
   LINE,
   LINE_SHIFT,
   LINE_WORDS,
+  lineEnd,
+  lineOf,
+  maskOf,
   PLAIN_SHIFT,
 } from './shadow-layout.js';
 import { UsePlaces } from './shadow-places.js';
@@ -239,12 +244,7 @@ export class Shadow {
 
   // --- runs of words ---
 
-  /** A plain store to a run. */
-  fill(at: number, count: number): void {
-    this.#run(at, count, 1, USE_WRITE, RUN_UNORDERED);
-  }
-
-  /** Any other use of a run. */
+  /** A use of a run, which orders nothing. */
   run(at: number, count: number, kind: number): void {
     this.#run(at, count, 1, kind, RUN_UNORDERED);
   }
@@ -414,10 +414,13 @@ export class Shadow {
 
   /** What is kept with the word, and with all of its line. */
   #acquire(line: number, word: number): void {
-    const words = this.#words;
-    const release = words[entryOf(word) + E_RELEASE]!;
+    const release = this.#words[entryOf(word) + E_RELEASE]!;
     if (release > 0) this.#clock.acquire(release);
-    const whole = words[line + L_RELEASE]!;
+    this.#acquireLine(line);
+  }
+
+  #acquireLine(line: number): void {
+    const whole = this.#words[line + L_RELEASE]!;
     if (whole > 0) this.#clock.acquire(whole);
   }
 
@@ -427,8 +430,7 @@ export class Shadow {
     for (let i = 0; released >> i !== 0; i++) {
       if (((released >> i) & 1) !== 0) this.#clock.acquire(words[entryOf(word + i) + E_RELEASE]!);
     }
-    const whole = words[line + L_RELEASE]!;
-    if (whole > 0) this.#clock.acquire(whole);
+    this.#acquireLine(line);
   }
 
   /** The line is locked. */
@@ -577,28 +579,4 @@ export class Shadow {
     if (KEEPS_ORDER) this.#words[at] = next;
     else Atomics.store(this.#words, at, next);
   }
-}
-
-function lineOf(word: number): number {
-  return (word >> LINE_SHIFT) * LINE_WORDS;
-}
-
-/** The first word behind the line, or the end of the run, if that comes before. */
-function lineEnd(word: number, end: number): number {
-  return Math.min(end, (word | (LINE - 1)) + 1);
-}
-
-/** The bits of L_USED of words of one line. */
-function maskOf(from: number, next: number): number {
-  const count = next - from;
-  return ((1 << count) - 1) << (from & (LINE - 1));
-}
-
-/** The bit of a word among those of its line. */
-function bitOf(word: number): number {
-  return 1 << (word & (LINE - 1));
-}
-
-function entryOf(word: number): number {
-  return (word >> LINE_SHIFT) * LINE_WORDS + HEAD_WORDS + (word & (LINE - 1)) * ENTRY_WORDS;
 }

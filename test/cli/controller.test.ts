@@ -8,7 +8,7 @@ import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { describe, test } from 'node:test';
 
-import { fileIn, linkPackage, MAIN, ROOT, scratchFolder } from '../support/cli.js';
+import { fileIn, impatiently, linkPackage, MAIN, ROOT, scratchFolder } from '../support/cli.js';
 
 interface Message {
   readonly type: 'start' | 'choose' | 'end';
@@ -128,8 +128,10 @@ export const program = defineProgram({
 
   test('that does not return is given up on, whoever listens', async () => {
     const module = moduleWith('endless', 'write(cpu, world); for (;;);');
-    const { code, stderr } = await talk(['--program', module, '--watchdog', '1'], ({ type }) =>
-      type === 'choose' ? '{"task":0}' : undefined,
+    const { code, stderr } = await impatiently((watchdog) =>
+      talk(['--program', module, ...watchdog], ({ type }) =>
+        type === 'choose' ? '{"task":0}' : undefined,
+      ),
     );
     assert.equal(code, 1);
     assert.match(stderr, /task 0 \(one\) has made no operation .* and does not return\n$/);

@@ -66,7 +66,7 @@ class Watched {
 
   // all words of the line that the word is in
   fill(word: number): void {
-    this.shadow.fill(lineStart(word), LINE);
+    this.shadow.run(lineStart(word), LINE, USE_WRITE);
   }
   readLine(word: number): void {
     this.shadow.run(lineStart(word), LINE, USE_READ);
@@ -179,7 +179,7 @@ describe('what orders two stores', () => {
   test('a release that was made before the word was forgotten is nobody’s any more', () => {
     one.write(DATA);
     one.storeRelease(FLAG);
-    one.shadow.fill(FLAG - (FLAG % LINE), LINE);
+    one.shadow.run(FLAG - (FLAG % LINE), LINE, USE_WRITE);
     three.storeRelease(FLAG + 200); // takes the place in which the release was kept
     two.readOnce(FLAG);
     two.write(DATA);
@@ -190,7 +190,7 @@ describe('what orders two stores', () => {
 describe('runs of words', () => {
   test('a fill races with who has used a word of it, and with who uses one later', () => {
     two.readOnce(DATA);
-    one.shadow.fill(64, 64);
+    one.shadow.run(64, 64, USE_WRITE);
     assert.deepEqual(
       one.misuses.map(({ word, other }) => [word, other]),
       [[DATA, USE_READ_ONCE]],
@@ -203,7 +203,7 @@ describe('runs of words', () => {
     two.write(DATA);
     two.storeRelease(FLAG);
     one.readOnce(FLAG);
-    one.shadow.fill(64, 64);
+    one.shadow.run(64, 64, USE_WRITE);
     one.storeRelease(FLAG + 40);
     three.readOnce(FLAG + 40);
     three.write(DATA);
@@ -273,14 +273,14 @@ describe('memory of an allocator', () => {
   test('fills of a slab are looked at word by word', () => {
     one.shadow.takeSlab(OBJECT, 1024);
     one.shadow.alloc(OBJECT, 20);
-    one.shadow.fill(OBJECT, 32);
+    one.shadow.run(OBJECT, 32, USE_WRITE);
     assert.equal(onlyMisuse(one).word, OBJECT + 20);
   });
 
   test('that is a frame’s again is anybody’s', () => {
     one.shadow.takeSlab(OBJECT, 1024);
     one.shadow.giveFrame(OBJECT, 1024);
-    two.shadow.fill(OBJECT, 1024);
+    two.shadow.run(OBJECT, 1024, USE_WRITE);
     assert.deepEqual(two.misuses, []);
   });
 });

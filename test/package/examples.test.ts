@@ -51,7 +51,7 @@ describe('a driver of one’s own', () => {
 
 describe('a lock of one’s own', () => {
   const lock = (name: string): string[] => [
-    ...['torture', 'lock', '--cpus', '4', '--noise', '9', '--watchdog', '2'],
+    ...['torture', 'lock', '--cpus', '4', '--noise', '9', '--watchdog', '10'],
     ...['--lock', join(EXAMPLES, 'own-lock', name)],
   ];
 

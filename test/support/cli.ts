@@ -199,14 +199,21 @@ export function sharedFaultline(
 }
 
 /**
- * Runs it so with a watchdog that soon loses patience. The watchdog waits for modules, too: on a machine so busy that one
- * is not loaded by then, a more patient one follows.
+ * Runs something with a watchdog that soon loses patience. The watchdog waits for modules, too: on a machine so busy
+ * that one is not loaded by then, a more patient one follows.
  */
-export async function impatientFaultline(args: readonly string[]): Promise<Finished> {
+export async function impatiently<R extends { readonly stderr: string }>(
+  run: (watchdog: readonly string[]) => Promise<R>,
+): Promise<R> {
   for (let seconds = 2; ; seconds *= 4) {
-    const finished = await sharedFaultline([...args, '--watchdog', String(seconds)]);
+    const finished = await run(['--watchdog', String(seconds)]);
     if (seconds > 20 || !finished.stderr.includes(' is not loaded after ')) return finished;
   }
+}
+
+/** The command, so. */
+export function impatientFaultline(args: readonly string[]): Promise<Finished> {
+  return impatiently((watchdog) => sharedFaultline([...args, ...watchdog]));
 }
 
 /** Runs it with `--json -`, which must end well, and returns the result. */

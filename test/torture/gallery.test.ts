@@ -15,19 +15,19 @@ import { tortureOptions, torturePools } from '../support/torture.js';
 const pools = torturePools();
 after(() => pools.end());
 
-/** Mistakes that the shadow alone finds on real workers, with what it says. */
-const SHADOWED = [
+/** Mistakes with who finds them on real workers. */
+const CAUGHT = [
   { name: 'M-unregister-unsynced', detector: /^(data race|use after free)$/ },
   { name: 'busted-unbind', detector: /^(data race|use after free)$/ },
   { name: 'busted-device-job', detector: /^wait-for graph$/ },
 ];
 
 test('each is caught by its detector', async () => {
-  const mutants = MUTANTS_TABLE.filter(({ name }) => SHADOWED.some((one) => one.name === name));
+  const mutants = MUTANTS_TABLE.filter(({ name }) => CAUGHT.some((one) => one.name === name));
   const { entries } = await showGallery({ ...tortureOptions(), limitSeconds: 20 }, mutants);
-  assert.equal(entries.length, SHADOWED.length);
+  assert.equal(entries.length, CAUGHT.length);
   for (const { mutant, checked, explore } of entries) {
-    const { detector } = SHADOWED.find(({ name }) => name === mutant)!;
+    const { detector } = CAUGHT.find(({ name }) => name === mutant)!;
     assert.match(checked.detector ?? 'nobody', detector, mutant);
     assert.notEqual(explore.detector, null, mutant);
   }

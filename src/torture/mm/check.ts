@@ -12,7 +12,7 @@
  *
  * @module
  */
-import { read, readAddress, readOnce } from '#memory';
+import { clockMs, read, readAddress, readOnce } from '#memory';
 
 import { bug } from '../../base/bug.js';
 import { PAGE_SIZE } from '../../base/units.js';
@@ -84,12 +84,13 @@ interface Totals {
 }
 
 /** For how long something must be wrong. Unit: milliseconds. */
-const WRONG_MS = 1000;
+const WRONG_MS = 500;
 
 /** As checkVmas. Reclaim needs no mmap lock: what it is in the midst of is not wrong for long. */
 function lookAtVmas(cpu: Cpu, mm: MmStruct): string | undefined {
   let found = checkVmas(cpu, mm);
-  for (let ms = 0; found !== undefined && reclaims(cpu) && ms < WRONG_MS; ms++) {
+  const end = found === undefined ? 0 : clockMs(cpu) + WRONG_MS;
+  while (found !== undefined && reclaims(cpu) && clockMs(cpu) < end) {
     scheduleTimeoutUninterruptible(cpu, 1);
     found = checkVmas(cpu, mm);
   }
