@@ -18,20 +18,20 @@
  *
  * @module
  */
-import { fetchAdd, read, readAddress, readOnce, storeRelease, write } from '#memory';
+import { fetchAdd, read, readAddress, readOnce, storeRelease, write, writeOnce } from '#memory';
 
 import { bug } from '../base/bug.js';
 import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
-import { pageOf, type Pfn } from '../machine/page-alloc.js';
+import { pageOf, type Pfn, PG_ANON } from '../machine/page-alloc.js';
 import { kfree, kzalloc } from '../machine/slab.js';
 import { MACHINE, Machine, Page } from '../machine/types.js';
 import { containerOf, member, NULL, type Va } from '../memory/layout.js';
 import { initListHead, listAddTail, listDelInit, listEmpty, listNext } from '../memory/list.js';
 import { downRead, downWrite, initRwsem, upRead, upWrite } from '../sync/rwsem.js';
 import { initSpinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
-import { pageIndex, pageMapcount, setPageMapping } from './page.js';
+import { pageHasFlag, pageMapcount, setPageMapping } from './page.js';
 import { AnonVma, MmStruct, VmAreaStruct } from './types.js';
 
 const ANON_VMA_LOCK = lockClass('anon_vma->rwsem');
@@ -192,6 +192,12 @@ export function unlockFamily(cpu: Cpu, anonVma: AnonVma): void {
 
 // --- pages ---
 
+/** The AnonVma that an anonymous page names; NULL for one that was never mapped, or is a file's. */
+export function pageAnonVma(cpu: Cpu, pfn: Pfn): AnonVma {
+  if (!pageHasFlag(cpu, pfn, PG_ANON)) return NULL;
+  return readOnce(cpu, pageOf(cpu, pfn), Page.mapping) as AnonVma;
+}
+
 /**
  * Says which AnonVma a new page of a VMA names, and where in it the page belongs; one that others have too names the
  * root, from which they all descend. Before an entry maps it. @kernel __folio_set_anon
@@ -217,7 +223,7 @@ function anonIndex(cpu: Cpu, vma: VmAreaStruct, va: Va): number {
 /** The page is this VMA's alone from now on: no other's AnonVma is to be looked at for it. @kernel folio_move_anon_rmap */
 export function moveAnonRmap(cpu: Cpu, pfn: Pfn, vma: VmAreaStruct): void {
   const anonVma = readOnce(cpu, vma, VmAreaStruct.anonVma);
-  if (anonVma !== NULL) setPageMapping(cpu, pfn, anonVma, pageIndex(cpu, pfn));
+  if (anonVma !== NULL) writeOnce(cpu, pageOf(cpu, pfn), Page.mapping, anonVma);
 }
 
 /** Where the VMA would have the page with that index; -1 if nowhere. @kernel vma_address */

@@ -30,6 +30,7 @@ import { keepSubscribersOut, letSubscribersIn } from '../notifier/subscriptions.
 import { MmuNotifierRange } from '../notifier/types.js';
 import { trylockPage, unlockPage } from '../sync/page-lock.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
+import { pageAnonVma } from './anon-vma.js';
 import { FOLL_SPLIT, FOLL_WRITE, getUserPageLocked } from './gup.js';
 import { flushTlbPage } from './mmu-gather.js';
 import { pageHasFlag, pageMapcount, pageRemoveRmap, putPage } from './page.js';
@@ -46,7 +47,7 @@ import {
   ptePfn,
   setSpecialPte,
 } from './pte.js';
-import { pageAnonVma, rmapPte, rmapWalk } from './rmap.js';
+import { rmapPte, rmapWalk } from './rmap.js';
 import { type MigratePfn, MigratePfn as PageSlot, type MmStruct, VmAreaStruct } from './types.js';
 
 /** Where a page is to be mapped, and for whom it is. @kernel struct make_exclusive_args */

@@ -41,6 +41,7 @@ import {
   allocPage,
   allocZeroedPage,
   frameOf,
+  pageOf,
   type Pfn,
   PG_ANON,
   PG_ANON_EXCLUSIVE,
@@ -55,9 +56,10 @@ import {
 import { mmuNotifierArchInvalidateSecondaryTlbs } from '../notifier/mmu-notifier-list.js';
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
+import { lockPage, trylockPage, unlockPage } from '../sync/page-lock.js';
 import { downRead, upRead } from '../sync/rwsem.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
-import { moveAnonRmap, setAnonRmap } from './anon-vma.js';
+import { moveAnonRmap, pageAnonVma, setAnonRmap } from './anon-vma.js';
 import { doPfnSwapPage } from './device-fault.js';
 import { fileFindPage, fileGetPage, filePages } from './file.js';
 import {
@@ -76,7 +78,6 @@ import {
   getPage,
   pageAddRmap,
   pageHasFlag,
-  pageMapcount,
   pageRefcount,
   pageRemoveRmap,
   pageSetFlags,
@@ -356,12 +357,14 @@ function doSwapPage(
   const cached = swapCacheGet(cpu, slot);
   const pfn = cached === 0 ? swapIn(cpu, slot) : cached;
   if (pfn === NO_MEMORY) return VM_FAULT_OOM;
+  if (pfn !== 0) lockPage(cpu, pageOf(cpu, pfn));
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl); // also without a frame: who gave the slot up has this lock until the entry says so
   const isSame =
     pfn !== 0 && (isMutant(cpu, BUSTED_SWAPIN) || namesPage(cpu, pteGet(cpu, pte), entry, pfn));
   const isOver = isSame && mapSwapPage(cpu, vma, va, pte, pfn, isWrite, cached === 0);
   spinUnlock(cpu, ptl);
+  if (pfn !== 0) unlockPage(cpu, pageOf(cpu, pfn));
   if (!isSame) {
     if (pfn !== 0) dropSwapPage(cpu, pfn);
     return 0; // somebody was faster
@@ -391,7 +394,7 @@ function mapSwapPage(
   swapFree(cpu, pteSlot(entry));
   if (isFresh || (isWrite && pageRefcount(cpu, pfn) === 2)) pageFreeSwap(cpu, pfn); // the cache's, and ours
   const isOwn = (entry & PTE_SWP_EXCLUSIVE) !== 0 || pageRefcount(cpu, pfn) === 1;
-  if (pageMapcount(cpu, pfn) === 0) setAnonRmap(cpu, pfn, vma, va, isOwn);
+  if (pageAnonVma(cpu, pfn) === NULL) setAnonRmap(cpu, pfn, vma, va, isOwn); // else what it says holds
   if (isOwn) pageSetFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
   const isWritable = isOwn && (vmFlags & VM_WRITE) !== 0;
   addPage(cpu, vma, pfn);
@@ -489,11 +492,16 @@ function isReadOnlyMapping(entry: number, pfn: Pfn): boolean {
 function canReuse(cpu: Cpu, vma: VmAreaStruct, pfn: Pfn): boolean {
   if (pfn === ZERO_PFN || !pageHasFlag(cpu, pfn, PG_ANON)) return false;
   if (pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE)) return true;
+  const page = pageOf(cpu, pfn);
+  if (!trylockPage(cpu, page)) return false;
   pageFreeSwap(cpu, pfn);
-  if (pageRefcount(cpu, pfn) !== 1) return false;
-  moveAnonRmap(cpu, pfn, vma);
-  pageSetFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
-  return true;
+  const isAlone = pageRefcount(cpu, pfn) === 1;
+  if (isAlone) {
+    moveAnonRmap(cpu, pfn, vma);
+    pageSetFlags(cpu, pfn, PG_ANON_EXCLUSIVE);
+  }
+  unlockPage(cpu, page);
+  return isAlone;
 }
 
 /**

@@ -17,7 +17,7 @@ import { read, write } from '#memory';
 import { EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM } from '../base/errno.js';
 import { isPageAligned, PAGE_SIZE, pageAlignUp } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
-import { PG_ANON, PG_LAZYFREE, ZERO_PFN } from '../machine/page-alloc.js';
+import { pageOf, type Pfn, PG_ANON, PG_LAZYFREE, ZERO_PFN } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { NULL, type Va } from '../memory/layout.js';
 import {
@@ -26,6 +26,7 @@ import {
 } from '../notifier/mmu-notifier.js';
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
+import { trylockPage, unlockPage } from '../sync/page-lock.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
 import { fileIndex } from './fault.js';
 import { fput, getFile } from './file.js';
@@ -33,7 +34,7 @@ import { isWholeOrSmall, splitFolio } from './huge.js';
 import { collapseBlocks } from './khugepaged.js';
 import { mmapReadLock, mmapReadUnlock, mmapWriteLock, mmapWriteUnlock } from './mmap-lock.js';
 import { flushTlbMm } from './mmu-gather.js';
-import { isZoneDevicePage, pageHasFlag, pageSetFlags } from './page.js';
+import { isZoneDevicePage, pageHasFlag, pageMapcount, pageSetFlags } from './page.js';
 import { nextPopulated, PMD_SIZE, pmdAddrEnd, pteLockptr, pteOf } from './page-table.js';
 import { coldRange, pageoutRange } from './pageout.js';
 import { faultinPage } from './populate.js';
@@ -49,7 +50,7 @@ import {
   pteSlot,
   pteUpdateFlags,
 } from './pte.js';
-import { freeSwapAndCache } from './swap.js';
+import { freeSwapAndCache, pageFreeSwap } from './swap.js';
 import { fallocate } from './truncate.js';
 import {
   MmStruct,
@@ -291,10 +292,23 @@ function freePteTable(cpu: Cpu, first: Pte, count: number): void {
     const pfn = ptePfn(entry);
     if ((entry & PTE_PRESENT) === 0 || pfn === ZERO_PFN) continue;
     if (!pageHasFlag(cpu, pfn, PG_ANON) || isZoneDevicePage(cpu, pfn)) continue;
+    if (!isNobodyElses(cpu, pfn)) continue;
     pteUpdateFlags(cpu, pte, PTE_ACCESSED | PTE_DIRTY, 0);
     pageSetFlags(cpu, pfn, PG_LAZYFREE);
   }
   spinUnlock(cpu, ptl);
+}
+
+/**
+ * True if no other entry maps the page, or names its slot: who needs it might have no entry that says it was written.
+ * The lock of a table that maps it is held.
+ */
+function isNobodyElses(cpu: Cpu, pfn: Pfn): boolean {
+  const page = pageOf(cpu, pfn);
+  if (pageMapcount(cpu, pfn) !== 1 || !trylockPage(cpu, page)) return false;
+  const isAlone = pageFreeSwap(cpu, pfn) && pageMapcount(cpu, pfn) === 1;
+  unlockPage(cpu, page);
+  return isAlone;
 }
 
 /** Punches a hole into the file that is mapped; without the mmap lock, meanwhile. Sleeps. @kernel madvise_remove */

@@ -47,7 +47,7 @@ import {
 import { MMU_NOTIFY_MIGRATE, mmuNotifierRangeInitOwner } from '../notifier/mmu-notifier-range.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { lockPage, trylockPage, unlockPage } from '../sync/page-lock.js';
-import { pinAnonVma, putAnonVma } from './anon-vma.js';
+import { pageAnonVma, pinAnonVma, putAnonVma } from './anon-vma.js';
 import { isolateLru, putbackLru } from './lru.js';
 import { collectRange } from './migrate-collect.js';
 import { copyPage } from './migrate-copy.js';
@@ -70,7 +70,7 @@ import {
   setPageMapping,
   tryGetPage,
 } from './page.js';
-import { pageAnonVma, removeMigrationPtes, tryToMigrate } from './rmap.js';
+import { removeMigrationPtes, tryToMigrate } from './rmap.js';
 import { pageFreeSwap } from './swap.js';
 import {
   type AnonVma,

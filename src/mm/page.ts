@@ -13,7 +13,7 @@ import { cmpxchg, fetchAdd, fetchAnd, fetchOr, read, readOnce, write, writeOnce 
 
 import { bug } from '../base/bug.js';
 import type { Cpu } from '../machine/cpu.js';
-import { freePage, pageOf, type Pfn, ZERO_PFN } from '../machine/page-alloc.js';
+import { freePage, pageOf, type Pfn, PG_LAZYFREE, ZERO_PFN } from '../machine/page-alloc.js';
 import { Page } from '../machine/types.js';
 import { freeZoneDevicePage } from '../memremap/zone-device.js';
 import { lruDel } from './lru.js';
@@ -121,4 +121,12 @@ export function pageSetFlags(cpu: Cpu, pfn: Pfn, flags: number): void {
 /** Clears flags. */
 export function pageClearFlags(cpu: Cpu, pfn: Pfn, flags: number): void {
   fetchAnd(cpu, pageOf(cpu, pfn), Page.flags, ~flags);
+}
+
+/**
+ * A device has written the page, of which no entry says so: a page that the program had freed is needed after all. For
+ * who keeps the page where it is. @kernel set_page_dirty
+ */
+export function setPageDirty(cpu: Cpu, pfn: Pfn): void {
+  if (pageHasFlag(cpu, pfn, PG_LAZYFREE)) pageClearFlags(cpu, pfn, PG_LAZYFREE);
 }

@@ -163,13 +163,19 @@ function unmapEntry(cpu: Cpu, mm: MmStruct, va: Va, pte: Pte, pfn: Pfn, slot: nu
   if (isUnmapped) {
     const entry = pteGetAndClear(cpu, pte);
     flushTlbPage(cpu, mm, va);
-    isUnmapped = slot !== 0 || !pageHasFlag(cpu, pfn, PG_LAZYFREE) || (entry & PTE_DIRTY) === 0;
+    isUnmapped = slot !== 0 || !isNeeded(cpu, entry, pfn);
     if (isUnmapped) leaveEntry(cpu, mm, pte, entry, pfn, slot);
     else restoreEntry(cpu, pte, entry, pfn);
   }
   spinUnlock(cpu, ptl);
   if (isUnmapped) putPage(cpu, pfn); // the entry's
   return isUnmapped;
+}
+
+/** True if a page that the program had freed was written since, as this entry says, another, or a device. */
+function isNeeded(cpu: Cpu, entry: number, pfn: Pfn): boolean {
+  if (!pageHasFlag(cpu, pfn, PG_ANON)) return false; // its file has it
+  return (entry & PTE_DIRTY) !== 0 || !pageHasFlag(cpu, pfn, PG_LAZYFREE);
 }
 
 /** The entry, which is empty, names the slot from now on, if there is one. The table's lock must be held. */

@@ -13,12 +13,11 @@
  *
  * @module
  */
-import { read, readOnce } from '#memory';
+import { read } from '#memory';
 
 import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import {
-  pageOf,
   type Pfn,
   PG_ANON,
   PG_ANON_EXCLUSIVE,
@@ -26,7 +25,6 @@ import {
   PG_LAZYFREE,
 } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
-import { Page } from '../machine/types.js';
 import { member, NULL, type Va } from '../memory/layout.js';
 import {
   mmuNotifierInvalidateRangeEnd,
@@ -82,12 +80,6 @@ import { vmPageProt } from './vma-pte.js';
 
 /** What is done where a page may be mapped: false ends the walk. `arg` is the caller's. Sleeps. */
 export type RmapOne = (cpu: Cpu, pfn: Pfn, vma: VmAreaStruct, va: Va, arg: number) => boolean;
-
-/** The AnonVma of an anonymous page; NULL for one of a file. */
-export function pageAnonVma(cpu: Cpu, pfn: Pfn): AnonVma {
-  if (!pageHasFlag(cpu, pfn, PG_ANON)) return NULL;
-  return readOnce(cpu, pageOf(cpu, pfn), Page.mapping) as AnonVma;
-}
 
 /**
  * Calls `one` for each place at which the page can be mapped; with `untilUnmapped` no longer than until it is not. An

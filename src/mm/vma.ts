@@ -242,7 +242,7 @@ function mayTakeOver(cpu: Cpu, vma: VmAreaStruct, anonVma: AnonVma): boolean {
 
 /** True if the VMA can have pages of a parent's. @kernel list_is_singular, of anon_vma_chain; negated */
 function isInherited(cpu: Cpu, vma: VmAreaStruct): boolean {
-  const anonVma = read(cpu, vma, VmAreaStruct.anonVma);
+  const anonVma = readOnce(cpu, vma, VmAreaStruct.anonVma); // pairs with setAnonVma
   return anonVma !== NULL && read(cpu, anonVma, AnonVma.parent) !== NULL;
 }
 

@@ -242,6 +242,33 @@ describe('what stays', () => {
       space.check();
     }),
   );
+
+  test(
+    'is what one program has freed and another has, of which no entry says that it was written',
+    withReclaim((space) => {
+      space.map(0, 20);
+      fill(space, 0, 20);
+      const child = space.fork();
+      space.map(50, 120);
+      fill(space, 50, 120);
+      const gone = Array.from({ length: 20 }, (_, page) => page).filter((page) =>
+        [space, child].every((each) => isSwapped(each, page)),
+      );
+      assert.ok(gone.length > 2);
+      const [inSlot, ...inBoth] = gone as [number, ...number[]];
+      assertFilled(space, inSlot, 1);
+      for (const page of inBoth) for (const each of [space, child]) assertFilled(each, page, 1);
+      for (const page of gone) assert.equal(space.advise(page, 1, uapi.MADV_FREE), 0);
+      for (let round = 0; round < 2; round++) {
+        assertFilled(child, 0, 20);
+        space.advise(50, 120, uapi.MADV_DONTNEED);
+        fill(space, 50, 120);
+      }
+      assertFilled(child, 0, 20);
+      space.check();
+      child.exit();
+    }),
+  );
 });
 
 /** What a notifier heard. */

@@ -48,6 +48,7 @@ import {
 import { Page } from '../../machine/types.js';
 import { WAIT_REPLAY } from '../../machine/wait-kind.js';
 import { member, type Va } from '../../memory/layout.js';
+import { setPageDirty } from '../../mm/page.js';
 import { pageHigh, pageLow } from '../../mm/page-table.js';
 import { NO_PTE } from '../../mm/pte.js';
 import { finishWait, initWait, prepareToWait } from '../../sync/wait-queue.js';
@@ -147,6 +148,7 @@ function touch(cpu: Cpu, slot: TlbEntry, offset: number, kind: number, value: nu
   else if (kind === ENGINE_STORE)
     exchange(cpu, frame, field, value); // done before the look below
   else cpu.loaded = fetchAdd(cpu, frame, field, value);
+  if (kind !== ENGINE_LOAD) setPageDirty(cpu, pfn);
   const generation = readOnce(cpu, pageOf(cpu, pfn), Page.generation);
   if (generation !== read(cpu, slot, TlbEntry.frameGeneration)) countUp(cpu, SvmStats.stale); // I1
 }

@@ -3,25 +3,22 @@
  *
  * @module
  */
-import { read, write } from '#memory';
-
 import { bug } from '../../base/bug.js';
 import { EFAULT } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import type { Cpu } from '../../machine/cpu.js';
-import { NULL } from '../../memory/layout.js';
 import { loadWord, storeWord } from '../../mm/access.js';
-import { dupMm } from '../../mm/fork.js';
+import { mprotect } from '../../mm/mprotect.js';
 import { munmap } from '../../mm/munmap.js';
-import type { MmStruct } from '../../mm/types.js';
+import { PROT_EXEC, PROT_READ, PROT_WRITE } from '../../mm/uapi.js';
 import { accept, type ExploreProgram, task } from '../program.js';
 import {
-  attachAll,
   checkSpace,
   deviceFault,
   deviceHas,
   FILLED,
   fillPage,
+  forkSpace,
   loadPage,
   makeSpace,
   mapPage,
@@ -31,7 +28,7 @@ import {
   resultOf,
   setResult,
   setupFilled,
-  Space,
+  type Space,
   spaceMm,
   spaceProgram,
   storePage,
@@ -50,11 +47,21 @@ function setupUntouched(cpu: Cpu): number {
   return space;
 }
 
+/** Two mappings that differ in nothing but rights. */
+function setupNeighbours(cpu: Cpu): number {
+  const space = setupUntouched(cpu) as Space;
+  mapPage(cpu, space, 1);
+  const rights = PROT_READ | PROT_WRITE | PROT_EXEC;
+  if (mprotect(cpu, spaceMm(cpu, space), pageVa(1), PAGE_SIZE, rights) !== 0)
+    bug('setup: mprotect');
+  return space;
+}
+
 /** The page is shared with a child, so that a store copies it; and a device mirrors it. */
 function setupForked(cpu: Cpu): number {
   const space = makeSpace(cpu);
   fillPage(cpu, space, 0);
-  fork(cpu, space);
+  forkSpace(cpu, space);
   mirrorSpace(cpu, space);
   return space;
 }
@@ -88,6 +95,10 @@ function storeSecond(cpu: Cpu, at: number): void {
   if (storeWord(cpu, spaceMm(cpu, at as Space), va, SECOND) !== 0) bug('a store has failed');
 }
 
+function storeBehind(cpu: Cpu, at: number): void {
+  if (storePage(cpu, spaceMm(cpu, at as Space), 1, SECOND) !== 0) bug('a store has failed');
+}
+
 /** Both words, once both are there; a reader that came first must not keep the zero page. */
 function loadBoth(cpu: Cpu, at: number): void {
   const mm = spaceMm(cpu, at as Space);
@@ -96,19 +107,10 @@ function loadBoth(cpu: Cpu, at: number): void {
   }
 }
 
-function fork(cpu: Cpu, at: number): void {
-  const space = at as Space;
-  const child = dupMm(cpu, spaceMm(cpu, space));
-  if (child === NULL) bug('fork has no memory');
-  attachAll(cpu, child);
-  write(cpu, space, Space.child, child);
-}
-
 /** What the child finds must be what it keeps, whatever the parent stores. */
 function forkAndLoad(cpu: Cpu, at: number): void {
   const space = at as Space;
-  fork(cpu, at);
-  const child = read(cpu, space, Space.child) as MmStruct;
+  const child = forkSpace(cpu, space);
   const found = loadPage(cpu, child, 0);
   setResult(cpu, space, found);
   if (loadPage(cpu, child, 0) !== found) bug('a store of the parent is seen in the child');
@@ -179,6 +181,13 @@ export const SPACE_PROGRAMS: readonly ExploreProgram[] = [
     setupUntouched,
     [task('store', storeFirst), task('store beside', storeSecond), task('load', loadBoth)],
     { check: (cpu, at) => checkSpace(cpu, at) ?? checkStored(cpu, at, [FIRST, SECOND]) },
+  ),
+  spaceProgram(
+    'fault-neighbours',
+    'two mappings side by side get their first pages, and may have one anon_vma',
+    setupNeighbours,
+    [task('store', storeFirst), task('store behind', storeBehind)],
+    { check: (cpu, at) => checkSpace(cpu, at) ?? checkStored(cpu, at, [FIRST]) },
   ),
   spaceProgram(
     'invalidate-fault',

@@ -21,7 +21,6 @@ import { bootMemremap } from '../../memremap/core.js';
 import { MEMORY_DEVICE_COHERENT } from '../../memremap/pagemap.js';
 import { SECTION_PAGES } from '../../memremap/types.js';
 import { clearReferenced } from '../../mm/clear-refs.js';
-import { dupMm } from '../../mm/fork.js';
 import { migrateVmaFinalize, migrateVmaPages, migrateVmaSetup } from '../../mm/migrate-device.js';
 import { MIGRATE_VMA_SELECT_SYSTEM } from '../../mm/migrate-pfn.js';
 import { mmapReadLock, mmapReadUnlock } from '../../mm/mmap-lock.js';
@@ -33,9 +32,9 @@ import { vmaLookup } from '../../mm/vma.js';
 import { proactiveReclaim } from '../../mm/vmscan.js';
 import { accept, type ExploreProgram, type ProgramTask, task } from '../program.js';
 import {
-  attachAll,
   FILLED,
   fillPage,
+  forkSpace,
   loadPage,
   makeSpace,
   pageVa,
@@ -78,7 +77,7 @@ function setupTwo(cpu: Cpu): number {
   const space = makeSpace(cpu);
   fillPage(cpu, space, 0);
   fillPage(cpu, space, 1);
-  fork(cpu, space);
+  forkSpace(cpu, space);
   return space;
 }
 
@@ -160,16 +159,8 @@ function reclaim(cpu: Cpu): void {
   proactiveReclaim(cpu, 1);
 }
 
-function fork(cpu: Cpu, space: Space): MmStruct {
-  const child = dupMm(cpu, spaceMm(cpu, space));
-  if (child === NULL) bug('fork has no memory');
-  attachAll(cpu, child);
-  write(cpu, space, Space.child, child);
-  return child;
-}
-
 function forkAndLoad(cpu: Cpu, at: number): void {
-  const found = loadPage(cpu, fork(cpu, at as Space), 0);
+  const found = loadPage(cpu, forkSpace(cpu, at as Space), 0);
   if (found !== FILLED) bug(`INV-24: the child reads ${found}, and the page held ${FILLED}`);
 }
 

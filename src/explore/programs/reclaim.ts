@@ -19,7 +19,7 @@ import { pteOf } from '../../mm/page-table.js';
 import { NO_PTE, pteGet, pteIsSwap, ptePfn, pteSlot } from '../../mm/pte.js';
 import { peekSwap } from '../../mm/swap.js';
 import { MmStruct } from '../../mm/types.js';
-import { MADV_PAGEOUT } from '../../mm/uapi.js';
+import { MADV_FREE, MADV_PAGEOUT } from '../../mm/uapi.js';
 import { proactiveReclaim } from '../../mm/vmscan.js';
 import { accept, type ExploreProgram, type ProgramTask, task } from '../program.js';
 import {
@@ -27,11 +27,12 @@ import {
   deviceAdd,
   deviceFault,
   FILLED,
+  forkSpace,
   loadPage,
   mirrorSpace,
   pageVa,
   setupFilled,
-  type Space,
+  Space,
   spaceMm,
   spaceProgram,
   storePage,
@@ -66,6 +67,25 @@ function setupGone(cpu: Cpu): number {
   return space;
 }
 
+/** A page of a parent's and its child's that has gone to the only slot there is. */
+function setupGoneFromBoth(cpu: Cpu): number {
+  const space = setupFilled(cpu) as Space;
+  const child = forkSpace(cpu, space);
+  for (const mm of [spaceMm(cpu, space), child]) clearReferenced(cpu, mm);
+  if (proactiveReclaim(cpu, 1) !== 1) bug('setup: the page has not gone');
+  return space;
+}
+
+/** A page that the program has freed, and that the device has since. */
+function setupFreed(cpu: Cpu): number {
+  const space = setupFilled(cpu) as Space;
+  mirrorSpace(cpu, space);
+  if (madvise(cpu, spaceMm(cpu, space), pageVa(0), PAGE_SIZE, MADV_FREE) !== 0)
+    bug('setup: MADV_FREE');
+  if (deviceFault(cpu, space, 0) !== 0) bug('setup: the device has no page');
+  return space;
+}
+
 // --- tasks ---
 
 function reclaim(cpu: Cpu): void {
@@ -94,6 +114,11 @@ function storeAndLoad(cpu: Cpu, at: number): void {
 function load(cpu: Cpu, at: number): void {
   const found = loadPage(cpu, spaceMm(cpu, at as Space), 0);
   if (found !== FILLED && found !== STORED) bug(`INV-24: the page reads ${found}`);
+}
+
+function loadInChild(cpu: Cpu, at: number): void {
+  const found = loadPage(cpu, read(cpu, at as Space, Space.child) as MmStruct, 0);
+  if (found !== FILLED) bug(`INV-24: the child reads ${found}`);
 }
 
 /** The device adds to a word, by what it has of the page or after a fault, and the CPUs see it. */
@@ -162,6 +187,12 @@ export const RECLAIM_PROGRAMS: readonly ExploreProgram[] = [
     task('device', addByDevice),
   ]),
   reclaiming(
+    'reclaim-freed',
+    'a page that the program has freed is reclaimed while a device adds to it',
+    setupFreed,
+    [task('reclaim', reclaim), task('device', addByDevice)],
+  ),
+  reclaiming(
     'reclaim-munmap',
     'a page is reclaimed while it is unmapped, and its page tables freed',
     setupOld,
@@ -174,6 +205,12 @@ export const RECLAIM_PROGRAMS: readonly ExploreProgram[] = [
     setupGone,
     [task('load', load), task('load too', load)],
     { outcomes: [accept('in memory', 'both have it')] },
+  ),
+  reclaiming(
+    'swapin-both',
+    'parent and child bring a page of both back, while reclaim wants it to go again',
+    setupGoneFromBoth,
+    [task('load', load), task('load in child', loadInChild), task('reclaim', reclaim)],
   ),
   reclaiming(
     'swapin-again',

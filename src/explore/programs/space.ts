@@ -44,9 +44,11 @@ import {
   words,
 } from '../../memory/layout.js';
 import { loadWord, storeWord } from '../../mm/access.js';
+import { dupMm } from '../../mm/fork.js';
 import { mmAlloc } from '../../mm/mm-struct.js';
 import { mmap } from '../../mm/mmap.js';
 import { mmapReadLock, mmapReadUnlock } from '../../mm/mmap-lock.js';
+import { setPageDirty } from '../../mm/page.js';
 import { pteOf } from '../../mm/page-table.js';
 import { NO_PTE, PTE_PRESENT, PTE_WRITE, pteGet, ptePfn } from '../../mm/pte.js';
 import { MmStruct } from '../../mm/types.js';
@@ -147,6 +149,15 @@ export function storePage(cpu: Cpu, mm: MmStruct, page: number, value: number): 
   const error = storeWord(cpu, mm, pageVa(page), value);
   if (error !== 0 && error !== -EFAULT) bug(`a store answered ${error}`);
   return error;
+}
+
+/** A child of the address space, that all CPUs may use. */
+export function forkSpace(cpu: Cpu, space: Space): MmStruct {
+  const child = dupMm(cpu, spaceMm(cpu, space));
+  if (child === NULL) bug('fork has no memory');
+  attachAll(cpu, child);
+  write(cpu, space, Space.child, child);
+  return child;
 }
 
 /** What is in a word of the page, or -EFAULT if nothing is mapped: for checks. */
@@ -264,6 +275,7 @@ export function deviceAdd(cpu: Cpu, space: Space, page: number, index: number): 
   if (entry !== 0) {
     const pfn = entry >>> HMM_PFN_SHIFT;
     fetchAdd(cpu, frameOf(cpu, pfn), frameWord(index), 1);
+    setPageDirty(cpu, pfn);
     const generation = readOnce(cpu, pageOf(cpu, pfn), Page.generation);
     if (read(cpu, space, deviceWord(page, HmmPfn.generation)) !== generation) {
       bug('INV-20: the device has used a frame that was freed');

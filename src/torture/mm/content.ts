@@ -16,9 +16,10 @@
  *
  *            An access may be refused (a hole, no right, no memory); then nothing is stored, and nothing judged.
  *
- *            Dangers are counted before and after whatever may take contents away. A store, and a load that found
- *            something, remember how many dangers had ended before it; a load looks how many have begun after
- *            it. If both are the same number no danger lay in between.
+ *            Dangers are counted before and after whatever may take contents away. A store remembers how many dangers
+ *            had ended before it; a load looks how many have begun after it. If both are the same number no danger lay
+ *            in between. A load that finds something else makes nothing certain: memory may have been freed (MADV_FREE)
+ *            here, where it was moved from or in a parent, and goes at any time until it is stored to.
  *
  *            A child is compared when it is made: the parent's own cells exactly; of other CPUs' that they are
  *            tags of the page, and that a page was copied at one moment: its two cells, which are stored one
@@ -130,6 +131,9 @@ function remembered(cpu: Cpu, way: Way, page: number, cell: number): number | un
   return read(cpu, own, element(Own.known, at + 1));
 }
 
+/** How many dangers had ended before what is remembered: it may have been in one ever since. */
+const UNCERTAIN = -1;
+
 function remember(
   cpu: Cpu,
   way: Way,
@@ -202,7 +206,6 @@ export function storeCell(cpu: Cpu, way: Way, page: number, cell: number, tag: n
 
 /** Loads a cell, and judges what is found; false if that was refused. */
 export function lookAtCell(cpu: Cpu, way: Way, page: number, cell: number): boolean {
-  const ended = dangersEnded(cpu, way.space, page);
   const error = access(cpu, way, cellVa(pageVa(page), cpu.id, cell), false, 0);
   if (error !== 0) {
     checkRefusal(way, error);
@@ -210,7 +213,9 @@ export function lookAtCell(cpu: Cpu, way: Way, page: number, cell: number): bool
   }
   const found = cpu.loaded;
   judge(cpu, way, page, cell, found);
-  remember(cpu, way, page, cell, found, ended);
+  if (found !== remembered(cpu, way, page, cell)) {
+    remember(cpu, way, page, cell, found, UNCERTAIN);
+  }
   return true;
 }
 
