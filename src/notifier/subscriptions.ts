@@ -110,8 +110,9 @@ export function makeSubscriptions(cpu: Cpu, mm: MmStruct): number {
 }
 
 /**
- * Keeps out who comes by a reverse map (reclaim, migration), and needs no mmap lock for its invalidation: one that began
- * when nobody listened must have ended before somebody does. The mmap lock must be held for writing. Sleeps. @kernel mm_take_all_locks
+ * Keeps out who needs no mmap lock for its invalidation (who comes by a reverse map, a file that is cut): one that began
+ * when nobody listened must have ended before somebody does. The mmap lock must be held for writing. Sleeps.
+ * @kernel mm_take_all_locks
  */
 export function takeAllLocks(cpu: Cpu, mm: MmStruct): void {
   downWrite(cpu, member(mm, MmStruct.allLock));

@@ -60,6 +60,13 @@ function setupFile(cpu: Cpu): number {
   return space;
 }
 
+/** … and has been touched. */
+function setupTouchedFile(cpu: Cpu): number {
+  const space = setupFile(cpu) as Space;
+  if (loadPage(cpu, spaceMm(cpu, space), 0) !== 0) bug('a new file is not empty');
+  return space;
+}
+
 // --- tasks ---
 
 function pageout(cpu: Cpu, at: number): void {
@@ -88,6 +95,10 @@ function faultDevice(cpu: Cpu, at: number): void {
 function truncate(cpu: Cpu, at: number): void {
   const error = ftruncate(cpu, read(cpu, at as Space, Space.file) as File, 0);
   if (error !== 0) bug(`ftruncate answered ${error}`);
+}
+
+function mirror(cpu: Cpu, at: number): void {
+  mirrorSpace(cpu, at as Space);
 }
 
 function touchFile(cpu: Cpu, at: number): void {
@@ -149,6 +160,17 @@ export const PAGING_PROGRAMS: readonly ExploreProgram[] = [
       check: checkGone,
       observe: (cpu, at) => (resultOf(cpu, at as Space, 1) === -EFAULT ? 'SIGBUS' : 'read'),
       outcomes: [accept('read', 'the access came first'), accept('SIGBUS', 'it came after')],
+    },
+  ),
+  paging(
+    'truncate-register',
+    'a file becomes shorter while the first interval over it is registered (INV-14)',
+    setupTouchedFile,
+    [task('truncate', truncate), task('register', mirror)],
+    {
+      check: checkGone,
+      observe: () => 'gone',
+      outcomes: [accept('gone', 'who registers has heard of all of it, or of nothing')],
     },
   ),
 ];
