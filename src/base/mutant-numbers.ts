@@ -102,6 +102,8 @@ export const BUSTED_FILE_FAULT = 362;
 export const BUSTED_RECLAIM_NOTIFY = 363;
 export const BUSTED_SWAPIN = 364;
 export const BUSTED_SWAPIN_CACHE = 365;
+export const BUSTED_SWAPIN_LOCK = 366;
+export const BUSTED_FREE_SHARED = 367;
 
 // migration
 export const M_18 = 18;

@@ -499,6 +499,20 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'a page comes back past the swap cache, and its entry looks as before: Linux before 6.8',
   ),
   mutant(
+    numbers.BUSTED_SWAPIN_LOCK,
+    'busted-swapin-lock',
+    'mm/fault.ts',
+    ['swapin-both'],
+    'a page that comes back is mapped without its lock: two address spaces say at once what it belongs to',
+  ),
+  mutant(
+    numbers.BUSTED_FREE_SHARED,
+    'busted-free-shared',
+    'mm/madvise.ts',
+    ['reclaim-freed-shared'],
+    'MADV_FREE marks a page that another address space has too, of which no entry says that it was written',
+  ),
+  mutant(
     numbers.BUSTED_FILE_FAULT,
     'busted-file-fault',
     'mm/fault.ts',

@@ -11,6 +11,9 @@
  *                such entry does, for a VMA holds a reference to its own, and each holds one to its parent.
  *            I2  A VMA is on the list from before its first page until just before its page tables go.
  *            I3  Borders of VMAs on the list, and entries that move between them, change under the lock for writing.
+ *            I4  What a page names, and its index, are said once, before an entry maps it for the first time: by who alone
+ *                knows the page, or has locked it. Only one that is somebody's alone names another AnonVma later, under
+ *                the page's lock; its index stays. So who walks reads an index that does not change.
  * Ordering   mmap lock > vmasLock of a file > lock of a family > page table locks. Who has no VMA of the family takes
  *            its reference under anonVmaLock (pinAnonVma), under which the last one is given back.
  * Deviation  Linux has a tree of VMAs for each anon_vma, in each of which a VMA has a link: here is one list, and a look

@@ -21,7 +21,8 @@
  * Invariant  I1  Nothing is mapped writable in a private VMA but frames of its own.
  *            I2  When a copy replaces a page, no CPU and no device still writes the old one.
  * Ordering   The mmap lock is held for reading at least, which keeps the VMA; the table's lock protects
- *            the entry.
+ *            the entry. Between them, a page that comes back from the swap area is locked: several address spaces may
+ *            map it for the first time, each under the lock of a table of its own.
  *
  * @module
  */
@@ -30,6 +31,7 @@ import {
   BUSTED_FILE_FAULT,
   BUSTED_SWAPIN,
   BUSTED_SWAPIN_CACHE,
+  BUSTED_SWAPIN_LOCK,
   isMutant,
   M_SECONDARY_LATE,
   M_UNSTABLE_UNSEEN,
@@ -357,14 +359,15 @@ function doSwapPage(
   const cached = swapCacheGet(cpu, slot);
   const pfn = cached === 0 ? swapIn(cpu, slot) : cached;
   if (pfn === NO_MEMORY) return VM_FAULT_OOM;
-  if (pfn !== 0) lockPage(cpu, pageOf(cpu, pfn));
+  const isLocked = pfn !== 0 && !isMutant(cpu, BUSTED_SWAPIN_LOCK);
+  if (isLocked) lockPage(cpu, pageOf(cpu, pfn));
   const ptl = pteLockptr(cpu, pte);
   spinLock(cpu, ptl); // also without a frame: who gave the slot up has this lock until the entry says so
   const isSame =
     pfn !== 0 && (isMutant(cpu, BUSTED_SWAPIN) || namesPage(cpu, pteGet(cpu, pte), entry, pfn));
   const isOver = isSame && mapSwapPage(cpu, vma, va, pte, pfn, isWrite, cached === 0);
   spinUnlock(cpu, ptl);
-  if (pfn !== 0) unlockPage(cpu, pageOf(cpu, pfn));
+  if (isLocked) unlockPage(cpu, pageOf(cpu, pfn));
   if (!isSame) {
     if (pfn !== 0) dropSwapPage(cpu, pfn);
     return 0; // somebody was faster

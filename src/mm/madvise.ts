@@ -13,6 +13,7 @@
  * @module
  */
 import { read, write } from '#memory';
+import { BUSTED_FREE_SHARED, isMutant } from '#mutants';
 
 import { EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM } from '../base/errno.js';
 import { isPageAligned, PAGE_SIZE, pageAlignUp } from '../base/units.js';
@@ -304,6 +305,7 @@ function freePteTable(cpu: Cpu, first: Pte, count: number): void {
  * The lock of a table that maps it is held.
  */
 function isNobodyElses(cpu: Cpu, pfn: Pfn): boolean {
+  if (isMutant(cpu, BUSTED_FREE_SHARED)) return true;
   const page = pageOf(cpu, pfn);
   if (pageMapcount(cpu, pfn) !== 1 || !trylockPage(cpu, page)) return false;
   const isAlone = pageFreeSwap(cpu, pfn) && pageMapcount(cpu, pfn) === 1;

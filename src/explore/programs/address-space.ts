@@ -8,6 +8,7 @@ import { EFAULT } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import type { Cpu } from '../../machine/cpu.js';
 import { loadWord, storeWord } from '../../mm/access.js';
+import { FOLL_PIN, FOLL_WRITE, getUserPage, putUserPage } from '../../mm/gup.js';
 import { mprotect } from '../../mm/mprotect.js';
 import { munmap } from '../../mm/munmap.js';
 import { PROT_EXEC, PROT_READ, PROT_WRITE } from '../../mm/uapi.js';
@@ -116,6 +117,15 @@ function forkAndLoad(cpu: Cpu, at: number): void {
   if (loadPage(cpu, child, 0) !== found) bug('a store of the parent is seen in the child');
 }
 
+/** The child's page is a copy from the beginning, and nobody stores into that. */
+function forkPinned(cpu: Cpu, at: number): void {
+  const flags = FOLL_PIN | FOLL_WRITE;
+  const pfn = getUserPage(cpu, spaceMm(cpu, at as Space), pageVa(0), flags);
+  if (pfn === 0) bug('a pin has failed');
+  forkAndLoad(cpu, at);
+  putUserPage(cpu, pfn, flags);
+}
+
 function faultDevice(cpu: Cpu, at: number): void {
   setResult(cpu, at as Space, deviceFault(cpu, at as Space, 0));
 }
@@ -172,6 +182,21 @@ export const SPACE_PROGRAMS: readonly ExploreProgram[] = [
       outcomes: [
         accept('child has old', 'the fork came first'),
         accept('child has new', 'the store came first'),
+      ],
+    },
+  ),
+  spaceProgram(
+    'fork-pinned',
+    'a process forks while a device has pinned its page, and another of its CPUs stores into it',
+    setupFilled,
+    [task('fork', forkPinned), task('store', storeFirst)],
+    {
+      check: (cpu, at) => checkSpace(cpu, at) ?? checkStored(cpu, at, [FIRST]),
+      observe: (cpu, at) =>
+        resultOf(cpu, at as Space, 0) === FILLED ? 'child has old' : 'child has new',
+      outcomes: [
+        accept('child has old', 'its copy was made before the store'),
+        accept('child has new', 'or after it'),
       ],
     },
   ),

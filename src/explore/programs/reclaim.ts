@@ -76,12 +76,20 @@ function setupGoneFromBoth(cpu: Cpu): number {
   return space;
 }
 
+/** … and come back in both, only to be read. */
+function setupBackInBoth(cpu: Cpu): number {
+  const space = setupGoneFromBoth(cpu);
+  load(cpu, space);
+  loadInChild(cpu, space);
+  for (const mm of [spaceMm(cpu, space as Space), childOf(cpu, space)]) clearReferenced(cpu, mm);
+  return space;
+}
+
 /** A page that the program has freed, and that the device has since. */
 function setupFreed(cpu: Cpu): number {
   const space = setupFilled(cpu) as Space;
   mirrorSpace(cpu, space);
-  if (madvise(cpu, spaceMm(cpu, space), pageVa(0), PAGE_SIZE, MADV_FREE) !== 0)
-    bug('setup: MADV_FREE');
+  free(cpu, space);
   if (deviceFault(cpu, space, 0) !== 0) bug('setup: the device has no page');
   return space;
 }
@@ -116,8 +124,17 @@ function load(cpu: Cpu, at: number): void {
   if (found !== FILLED && found !== STORED) bug(`INV-24: the page reads ${found}`);
 }
 
+function childOf(cpu: Cpu, at: number): MmStruct {
+  return read(cpu, at as Space, Space.child) as MmStruct;
+}
+
+function free(cpu: Cpu, at: number): void {
+  const error = madvise(cpu, spaceMm(cpu, at as Space), pageVa(0), PAGE_SIZE, MADV_FREE);
+  if (error !== 0) bug(`MADV_FREE answered ${error}`);
+}
+
 function loadInChild(cpu: Cpu, at: number): void {
-  const found = loadPage(cpu, read(cpu, at as Space, Space.child) as MmStruct, 0);
+  const found = loadPage(cpu, childOf(cpu, at), 0);
   if (found !== FILLED) bug(`INV-24: the child reads ${found}`);
 }
 
@@ -191,6 +208,22 @@ export const RECLAIM_PROGRAMS: readonly ExploreProgram[] = [
     'a page that the program has freed is reclaimed while a device adds to it',
     setupFreed,
     [task('reclaim', reclaim), task('device', addByDevice)],
+  ),
+  reclaiming(
+    'reclaim-freed-shared',
+    'a parent frees a page that it has only read since it came back, while it is reclaimed; its child has it too',
+    setupBackInBoth,
+    [
+      {
+        name: 'parent',
+        operations: [
+          { name: 'FREE', run: free },
+          { name: 'reclaim', run: reclaim },
+        ],
+      },
+      task('reclaim too', reclaim),
+      task('load in child', loadInChild),
+    ],
   ),
   reclaiming(
     'reclaim-munmap',

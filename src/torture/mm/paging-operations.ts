@@ -19,7 +19,7 @@ import * as uapi from '../../mm/uapi.js';
 import { proactiveReclaim } from '../../mm/vmscan.js';
 import { bytesOf, cellVa, judge, lookAtCell } from './content.js';
 import { disarmFailure, oneOf, type Operation, somePage, type Stage } from './stage.js';
-import { CELLS, pageVa, STEADY } from './world.js';
+import { beginPin, CELLS, endPin, pageVa, STEADY } from './world.js';
 
 const RECLAIM_MAX = 12;
 const FILE_PAGES = 4;
@@ -42,8 +42,10 @@ function forget(cpu: Cpu, { at, member }: Stage): boolean {
 function pin(cpu: Cpu, { at, member, way }: Stage): boolean {
   const page = STEADY.first + member.random(STEADY.pages);
   const flags = FOLL_PIN | oneOf(member, [0, FOLL_WRITE]);
+  beginPin(cpu, at.space);
   const pfn = getUserPage(cpu, at.mm, pageVa(page), flags);
   if (pfn === 0) {
+    endPin(cpu, at.space);
     const isKnown = cpu.gupError === -EFAULT || cpu.gupError === -ENOMEM;
     return isKnown ? false : member.fail(`a pin is refused with ${errnoName(cpu.gupError)}`);
   }
@@ -51,6 +53,7 @@ function pin(cpu: Cpu, { at, member, way }: Stage): boolean {
   lookAtCell(cpu, way, page, member.random(CELLS));
   member.noise(cpu);
   putUserPage(cpu, pfn, flags);
+  endPin(cpu, at.space);
   return true;
 }
 

@@ -33,6 +33,7 @@ import {
   giveUpClaim,
   isDying,
   pageVa,
+  pinsEnded,
   PRIVATE_FILE,
   settle,
   SHARED,
@@ -41,6 +42,7 @@ import {
   taskOf,
   unsettle,
   VOLATILE,
+  wasPinned,
   World,
 } from './world.js';
 
@@ -84,7 +86,9 @@ function fork(cpu: Cpu, stage: Stage): boolean {
   const { at, world, member, way } = stage;
   const task = claimTask(cpu, at);
   if (task === NULL) return false;
+  const ended = pinsEnded(cpu, at.space);
   const child = cloneTask(cpu, task, oneOf(member, [0, CLONE_FILES]));
+  const isWhole = !wasPinned(cpu, at.space, ended);
   giveUpClaim(cpu, at.space);
   disarmFailure(cpu);
   if (child === NULL) return false;
@@ -94,7 +98,7 @@ function fork(cpu: Cpu, stage: Stage): boolean {
     return true;
   }
   useMm(cpu, mm);
-  lookAtChild(cpu, way, mm, read(cpu, MACHINE, Machine.cpus));
+  lookAtChild(cpu, way, mm, read(cpu, MACHINE, Machine.cpus), isWhole);
   const place = member.random(2) === 0 ? freePlace(cpu, world) : -1;
   if (place < 0 || !settle(cpu, world, place, child, mm)) exitTask(cpu, child);
   return true;

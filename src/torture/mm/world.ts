@@ -99,6 +99,8 @@ export const Space = struct('torture_space', {
   line2: cacheline,
   begun: words(VOLATILE.pages), // times that a page's contents began to be in danger; atomic
   ended: words(VOLATILE.pages), // … and that it was over
+  pinsBegun: word, // times that a page began to be pinned; atomic
+  pinsEnded: word, // … and that it was over
 });
 export type Space = Ptr<'torture_space'>;
 
@@ -329,4 +331,25 @@ export function dangersBegun(cpu: Cpu, space: Space, page: number): number {
 
 export function dangersEnded(cpu: Cpu, space: Space, page: number): number {
   return isIn(VOLATILE, page) ? readOnce(cpu, space, dangerOf(Space.ended, page)) : 0;
+}
+
+// --- pins ---
+
+/** Somebody is about to pin a page of the address space. */
+export function beginPin(cpu: Cpu, space: Space): void {
+  fetchAdd(cpu, space, Space.pinsBegun, 1);
+}
+
+/** … and has it no more. */
+export function endPin(cpu: Cpu, space: Space): void {
+  fetchAdd(cpu, space, Space.pinsEnded, 1);
+}
+
+export function pinsEnded(cpu: Cpu, space: Space): number {
+  return readOnce(cpu, space, Space.pinsEnded);
+}
+
+/** True if there has been a pin since `ended` was what pinsEnded said. */
+export function wasPinned(cpu: Cpu, space: Space, ended: number): boolean {
+  return readOnce(cpu, space, Space.pinsBegun) !== ended;
 }
