@@ -127,7 +127,12 @@ function addRunOptions(command: Command): void {
       100,
     )
     .option('--noise <level>', 'random delays at marked points, 0 to 9', integer(0, NOISE_MAX), 2)
-    .option('--stutter <s>', 'run for so long, stand still for a tenth of that; 0 = never', real(0, 1e6), 5)
+    .option(
+      '--stutter <s>',
+      'run for so long, stand still for a tenth of that; 0 = never',
+      real(0, 1e6),
+      5,
+    )
     .option('--shuffle <s>', 'exchange places every so often; 0 = never', real(0, 1e6), 3)
     .option('--onoff <s>', 'take a CPU offline every so often; 0 = never', real(0, 1e6), 2)
     .option('--seed <n>', 'seed of all random choices', integer(1, SEED_MAX), 1)
