@@ -179,7 +179,7 @@ async function runTortureCommand(
   if (options.mutants === true) return showMutants(torture, environment, options);
   say(`${environmentLine(environment)}\n`, json);
   const report = await runAll(targets, torture, options);
-  if (!report.canary.reported && !report.interrupted) say(CANARY_UNSEEN, json);
+  if (!report.canary.reported && !report.interrupted) say(canaryUnseen(report.canary), json);
   if (options.busted === true) say(bustedTable(report.results, lookOf(json)), json);
   const file: TortureResultFile = {
     schema: TORTURE_SCHEMA,
@@ -191,8 +191,10 @@ async function runTortureCommand(
   return options.busted === true ? bustedExitCode(report) : tortureExitCode(report);
 }
 
-const CANARY_UNSEEN =
-  'the canary, a lock that is none, was not reported: what this run does not report means nothing';
+function canaryUnseen({ instead }: TortureReport['canary']): string {
+  const said = instead === undefined ? '' : ` (its run said: ${instead})`;
+  return `the canary, a lock that is none, was not reported${said}: what this run does not report means nothing`;
+}
 
 function lookOf(json: string | undefined): { readonly color: boolean; readonly width: number } {
   return { color: wantsColor(json), width: outputWidth(json) };
