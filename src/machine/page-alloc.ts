@@ -272,7 +272,7 @@ function retire(cpu: Cpu, pfn: Pfn): void {
   if (KNOWS_FRAMES) noteFree(cpu, frameOf(cpu, pfn), PAGE_WORDS);
   writeOnce(cpu, page, Page.flags, 0);
   writeOnce(cpu, page, Page.refcount, 0);
-  writeOnce(cpu, page, Page.mapcount, 0); // so may who checks address spaces, at either
+  writeOnce(cpu, page, Page.mapcount, 0); // who checks address spaces may look at it, too
   write(cpu, page, Page.mapping, 0);
   write(cpu, page, Page.private, 0);
 }
