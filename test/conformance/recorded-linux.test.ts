@@ -5,14 +5,18 @@
  * @module
  */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 
 import { loadCorpus } from '../../src/conform/corpus.js';
 import { type CaseResult, runCorpus } from '../../src/conform/run.js';
 import { TEST_WORKER } from '../support/crew.js';
+import { deviationOf, fidelityText } from '../support/fidelity.js';
 import { idlePool } from '../support/pools.js';
 
-const CORPUS = new URL('../../../test/data/linux/corpus-6.12.json', import.meta.url).pathname;
+const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+const corpus = loadCorpus(`${ROOT}test/data/linux/corpus-6.12.json`);
 
 /** Cases that run, and do not do what Linux did. It only gets shorter. */
 const FAILING: readonly string[] = [];
@@ -30,7 +34,7 @@ const MISSING: Readonly<Record<string, number>> = {
 };
 
 /** The results of a run, which all tests look at. */
-const ran: Promise<CaseResult[]> = runCorpus(loadCorpus(CORPUS).cases, {
+const ran: Promise<CaseResult[]> = runCorpus(corpus.cases, {
   parallel: 1, // other test files run beside it
   tlb: false,
   atomics: 'wasm',
@@ -60,5 +64,24 @@ describe('what a real Linux 6.12 did', () => {
       if (unsupported !== undefined) missing[unsupported] = (missing[unsupported] ?? 0) + 1;
     }
     assert.deepEqual(missing, MISSING);
+  });
+});
+
+describe('docs/fidelity.md', () => {
+  test('says what this run and the source say; else npm run fidelity has not been run', async () => {
+    const written = readFileSync(`${ROOT}docs/fidelity.md`, 'utf8');
+    assert.equal(written, await fidelityText(await ran, ROOT, corpus));
+  });
+
+  test('has the whole of what a file says that it does otherwise, and no more', () => {
+    const text = `/**
+ * Protocol   One.
+ * Deviation  Two
+ *            lines.
+ * Cost       None.
+ */
+/** Deviation  of something else */`;
+    assert.equal(deviationOf(text), 'Two lines.');
+    assert.equal(deviationOf(text.replace('Deviation', 'Ordering')), undefined);
   });
 });
