@@ -102,3 +102,4 @@ export const BUSTED_FILE_FAULT = 362;
 export const BUSTED_RECLAIM_NOTIFY = 363;
 export const BUSTED_SWAPIN = 364;
 export const BUSTED_SWAPIN_CACHE = 365;
+export const BUSTED_REMOTE_WRITE = 366;

@@ -485,6 +485,13 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'a page comes back past the swap cache, and its entry looks as before: Linux before 6.8',
   ),
   mutant(
+    numbers.BUSTED_REMOTE_WRITE,
+    'busted-remote-write',
+    'mm/gup.ts',
+    ['remote-write'],
+    'who writes from outside gives the mmap lock back before, and a child gets what is written',
+  ),
+  mutant(
     numbers.BUSTED_FILE_FAULT,
     'busted-file-fault',
     'mm/fault.ts',

@@ -15,7 +15,7 @@
  *
  * @module
  */
-import { copyWords, fetchOr, read, readAddress, readOnce, write, writeAddress } from '#memory';
+import { fetchOr, read, readAddress, readOnce, readOnceCells, write, writeAddress } from '#memory';
 
 import { PAGE_SIZE, PAGE_WORDS } from '../base/units.js';
 import { SINGLE_DEPTH_NESTING } from '../debug/lock-how.js';
@@ -263,9 +263,12 @@ function mustCopyNow(cpu: Cpu, pfn: Pfn): boolean {
   return pfn !== ZERO_PFN && pageMaybePinned(cpu, pfn) && pageHasFlag(cpu, pfn, PG_ANON_EXCLUSIVE);
 }
 
-/** The child's entry maps a copy of the parent's page. Both tables' locks are held. @kernel copy_present_page */
+/**
+ * The child's entry maps a copy of the parent's page, which the parent may be storing to: its entry stays writable. Both
+ * tables' locks are held. @kernel copy_present_page
+ */
 function copyPinned(cpu: Cpu, entry: number, target: Pte, own: Pfn): void {
-  copyWords(cpu, frameOf(cpu, own), frameOf(cpu, ptePfn(entry)), PAGE_WORDS);
+  readOnceCells(cpu, frameOf(cpu, own), frameOf(cpu, ptePfn(entry)), PAGE_WORDS / Pte.words);
   pageSetFlags(cpu, own, PG_ANON | PG_ANON_EXCLUSIVE);
   pageAddRmap(cpu, own);
   setPte(cpu, target, makePte(own, (entry & PTE_FLAGS) | PTE_DIRTY));
