@@ -242,7 +242,7 @@ interface Size {
 }
 const TASKS_MIN = 2;
 const SMALL: Size = { tasksMax: 3, operationsMax: 3 };
-const SMALLER: Size = { tasksMax: 2, operationsMax: 2 };
+const SMALLER: Size = { tasksMax: 2, operationsMax: 1 };
 
 /** A number below a limit. */
 type Draw = (limit: number) => number;

@@ -22,7 +22,11 @@
  *
  *            A child is compared when it is made: the parent's own cells exactly; of other CPUs' that they are
  *            tags of the page, and that a page was copied at one moment: its two cells, which are stored one
- *            after the other, may not be the wrong way round. And it must not change.
+ *            after the other, may not be the wrong way round, unless it was pinned. And it must not change. What is
+ *            wiped on fork is not there at all.
+ *
+ *            A stack that grows and a huge page are a CPU's own for a step (own-operations.ts): exactly what was
+ *            stored.
  * Proves     INV-24 for anonymous, file and shared memory, INV-20 and INV-27 as far as a stale access shows in
  *            contents (each frame's generation shows the rest), I1 of fork, I1 of move. Not: what happens
  *            to words that nobody stores to, order between different words, contents of a killed process
@@ -272,9 +276,16 @@ export function lookElsewhere(cpu: Cpu, way: Way, page: number, va: Va): void {
 
 /**
  * Compares some pages of a child, which nobody else knows, with what its parent must have had; the caller has
- * forked, and has not stored since. `others` is how many CPUs there are.
+ * forked, and has not stored since. `others` is how many CPUs there are; what `isPinned` may have been copied while it was
+ * written.
  */
-export function lookAtChild(cpu: Cpu, way: Way, child: MmStruct, others: number): void {
+export function lookAtChild(
+  cpu: Cpu,
+  way: Way,
+  child: MmStruct,
+  others: number,
+  isPinned = false,
+): void {
   const page = STEADY.first + way.member.random(STEADY.pages + PRIVATE_FILE.pages);
   const va = pageVa(page);
   for (let cell = 0; cell < CELLS; cell++) {
@@ -286,7 +297,7 @@ export function lookAtChild(cpu: Cpu, way: Way, child: MmStruct, others: number)
   way.member.noise(cpu);
   const after = pairOf(cpu, child, va, owner);
   if (before === undefined || after === undefined) return;
-  checkPair(way, page, owner, before);
+  checkPair(way, page, owner, before, isPinned);
   if (before[0] !== after[0] || before[1] !== after[1]) {
     way.member.fail(`page ${page} of a child changes: its parent still writes it`, 'INV-24');
   }
@@ -305,7 +316,13 @@ function pairOf(
 }
 
 /** The first cell is stored before the second: a copy that has the second only was torn. */
-function checkPair(way: Way, page: number, owner: number, pair: readonly [number, number]): void {
+function checkPair(
+  way: Way,
+  page: number,
+  owner: number,
+  pair: readonly [number, number],
+  isPinned: boolean,
+): void {
   for (const value of pair) {
     const isTag = ownerOf(value) === owner && pageOfTag(value) === page;
     if (value === untouched(page) || isTag) continue;
@@ -315,7 +332,7 @@ function checkPair(way: Way, page: number, owner: number, pair: readonly [number
     );
   }
   const [first, second] = pair;
-  if (second === untouched(page)) return;
+  if (isPinned || second === untouched(page)) return;
   const isOlder =
     first === untouched(page) || ((seqOf(first) - seqOf(second)) & SEQ_MAX) > SEQ_MAX / 2;
   if (!isOlder) return;

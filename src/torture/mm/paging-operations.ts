@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { fetchAdd } from '#memory';
+
 import { EFAULT, EIO, ENOMEM, errnoName } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import type { Cpu } from '../../machine/cpu.js';
@@ -19,7 +21,7 @@ import * as uapi from '../../mm/uapi.js';
 import { proactiveReclaim } from '../../mm/vmscan.js';
 import { bytesOf, cellVa, judge, lookAtCell } from './content.js';
 import { disarmFailure, oneOf, type Operation, somePage, type Stage } from './stage.js';
-import { CELLS, pageVa, STEADY } from './world.js';
+import { CELLS, pageVa, Space, STEADY } from './world.js';
 
 const RECLAIM_MAX = 12;
 const FILE_PAGES = 4;
@@ -42,8 +44,10 @@ function forget(cpu: Cpu, { at, member }: Stage): boolean {
 function pin(cpu: Cpu, { at, member, way }: Stage): boolean {
   const page = STEADY.first + member.random(STEADY.pages);
   const flags = FOLL_PIN | oneOf(member, [0, FOLL_WRITE]);
+  fetchAdd(cpu, at.space, Space.pinsBegun, 1);
   const pfn = getUserPage(cpu, at.mm, pageVa(page), flags);
   if (pfn === 0) {
+    fetchAdd(cpu, at.space, Space.pinsEnded, 1);
     const isKnown = cpu.gupError === -EFAULT || cpu.gupError === -ENOMEM;
     return isKnown ? false : member.fail(`a pin is refused with ${errnoName(cpu.gupError)}`);
   }
@@ -51,6 +55,7 @@ function pin(cpu: Cpu, { at, member, way }: Stage): boolean {
   lookAtCell(cpu, way, page, member.random(CELLS));
   member.noise(cpu);
   putUserPage(cpu, pfn, flags);
+  fetchAdd(cpu, at.space, Space.pinsEnded, 1);
   return true;
 }
 

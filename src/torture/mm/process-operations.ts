@@ -3,8 +3,9 @@
  *
  * @module
  */
-import { read, writeOnce } from '#memory';
+import { read, readOnce, writeOnce } from '#memory';
 
+import { EAGAIN, errnoName } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import type { Cpu } from '../../machine/cpu.js';
 import { MACHINE, Machine } from '../../machine/types.js';
@@ -15,7 +16,7 @@ import { mmap } from '../../mm/mmap.js';
 import type { MmStruct } from '../../mm/types.js';
 import * as uapi from '../../mm/uapi.js';
 import { mmdrop, mmgrab } from '../../notifier/mm-count.js';
-import { oomKill } from '../../process/oom-reaper.js';
+import { oomKill, processMrelease } from '../../process/oom-reaper.js';
 import {
   allocTask,
   CLONE_FILES,
@@ -25,9 +26,10 @@ import {
   putTask,
 } from '../../process/task.js';
 import { Task } from '../../process/types.js';
-import { bytesOf, lookAtChild } from './content.js';
+import { bytesOf, lookAtCell, lookAtChild } from './content.js';
 import { disarmFailure, oneOf, type Operation, type Stage } from './stage.js';
 import {
+  CELLS,
   claimTask,
   freePlace,
   giveUpClaim,
@@ -46,6 +48,8 @@ import {
 
 const READ_WRITE = uapi.PROT_READ | uapi.PROT_WRITE;
 const FIXED = uapi.MAP_FIXED;
+/** Pages that are looked at when memory has been taken. */
+const RELEASE_LOOKS = 4;
 
 /** Starts a process in a place that is free; false if there was no memory, or somebody was faster. Sleeps. */
 export function spawn(cpu: Cpu, world: World, index: number): boolean {
@@ -84,7 +88,9 @@ function fork(cpu: Cpu, stage: Stage): boolean {
   const { at, world, member, way } = stage;
   const task = claimTask(cpu, at);
   if (task === NULL) return false;
+  const unpinned = readOnce(cpu, at.space, Space.pinsEnded);
   const child = cloneTask(cpu, task, oneOf(member, [0, CLONE_FILES]));
+  const isPinned = readOnce(cpu, at.space, Space.pinsBegun) !== unpinned;
   giveUpClaim(cpu, at.space);
   disarmFailure(cpu);
   if (child === NULL) return false;
@@ -94,7 +100,7 @@ function fork(cpu: Cpu, stage: Stage): boolean {
     return true;
   }
   useMm(cpu, mm);
-  lookAtChild(cpu, way, mm, read(cpu, MACHINE, Machine.cpus));
+  lookAtChild(cpu, way, mm, read(cpu, MACHINE, Machine.cpus), isPinned);
   const place = member.random(2) === 0 ? freePlace(cpu, world) : -1;
   if (place < 0 || !settle(cpu, world, place, child, mm)) exitTask(cpu, child);
   return true;
@@ -135,6 +141,25 @@ function kill(cpu: Cpu, stage: Stage): boolean {
   return killed;
 }
 
+/** Kills it, and takes its memory at once, beside the reaper: what is not gone is what it was. */
+function release(cpu: Cpu, stage: Stage): boolean {
+  const { at, member, way } = stage;
+  const task = taskOf(cpu, at);
+  if (task === NULL) return false;
+  writeOnce(cpu, at.space, Space.dying, 1);
+  oomKill(cpu, task);
+  putTask(cpu, task);
+  const error = processMrelease(cpu, at.mm);
+  if (error !== 0 && error !== -EAGAIN) {
+    member.fail(`process_mrelease answers ${errnoName(error)}`);
+  }
+  for (let i = 0; i < RELEASE_LOOKS; i++) {
+    lookAtCell(cpu, way, STEADY.first + member.random(STEADY.pages), member.random(CELLS));
+  }
+  if (member.random(2) === 0) exit(cpu, stage);
+  return error === 0;
+}
+
 /** Gives a use of the address space back to a kworker. */
 function putAsync(cpu: Cpu, { at }: Stage): boolean {
   mmget(cpu, at.mm);
@@ -157,6 +182,7 @@ export const PROCESS_OPERATIONS: readonly Operation[] = [
   { name: 'clone_vm', run: clone },
   { name: 'exit', run: exit },
   { name: 'oom_kill', run: kill },
+  { name: 'process_mrelease', run: release },
   { name: 'mmput_async', run: putAsync },
   { name: 'mmgrab', run: grab },
 ];
