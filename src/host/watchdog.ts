@@ -4,14 +4,16 @@
  * Protocol   Every POLL_MS it takes a snapshot of all CPUs. A cycle of waits that two snapshots in a row
  *            agree on is a deadlock; so is, on a machine that nobody outside wakes, that all who are not done
  *            have slept for STANDSTILL_MS, be it for want of work. A CPU whose wait (or, if the crew counts
- *            progress, whose count) has not moved for stallMs is stalled; waiting for work is not a stall.
+ *            progress, whose count) has not moved for stallMs is stalled; waiting for work is not a stall. It has
+ *            PATIENCE times as long while one of those who keep it from going on does move: a long queue at a lock is
+ *            none. So has a CPU that moves from wait to wait and yet completes nothing, which is a livelock.
  *            Workers that still load their modules are stalled when none of them has got ready for stallMs.
  *            Time in which the watchdog itself did not run (the process was stopped, the host asleep) counts
  *            for nobody.
  *
  * @module
  */
-import { type CpuSnapshot, findCycle, snapshotCpus } from '../debug/wait-graph.js';
+import { blockersOf, type CpuSnapshot, findCycle, snapshotCpus } from '../debug/wait-graph.js';
 import type { Cpu } from '../machine/cpu.js';
 import { IDLE_WAITS, WAIT_NONE } from '../machine/wait-kind.js';
 import {
@@ -35,6 +37,8 @@ export interface WatchdogOptions {
 }
 
 const POLL_MS = 250;
+/** How much longer one may take who moves, or whose blockers do. */
+const PATIENCE = 5;
 /** Nobody can go on if all have slept for so long: sleeps are cut into shorter slices. */
 const STANDSTILL_MS = 500;
 /**
@@ -43,6 +47,12 @@ const STANDSTILL_MS = 500;
  */
 const LOADING_MIN_MS = 5000;
 const LOADING_EACH_MS = 1000;
+
+interface Seen {
+  readonly snapshot: CpuSnapshot;
+  readonly movedAt: number;
+  readonly countedAt: number;
+}
 
 export class Watchdog {
   readonly #boot: Cpu;
@@ -56,8 +66,8 @@ export class Watchdog {
   #asleepSince = 0;
   /** How many CPUs had still to load their modules. */
   #loading = -1;
-  /** When each CPU was last seen to move. */
-  readonly #movedAt = new Map<number, { snapshot: CpuSnapshot; at: number }>();
+  /** When each CPU was last seen to move, and to complete something. */
+  readonly #seen = new Map<number, Seen>();
   /** Goes on by at most POLL_MS from poll to poll. */
   #clockMs = 0;
   #polledAt = performance.now();
@@ -124,31 +134,63 @@ export class Watchdog {
   }
 
   #checkStall(all: readonly CpuSnapshot[]): MachineFailure | undefined {
-    const now = this.#clockMs;
     const loading = all.filter(isLoading).length;
     const oneGotReady = loading !== this.#loading;
     this.#loading = loading;
+    for (const snapshot of all) this.#look(snapshot, oneGotReady);
+    const { stallMs } = this.#options;
+    const loadingMs = Math.max(LOADING_MIN_MS, loading * LOADING_EACH_MS);
     for (const snapshot of all) {
-      const last = this.#movedAt.get(snapshot.cpu);
+      const patienceMs = isLoading(snapshot) ? Math.max(stallMs, loadingMs) : stallMs;
+      const stoodMs = this.#stoodMs(snapshot);
       const stands =
-        last !== undefined &&
-        (isLoading(snapshot) ? !oneGotReady : this.#standsStill(last.snapshot, snapshot));
-      if (!stands) {
-        this.#movedAt.set(snapshot.cpu, { snapshot, at: now });
-        continue;
-      }
-      const stalledMs = now - last.at;
-      const loadingMs = Math.max(LOADING_MIN_MS, loading * LOADING_EACH_MS);
-      const patienceMs = Math.max(this.#options.stallMs, isLoading(snapshot) ? loadingMs : 0);
-      if (stalledMs < patienceMs) continue;
-      return stallFailure(this.#boot, snapshot, all, stalledMs, this.#nameOf);
+        stoodMs >= patienceMs && !(stoodMs < PATIENCE * stallMs && this.#isLed(snapshot, all));
+      const idleMs = this.#clockMs - (this.#seen.get(snapshot.cpu)?.countedAt ?? 0);
+      if (!stands && idleMs < PATIENCE * patienceMs) continue;
+      return stallFailure(this.#boot, snapshot, all, stands ? stoodMs : idleMs, this.#nameOf);
     }
     return undefined;
   }
 
+  /** Notes whether the CPU has moved since the last look. */
+  #look(snapshot: CpuSnapshot, oneGotReady: boolean): void {
+    const now = this.#clockMs;
+    const last = this.#seen.get(snapshot.cpu);
+    const stands =
+      last !== undefined &&
+      (isLoading(snapshot) ? !oneGotReady : this.#standsStill(last.snapshot, snapshot));
+    const counts = this.#options.countsProgress && !isLoading(snapshot) && !this.#isIdle(snapshot);
+    const completes = last === undefined || !counts || last.snapshot.progress !== snapshot.progress;
+    this.#seen.set(snapshot.cpu, {
+      snapshot,
+      movedAt: stands ? last.movedAt : now,
+      countedAt: completes ? now : last.countedAt,
+    });
+  }
+
+  #stoodMs({ cpu }: CpuSnapshot): number {
+    return this.#clockMs - (this.#seen.get(cpu)?.movedAt ?? 0);
+  }
+
+  /** True if one of those who keep it from going on, or who keep those, has moved lately. */
+  #isLed(waiter: CpuSnapshot, all: readonly CpuSnapshot[]): boolean {
+    if (!this.#options.countsProgress) return false; // who only runs may run in circles
+    const chain = new Set([waiter]);
+    for (const one of chain) {
+      const blockers = one.blocked ? blockersOf(one, all) : [];
+      for (const other of all) if (blockers.includes(other.cpu)) chain.add(other);
+    }
+    chain.delete(waiter);
+    return [...chain].some((one) => !one.finished && this.#stoodMs(one) < this.#options.stallMs);
+  }
+
+  /** It has ended, or has nothing to do. */
+  #isIdle({ cpu, finished, waitKind }: CpuSnapshot): boolean {
+    return finished || IDLE_WAITS.has(waitKind) || this.#options.atRest?.(cpu) === true;
+  }
+
   #standsStill(before: CpuSnapshot, now: CpuSnapshot): boolean {
-    if (now.finished || IDLE_WAITS.has(now.waitKind)) return false;
-    if (this.#options.atRest?.(now.cpu) === true) return false;
+    if (this.#isIdle(now)) return false;
     if (now.waitKind === WAIT_NONE && !this.#options.countsProgress) return false;
     return (
       before.waitKind === now.waitKind &&

@@ -255,7 +255,7 @@ function claim(cpu: Cpu, pfn: Pfn): void {
   const page = pageOf(cpu, pfn);
   if (KNOWS_FRAMES) noteAlloc(cpu, frameOf(cpu, pfn), PAGE_WORDS);
   write(cpu, page, Page.held, 1);
-  write(cpu, page, Page.refcount, 1);
+  writeOnce(cpu, page, Page.refcount, 1); // reclaim may still look at the frame's life before: tryIsolate
 }
 
 /** Ends a frame's life (I2). Of two who free it at once, one is found out. */
@@ -267,7 +267,7 @@ function retire(cpu: Cpu, pfn: Pfn): void {
   fillWords(cpu, frameOf(cpu, pfn), POISON, PAGE_WORDS);
   if (KNOWS_FRAMES) noteFree(cpu, frameOf(cpu, pfn), PAGE_WORDS);
   writeOnce(cpu, page, Page.flags, 0);
-  write(cpu, page, Page.refcount, 0);
+  writeOnce(cpu, page, Page.refcount, 0);
   write(cpu, page, Page.mapcount, 0);
   write(cpu, page, Page.mapping, 0);
   write(cpu, page, Page.private, 0);

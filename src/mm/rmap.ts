@@ -32,7 +32,6 @@ import {
   PG_ANON,
   PG_ANON_EXCLUSIVE,
   PG_LAZYFREE,
-  reclaims,
 } from '../machine/page-alloc.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { Page } from '../machine/types.js';
@@ -45,6 +44,7 @@ import {
 } from '../notifier/mmu-notifier.js';
 import { mmuNotifierClearFlushYoung } from '../notifier/mmu-notifier-list.js';
 import { MMU_NOTIFY_CLEAR, mmuNotifierRangeInit } from '../notifier/mmu-notifier-range.js';
+import { keepSubscribersOut, letSubscribersIn } from '../notifier/subscriptions.js';
 import { MmuNotifierRange } from '../notifier/types.js';
 import { downRead, upRead } from '../sync/rwsem.js';
 import { spinLock, spinUnlock } from '../sync/spinlock.js';
@@ -189,11 +189,11 @@ export function unmapNotified(
     stackPop(cpu, range);
     return isGone;
   }
-  if (reclaims(cpu)) downRead(cpu, member(mm, MmStruct.allLock)); // until the end, nobody comes who heard no start
+  keepSubscribersOut(cpu, mm);
   mmuNotifierInvalidateRangeStart(cpu, range);
   const isUnmapped = unmapEntry(cpu, mm, va, pte, pfn, slot);
   mmuNotifierInvalidateRangeEnd(cpu, range);
-  if (reclaims(cpu)) upRead(cpu, member(mm, MmStruct.allLock));
+  letSubscribersIn(cpu, mm);
   stackPop(cpu, range);
   return isUnmapped;
 }

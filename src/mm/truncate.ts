@@ -16,12 +16,13 @@
  * Invariant  I1  No entry maps a page of the file that is not in the cache any more: whoever maps one has the
  *                invalidate lock for reading from when it was looked up, and it is taken out of the cache with that
  *                for writing.
- * Ordering   invalidateLock > vmasLock > page table locks. No mmap lock: a VMA in the file's list keeps its page
- *            tables, since who takes them away takes it off the list first.
+ * Ordering   invalidateLock > vmasLock > allLock > page table locks. No mmap lock: a VMA in the file's list keeps its
+ *            page tables, since who takes them away takes it off the list first; and until the end of what its mm's
+ *            notifiers are told, nobody new listens.
  *
  * @module
  */
-import { readAddress, write, writeAddress } from '#memory';
+import { read, readAddress, write, writeAddress } from '#memory';
 
 import { EINVAL, ENOMEM, EOPNOTSUPP } from '../base/errno.js';
 import { PAGE_SIZE, PAGE_WORDS, WORD_BYTES } from '../base/units.js';
@@ -30,6 +31,7 @@ import { frameWord } from '../machine/frame.js';
 import { frameOf } from '../machine/page-alloc.js';
 import { containerOf, member } from '../memory/layout.js';
 import { listNext } from '../memory/list.js';
+import { keepSubscribersOut, letSubscribersIn } from '../notifier/subscriptions.js';
 import { downRead, downWrite, upRead, upWrite } from '../sync/rwsem.js';
 import { fileFindPage, fileGetPage, fileRemovePages } from './file.js';
 import { putPage } from './page.js';
@@ -124,7 +126,10 @@ function unmapMappingRange(
     const from = Math.max(first - pgoff, 0);
     const to = Math.min(end - pgoff, vmaPages);
     if (from >= to) continue;
+    const mm = read(cpu, vma, VmAreaStruct.mm);
+    keepSubscribersOut(cpu, mm);
     zapPageRangeSingle(cpu, vma, start + from * PAGE_SIZE, start + to * PAGE_SIZE, evenCows);
+    letSubscribersIn(cpu, mm);
   }
   upRead(cpu, member(file, File.vmasLock));
 }

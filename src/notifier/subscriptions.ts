@@ -9,14 +9,13 @@ import { loadAcquire, read, readOnce, storeRelease, write, writeOnce } from '#me
 import { ENOMEM } from '../base/errno.js';
 import type { Cpu } from '../machine/cpu.js';
 import { lockClass } from '../machine/lock-class.js';
-import { reclaims } from '../machine/page-alloc.js';
 import { kzalloc } from '../machine/slab.js';
 import { Waited } from '../machine/types.js';
 import { hlistAddHeadRcu, hlistDelInitRcu, hlistEmpty, type HlistNode } from '../memory/hlist.js';
 import { member, NULL } from '../memory/layout.js';
 import { initListHead } from '../memory/list.js';
 import { MmStruct } from '../mm/types.js';
-import { downWrite, upWrite } from '../sync/rwsem.js';
+import { downRead, downWrite, upRead, upWrite } from '../sync/rwsem.js';
 import { initSpinlock, spinLock, spinUnlock } from '../sync/spinlock.js';
 import { initWaitQueue } from '../sync/wait-queue.js';
 import { HAS_ITREE, HAS_LIST, MmuNotifierSubscriptions } from './types.js';
@@ -111,14 +110,24 @@ export function makeSubscriptions(cpu: Cpu, mm: MmStruct): number {
 }
 
 /**
- * Keeps out reclaim, whose invalidations need no mmap lock: one that began when nobody listened must have ended before
- * somebody does. The mmap lock must be held for writing. Sleeps. @kernel mm_take_all_locks
+ * Keeps out who needs no mmap lock for its invalidation (reclaim, a file that is cut): one that began when nobody
+ * listened must have ended before somebody does. The mmap lock must be held for writing. Sleeps.
+ * @kernel mm_take_all_locks
  */
 export function takeAllLocks(cpu: Cpu, mm: MmStruct): void {
-  if (reclaims(cpu)) downWrite(cpu, member(mm, MmStruct.allLock));
+  downWrite(cpu, member(mm, MmStruct.allLock));
 }
 
 /** @kernel mm_drop_all_locks */
 export function dropAllLocks(cpu: Cpu, mm: MmStruct): void {
-  if (reclaims(cpu)) upWrite(cpu, member(mm, MmStruct.allLock));
+  upWrite(cpu, member(mm, MmStruct.allLock));
+}
+
+/** Until letSubscribersIn, nobody comes who would hear an end without its start. For who has no mmap lock. Sleeps. */
+export function keepSubscribersOut(cpu: Cpu, mm: MmStruct): void {
+  downRead(cpu, member(mm, MmStruct.allLock));
+}
+
+export function letSubscribersIn(cpu: Cpu, mm: MmStruct): void {
+  upRead(cpu, member(mm, MmStruct.allLock));
 }

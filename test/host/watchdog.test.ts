@@ -157,11 +157,25 @@ describe('a stall is found and told', () => {
     });
     assertLines(message, /^stalled: cpu 1 .* runs, for /);
   });
+
+  test('of a CPU that goes from wait to wait, and completes nothing', async () => {
+    const message = await report('stalled', [programs.makeProgress, programs.waitInVain], {
+      stallMs,
+      countsProgress: true,
+    });
+    assertLines(message, /^stalled: cpu 1 .*, for [2-9]\.\d s/); // PATIENCE times as long
+  });
 });
 
 describe('what is no failure', () => {
   test('is a lock that is held for long', async () => {
     const values = await run([programs.holdLong, programs.waitLong], { stallMs: 60_000 });
+    assert.deepEqual(values, ['gave it back', 'got it']);
+  });
+
+  test('is a lock whose holder gets on, though who waits for it does not', async () => {
+    const watchdog = { stallMs: 800, countsProgress: true };
+    const values = await run([programs.holdLong, programs.waitLong], watchdog);
     assert.deepEqual(values, ['gave it back', 'got it']);
   });
 

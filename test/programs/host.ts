@@ -13,7 +13,12 @@ import { CpuArea } from '../../src/machine/types.js';
 import { WAIT_NONE, WAIT_SHOOTDOWN } from '../../src/machine/wait-kind.js';
 import { warn } from '../../src/machine/warn.js';
 import { cacheline, member, type Ptr, struct, word } from '../../src/memory/layout.js';
-import { Completion, initCompletion, waitForCompletion } from '../../src/sync/completion.js';
+import {
+  Completion,
+  initCompletion,
+  waitForCompletion,
+  waitForCompletionTimeout,
+} from '../../src/sync/completion.js';
 import { initMutex, Mutex, mutexLock, mutexUnlock } from '../../src/sync/mutex.js';
 import { downRead, downWrite, initRwsem, Rwsem } from '../../src/sync/rwsem.js';
 import { initSpinlock, Spinlock, spinLock } from '../../src/sync/spinlock.js';
@@ -110,13 +115,16 @@ export function ignoreHalt(cpu: Cpu, arena: HostArena): void {
   for (;;);
 }
 
-/** Holds a lock for several looks of the watchdog, and then gives it back. */
+/** Holds a lock for several looks of the watchdog, counts what it does meanwhile, and then gives it back. */
 export function holdLong(cpu: Cpu, arena: HostArena): string {
   const lock = member(arena, HostArena.first);
   mutexLock(cpu, lock);
   meet(cpu, arena, 2);
   const end = performance.now() + 1200;
-  for (let i = 0; performance.now() < end; i++) cpuRelax(cpu, i);
+  for (let i = 0; performance.now() < end; i++) {
+    noteProgress(cpu, i);
+    cpuRelax(cpu, i);
+  }
   mutexUnlock(cpu, lock);
   return 'gave it back';
 }
@@ -130,6 +138,12 @@ export function waitLong(cpu: Cpu, arena: HostArena): string {
 
 export function waitForNothing(cpu: Cpu, arena: HostArena): void {
   waitForCompletion(cpu, member(arena, HostArena.completion));
+}
+
+/** Waits again and again, and never for long. */
+export function waitInVain(cpu: Cpu, arena: HostArena): void {
+  const completion = member(arena, HostArena.completion);
+  while (!waitForCompletionTimeout(cpu, completion, 20));
 }
 
 // --- deadlocks ---

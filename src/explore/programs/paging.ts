@@ -64,6 +64,13 @@ function setupFile(cpu: Cpu): number {
   return space;
 }
 
+/** … and has been touched. */
+function setupTouchedFile(cpu: Cpu): number {
+  const space = setupFile(cpu) as Space;
+  if (loadPage(cpu, spaceMm(cpu, space), 0) !== 0) bug('a new file is not empty');
+  return space;
+}
+
 // --- tasks ---
 
 function pageout(cpu: Cpu, at: number): void {
@@ -92,6 +99,10 @@ function faultDevice(cpu: Cpu, at: number): void {
 function truncate(cpu: Cpu, at: number): void {
   const error = ftruncate(cpu, read(cpu, at as Space, Space.file) as File, 0);
   if (error !== 0) bug(`ftruncate answered ${error}`);
+}
+
+function mirror(cpu: Cpu, at: number): void {
+  mirrorSpace(cpu, at as Space);
 }
 
 function touchFile(cpu: Cpu, at: number): void {
@@ -188,6 +199,17 @@ export const PAGING_PROGRAMS: readonly ExploreProgram[] = [
         accept('child has old', 'the fork came first'),
         accept('child has new', 'the write came first'),
       ],
+    },
+  ),
+  paging(
+    'truncate-register',
+    'a file becomes shorter while the first interval over it is registered (INV-14)',
+    setupTouchedFile,
+    [task('truncate', truncate), task('register', mirror)],
+    {
+      check: checkGone,
+      observe: () => 'gone',
+      outcomes: [accept('gone', 'who registers has heard of all of it, or of nothing')],
     },
   ),
 ];
