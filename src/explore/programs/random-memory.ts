@@ -298,12 +298,6 @@ function forgetWrites(cpu: Cpu, world: MemoryWorld): boolean {
 
 // --- huge pages ---
 
-/** Throws all of the block away. */
-function discardBlock(cpu: Cpu, world: MemoryWorld): boolean {
-  for (let page = 0; page < FILE_PAGE; page++) threaten(cpu, world, page);
-  return madvise(cpu, mmOf(cpu, world), placeVa(0), PMD_SIZE, uapi.MADV_DONTNEED) === 0;
-}
-
 /** Makes it one page. */
 function collapse(cpu: Cpu, world: MemoryWorld): boolean {
   return madvise(cpu, mmOf(cpu, world), placeVa(0), PMD_SIZE, uapi.MADV_COLLAPSE) === 0;
@@ -373,7 +367,6 @@ export const MEMORY_OPERATIONS: readonly MemoryOperation[] = [
 
 /** Besides these, where there is a huge page. */
 export const HUGE_OPERATIONS: readonly MemoryOperation[] = [
-  { name: 'DONTNEED of the block', run: discardBlock, pages: ONCE },
   { name: 'COLLAPSE', run: collapse, pages: ONCE },
   { name: 'mremap of the block', run: moveBlock, pages: ONCE },
 ];

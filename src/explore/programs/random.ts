@@ -306,9 +306,11 @@ const MIN_FREE_FRAMES = 4;
 /** Huge pages take 2 MiB each: for parent, child, and one that others are gathered in. */
 const HUGE_RAM_BYTES = 12 << 20;
 
+/** What takes more steps with a huge page than a schedule may have: it is split, page by page. */
+const TOO_LONG = ['FREE', 'COLD', 'PAGEOUT'];
 /** All there is on a machine without a reserve. */
 export const HUGE_CHOICES: readonly MemoryOperation[] = [
-  ...MEMORY_OPERATIONS.filter(({ name }) => name !== 'reclaim'),
+  ...MEMORY_OPERATIONS.filter(({ name }) => name !== 'reclaim' && !TOO_LONG.includes(name)),
   ...HUGE_OPERATIONS,
 ];
 
