@@ -7,12 +7,14 @@
  *   npm run bench -- checked               what it costs to have everything checked
  *   npm run bench -- mutants               which strategy finds which planted mistake
  *   npm run bench -- yardstick --rounds 3  with other numbers
+ *   npm run bench -- scaling --json FILE   what many VMAs and many intervals cost; the figures as JSON too
  *
  * @module
  */
 import { Argument, Command, InvalidArgumentError } from 'commander';
 import { tuneEngine } from 'faultline';
 
+import { writeJson } from '../src/cli/output.js';
 import { describeEnvironment, environmentLine } from '../src/report/environment.js';
 import { allocationReport } from './allocation.js';
 import { bootReport } from './boot.js';
@@ -24,19 +26,25 @@ import { mutantTable } from './mutants.js';
 import { buildYardstick } from './native.js';
 import { percpuRefTable } from './percpu-ref.js';
 import { endProgress, showProgress } from './progress.js';
+import { scalingReport } from './scaling.js';
 import { type YardstickOptions, yardstickTable } from './yardstick.js';
 
-const PARTS: Readonly<Record<string, (options: YardstickOptions) => Promise<string>>> = {
-  locks: lockTable,
-  'percpu-ref': percpuRefTable,
-  boot: bootReport,
-  allocation: allocationReport,
-  checked: checkedTable,
-  explore: exploreTable,
-  failures: failureTable,
-  mutants: mutantTable,
-  yardstick: async (options) => (buildYardstick() ? yardstickTable(options) : ''),
-};
+/** What a part has measured: its table, and the figures where it has them apart. */
+type Measured = string | { readonly text: string; readonly figures: object };
+
+const PARTS: Readonly<Record<string, (options: YardstickOptions) => Measured | Promise<Measured>>> =
+  {
+    locks: lockTable,
+    'percpu-ref': percpuRefTable,
+    boot: bootReport,
+    allocation: allocationReport,
+    checked: checkedTable,
+    explore: exploreTable,
+    failures: failureTable,
+    mutants: mutantTable,
+    scaling: scalingReport,
+    yardstick: async (options) => (buildYardstick() ? yardstickTable(options) : ''),
+  };
 
 /** Without being asked for; the table of mutants takes a quarter of an hour. */
 const USUAL = Object.keys(PARTS).filter((name) => name !== 'mutants');
@@ -47,15 +55,26 @@ function positive(text: string): number {
   return value;
 }
 
-async function measure(names: readonly string[], options: YardstickOptions): Promise<void> {
-  console.log(environmentLine(describeEnvironment('wasm', 1)));
+interface MeasureOptions extends YardstickOptions {
+  readonly json?: string;
+}
+
+async function measure(names: readonly string[], options: MeasureOptions): Promise<void> {
+  const environment = describeEnvironment('wasm', 1);
+  const figures: Record<string, object> = {};
+  console.log(environmentLine(environment));
   for (const name of names) {
     const part = PARTS[name];
     if (part === undefined) continue;
     showProgress(name);
-    const text = await part(options);
+    const measured = await part(options);
     endProgress();
+    const text = typeof measured === 'string' ? measured : measured.text;
+    if (typeof measured !== 'string') figures[name] = measured.figures;
     if (text !== '') console.log(`\n${text}`);
+  }
+  if (options.json !== undefined) {
+    writeJson(options.json, { schema: 'faultline.cost/1', environment, ...figures });
   }
 }
 
@@ -68,5 +87,6 @@ await new Command('bench')
   )
   .option('--rounds <n>', 'pairs of runs with the yardstick', positive, 5)
   .option('--seconds <s>', 'length of each of these runs', positive, 2)
+  .option('--json <file>', 'write the figures of the parts that have them apart: scaling')
   .action(measure)
   .parseAsync();

@@ -135,7 +135,7 @@ export {
 export { PROTOCOLS, type ProtocolEntry } from './protocols/registry.js';
 export * as svmEngine from './drivers/svm/engine.js';
 export { deviceClearRange, deviceFence, deviceMapRange } from './drivers/svm/page-table.js';
-export { type SvmTotals, svmTotals } from './drivers/svm/stats.js';
+export { bootSvmStats, type SvmTotals, svmTotals } from './drivers/svm/stats.js';
 export { SvmContext, SvmDevice, SvmEngine, SvmRequest } from './drivers/svm/types.js';
 export { TASKS_MAX } from './explore/control.js';
 export { type ExploreOptions, exploreProgram } from './explore/explore-program.js';

@@ -104,6 +104,7 @@ export const BUSTED_SWAPIN = 364;
 export const BUSTED_SWAPIN_CACHE = 365;
 export const BUSTED_SWAPIN_LOCK = 366;
 export const BUSTED_FREE_SHARED = 367;
+export const BUSTED_REMOTE_WRITE = 368;
 
 // migration
 export const M_18 = 18;

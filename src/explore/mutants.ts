@@ -513,6 +513,13 @@ export const MUTANTS_TABLE: readonly Mutant[] = [
     'MADV_FREE marks a page that another address space has too, of which no entry says that it was written',
   ),
   mutant(
+    numbers.BUSTED_REMOTE_WRITE,
+    'busted-remote-write',
+    'mm/gup.ts',
+    ['remote-write'],
+    'who writes from outside gives the mmap lock back before, and a child gets what is written',
+  ),
+  mutant(
     numbers.BUSTED_FILE_FAULT,
     'busted-file-fault',
     'mm/fault.ts',

@@ -14,14 +14,17 @@
  *                                    which stays read-only
  * Invariant  I1  A pinned anonymous page is exclusive, and stays mapped: what the device sees is what the program
  *                sees.
+ *            I2  A page that is accessed by force is not shared with a child meanwhile, who would see a write, or be
+ *                left with it alone: the mmap lock is held to the end.
  * Ordering   The mmap lock for reading. A stack does not grow.
  *
  * @module
  */
 import { fetchAdd, fetchOr, read, readOnce, writeOnce } from '#memory';
+import { BUSTED_REMOTE_WRITE, isMutant } from '#mutants';
 
 import { EFAULT, EIO, ENOMEM } from '../base/errno.js';
-import { PAGE_SIZE, pageAlignDown } from '../base/units.js';
+import { PAGE_SIZE, pageAlignDown, WORD_BYTES } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { frameWord } from '../machine/frame.js';
 import {
@@ -212,14 +215,21 @@ export function accessRemotePage(
   isWrite: boolean,
 ): number {
   const flags = FOLL_FORCE | (isWrite ? FOLL_WRITE : 0);
-  const pfn = getUserPage(cpu, mm, pageAlignDown(va), flags);
-  if (pfn === 0) return -EIO;
+  mmapReadLock(cpu, mm);
+  const pfn = getUserPageLocked(cpu, mm, pageAlignDown(va), flags);
+  if (isMutant(cpu, BUSTED_REMOTE_WRITE)) mmapReadUnlock(cpu, mm);
+  if (pfn !== 0) {
+    accessFrame(cpu, pfn, (va % PAGE_SIZE) / WORD_BYTES, words, isWrite);
+    putUserPage(cpu, pfn, flags);
+  }
+  if (!isMutant(cpu, BUSTED_REMOTE_WRITE)) mmapReadUnlock(cpu, mm); // I2
+  return pfn === 0 ? -EIO : 0;
+}
+
+function accessFrame(cpu: Cpu, pfn: Pfn, first: number, words: number[], isWrite: boolean): void {
   const frame = frameOf(cpu, pfn);
-  const first = (va % PAGE_SIZE) / 4;
   for (let i = 0; i < words.length; i++) {
     if (isWrite) writeOnce(cpu, frame, frameWord(first + i), words[i] ?? 0);
     else words[i] = readOnce(cpu, frame, frameWord(first + i));
   }
-  putUserPage(cpu, pfn, flags);
-  return 0;
 }

@@ -6,7 +6,7 @@
  *            The notifiers hear of that unmapping only.
  * Invariant  I1  A call that fails leaves the address space as it was, except that MAP_FIXED may have
  *                unmapped what was there.
- * Deviation  No overcommit accounting, no resource limits, no gap kept below stacks, no huge pages.
+ * Deviation  No overcommit accounting, no resource limits, no gap kept below stacks, no hugetlb.
  *
  * @module
  */

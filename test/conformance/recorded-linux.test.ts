@@ -5,15 +5,19 @@
  * @module
  */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 
 import { loadCorpus } from '../../src/conform/corpus.js';
 import { type CaseResult, runCorpus } from '../../src/conform/run.js';
 import { TEST_WORKER } from '../support/crew.js';
+import { deviationOf, fidelityText } from '../support/fidelity.js';
 import { idlePool } from '../support/pools.js';
 
-const CORPORA = ['corpus-6.12.json', 'corpus-random-6.12.json'].map(
-  (name) => new URL(`../../../test/data/linux/${name}`, import.meta.url).pathname,
+const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+const CORPORA = ['corpus-6.12.json', 'corpus-random-6.12.json'].map((name) =>
+  loadCorpus(`${ROOT}test/data/linux/${name}`),
 );
 
 /** Cases that run, and do not do what Linux did. It only gets shorter. */
@@ -31,7 +35,7 @@ const MISSING: Readonly<Record<string, number>> = {
 
 /** The results of a run, which all tests look at. */
 const ran: Promise<CaseResult[]> = runCorpus(
-  CORPORA.flatMap((corpus) => loadCorpus(corpus).cases),
+  CORPORA.flatMap(({ cases }) => cases),
   {
     parallel: 1, // other test files run beside it
     tlb: false,
@@ -63,5 +67,24 @@ describe('what a real Linux 6.12 did', () => {
       if (unsupported !== undefined) missing[unsupported] = (missing[unsupported] ?? 0) + 1;
     }
     assert.deepEqual(missing, MISSING);
+  });
+});
+
+describe('docs/fidelity.md', () => {
+  test('says what this run and the source say; else npm run fidelity has not been run', async () => {
+    const written = readFileSync(`${ROOT}docs/fidelity.md`, 'utf8');
+    assert.equal(written, await fidelityText(await ran, ROOT, CORPORA[0]!));
+  });
+
+  test('has the whole of what a file says that it does otherwise, and no more', () => {
+    const text = `/**
+ * Protocol   One.
+ * Deviation  Two
+ *            lines.
+ * Cost       None.
+ */
+/** Deviation  of something else */`;
+    assert.equal(deviationOf(text), 'Two lines.');
+    assert.equal(deviationOf(text.replace('Deviation', 'Ordering')), undefined);
   });
 });

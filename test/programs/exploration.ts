@@ -30,6 +30,8 @@ export interface Request {
   readonly budget?: { readonly steps: number; readonly schedules: number };
   /** Run every so many-th schedule twice, and compare. */
   readonly repeatEvery?: number;
+  /** A schedule of more steps does not end, as is said of it; 10,000 by default. */
+  readonly stepLimit?: number;
 }
 
 /** What to look for a failure in: as many schedules of the explorer's own PCT, up to the first that fails. */
@@ -69,13 +71,19 @@ function numbersFrom(seed: number): (limit: number) => number {
   };
 }
 
-function planRandom(engine: VirtualEngine, seed: number): void {
+function planRandom(engine: VirtualEngine, seed: number, stepLimit: number): void {
   const random = 1 + numbersFrom(seed)(0x7ffffffe);
-  setPlan(engine.control, { rule: control.RULE_RANDOM, random, stepLimit: STEP_LIMIT });
+  setPlan(engine.control, { rule: control.RULE_RANDOM, random, stepLimit });
 }
 
 /** Priorities in any order, and a few steps at which whoever goes is set back behind all others. */
-function planPct(engine: VirtualEngine, seed: number, tasks: number, longest: number): void {
+function planPct(
+  engine: VirtualEngine,
+  seed: number,
+  tasks: number,
+  longest: number,
+  stepLimit: number,
+): void {
   const next = numbersFrom(seed);
   const priorities = Array.from({ length: tasks }, (_, i) => i + 1);
   for (let i = tasks - 1; i > 0; i--) {
@@ -85,7 +93,7 @@ function planPct(engine: VirtualEngine, seed: number, tasks: number, longest: nu
   const points = Array.from({ length: next(CHANGE_POINTS_MAX + 1) }, () => next(longest));
   const deviations = [...new Set(points)].sort((a, b) => a - b).map((step) => ({ step, task: 0 }));
   const rule = control.RULE_PRIORITY;
-  setPlan(engine.control, { rule, priorities, deviations, stepLimit: STEP_LIMIT });
+  setPlan(engine.control, { rule, priorities, deviations, stepLimit });
 }
 
 async function load({ program: name, mutant }: Request | Search): Promise<{
@@ -115,6 +123,7 @@ async function sample(request: Request): Promise<Answer> {
   const { engine, program } = await load(request);
   const judge = new Judge(engine, program);
   const outcomes: Record<string, number> = {};
+  const { stepLimit = STEP_LIMIT } = request;
   let { random, pct } = request;
   let steps = 0;
   let longest = 1;
@@ -126,8 +135,8 @@ async function sample(request: Request): Promise<Answer> {
     const isRandom = schedules < random;
     schedules++;
     const plan = (): void => {
-      if (isRandom) planRandom(engine, schedules);
-      else planPct(engine, schedules, program.tasks.length, longest);
+      if (isRandom) planRandom(engine, schedules, stepLimit);
+      else planPct(engine, schedules, program.tasks.length, longest, stepLimit);
     };
     plan();
     engine.run();

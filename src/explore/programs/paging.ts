@@ -1,5 +1,5 @@
 /**
- * Pages that go to the swap area, and files that become shorter, while others use them.
+ * Pages that go to the swap area, files that become shorter, and accesses from outside, while others use the memory.
  *
  * @module
  */
@@ -7,10 +7,13 @@ import { read, write } from '#memory';
 
 import { bug } from '../../base/bug.js';
 import { EFAULT } from '../../base/errno.js';
-import { PAGE_SIZE } from '../../base/units.js';
+import { PAGE_SIZE, WORD_BYTES } from '../../base/units.js';
 import type { Cpu } from '../../machine/cpu.js';
 import { NULL } from '../../memory/layout.js';
+import { storeWord } from '../../mm/access.js';
 import { createFile, fput } from '../../mm/file.js';
+import { dupMm } from '../../mm/fork.js';
+import { accessRemotePage } from '../../mm/gup.js';
 import { madvise } from '../../mm/madvise.js';
 import { mmap } from '../../mm/mmap.js';
 import { pteOf } from '../../mm/page-table.js';
@@ -20,6 +23,7 @@ import { type File, MmStruct } from '../../mm/types.js';
 import { MADV_PAGEOUT, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE } from '../../mm/uapi.js';
 import { accept, type ExploreProgram, type ProgramTask, task } from '../program.js';
 import {
+  attachAll,
   checkSpace,
   deviceFault,
   FILLED,
@@ -105,6 +109,27 @@ function touchFile(cpu: Cpu, at: number): void {
   setResult(cpu, at as Space, loadPage(cpu, spaceMm(cpu, at as Space), 0));
 }
 
+/** Another process writes the page; who reads it, reads that. */
+function writeRemote(cpu: Cpu, at: number): void {
+  const mm = spaceMm(cpu, at as Space);
+  if (accessRemotePage(cpu, mm, pageVa(0), [STORED], true) !== 0) bug('nothing was written');
+  const found = loadPage(cpu, mm, 0);
+  if (found !== STORED) bug(`the page reads ${found}: what was written from outside is lost`);
+}
+
+/** A child shares the page, so that the next store copies it. */
+function forkAndStore(cpu: Cpu, at: number): void {
+  const space = at as Space;
+  const child = dupMm(cpu, spaceMm(cpu, space));
+  if (child === NULL) bug('fork has no memory');
+  attachAll(cpu, child);
+  write(cpu, space, Space.child, child);
+  setResult(cpu, space, loadPage(cpu, child, 0));
+  storeWord(cpu, spaceMm(cpu, space), pageVa(0) + WORD_BYTES, STORED);
+  if (loadPage(cpu, child, 0) !== resultOf(cpu, space, cpu.id))
+    bug('a child sees what its parent is written');
+}
+
 // --- what must be true at the end ---
 
 function entryOf(cpu: Cpu, at: number): number {
@@ -160,6 +185,20 @@ export const PAGING_PROGRAMS: readonly ExploreProgram[] = [
       check: checkGone,
       observe: (cpu, at) => (resultOf(cpu, at as Space, 1) === -EFAULT ? 'SIGBUS' : 'read'),
       outcomes: [accept('read', 'the access came first'), accept('SIGBUS', 'it came after')],
+    },
+  ),
+  paging(
+    'remote-write',
+    'a page is written from outside while its process forks',
+    setupFilled,
+    [task('remote', writeRemote), task('fork', forkAndStore)],
+    {
+      observe: (cpu, at) =>
+        resultOf(cpu, at as Space, 1) === FILLED ? 'child has old' : 'child has new',
+      outcomes: [
+        accept('child has old', 'the fork came first'),
+        accept('child has new', 'the write came first'),
+      ],
     },
   ),
   paging(

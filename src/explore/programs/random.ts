@@ -1,10 +1,15 @@
 /**
  * Small random programs: `random-N` is always the same one, of two or three tasks with one to three
- * operations each.
+ * operations each; so are `random-mm-N` and `random-huge-N`.
  *
- * What is drawn from: sections under one, two or three locks, which are always taken in the same order, and
- * what programs and a device do to two pages of an address space. So whatever is drawn ends, and must leave
- * counters that add up and an address space in order.
+ *   random       sections under one, two or three locks, which are always taken in the same order, and what programs
+ *                and a device do to two pages of an address space
+ *   random-mm    everything that can be done to pages (random-memory.ts), on a machine that reclaims, and swaps
+ *   random-huge  the same where the pages are part of a huge one, without reclaim; few operations, for each has
+ *                thousands of steps
+ *
+ * Whatever is drawn ends, and must leave counters that add up and an address space in order, with all in it that was
+ * stored there.
  *
  * @module
  */
@@ -38,6 +43,8 @@ import {
   type Operation,
   type ProgramTask,
 } from '../program.js';
+import { checkMemory, MEMORY_PAGES, setupHuge, setupMemory } from './memory-model.js';
+import { HUGE_OPERATIONS, MEMORY_OPERATIONS, type MemoryOperation } from './random-memory.js';
 import {
   checkSpace,
   deviceFault,
@@ -192,7 +199,7 @@ function fault(cpu: Cpu, at: number, page: number): void {
 
 // --- drawing ---
 
-type PageRun = (cpu: Cpu, at: number, page: number) => void;
+type PageRun = (cpu: Cpu, at: number, page: number) => unknown;
 
 const SECTIONS: readonly Operation[] = [
   { name: 'spin section', run: spinSection },
@@ -214,23 +221,31 @@ const PAGE_OPERATIONS: readonly { readonly name: string; readonly run: PageRun }
 ];
 
 /** Each an operation on one page. */
-function onPage(name: string, operation: PageRun, page: number): Operation {
+function doOnPage(name: string, operation: PageRun, page: number): Operation {
   const run = (cpu: Cpu, at: number): void => {
     operation(cpu, at, page);
   };
-  return { name: `${name} [${page}]`, run };
+  return { name, run };
 }
 
 const OPERATIONS: readonly Operation[] = [
   ...SECTIONS,
   ...PAGE_OPERATIONS.flatMap(({ name, run }) =>
-    Array.from({ length: SPACE_PAGES }, (_, page) => onPage(name, run, page)),
+    Array.from({ length: SPACE_PAGES }, (_, page) => doOnPage(`${name} [${page}]`, run, page)),
   ),
 ];
 
+/** How large programs of a kind are. */
+interface Size {
+  readonly tasksMax: number;
+  readonly operationsMax: number;
+}
 const TASKS_MIN = 2;
-const TASKS_MAX = 3;
-const OPERATIONS_MAX = 3;
+const SMALL: Size = { tasksMax: 3, operationsMax: 3 };
+const SMALLER: Size = { tasksMax: 2, operationsMax: 1 };
+
+/** A number below a limit. */
+type Draw = (limit: number) => number;
 
 /** A number below `limit`, and the state that the next one is drawn from. */
 function draw(state: number, limit: number): [value: number, state: number] {
@@ -240,20 +255,29 @@ function draw(state: number, limit: number): [value: number, state: number] {
   return [((x ^ (x >>> 15)) >>> 0) % limit, (state + 0x9e3779b9) | 0];
 }
 
-function drawTasks(seed: number): ProgramTask[] {
+function drawTasks(seed: number, size: Size, one: (next: Draw) => Operation): ProgramTask[] {
   let state = Math.imul(seed, 0x2545f491) | 0;
   const next = (limit: number): number => {
     const [value, after] = draw(state, limit);
     state = after;
     return value;
   };
-  const count = TASKS_MIN + next(TASKS_MAX - TASKS_MIN + 1);
+  const count = TASKS_MIN + next(size.tasksMax - TASKS_MIN + 1);
   return Array.from({ length: count }, (_, i) => ({
     name: `task ${i}`,
-    operations: Array.from({ length: 1 + next(OPERATIONS_MAX) }, () => {
-      return OPERATIONS[next(OPERATIONS.length)]!;
-    }),
+    operations: Array.from({ length: 1 + next(size.operationsMax) }, () => one(next)),
   }));
+}
+
+const drawOperation = (next: Draw): Operation => OPERATIONS[next(OPERATIONS.length)]!;
+
+/** What is done is as likely for each, whatever pages there are for it. */
+function memoryOperation(choices: readonly MemoryOperation[]): (next: Draw) => Operation {
+  return (next) => {
+    const { name, run, pages } = choices[next(choices.length)]!;
+    const page = pages[next(pages.length)]!;
+    return doOnPage(pages.length === 1 ? name : `${name} [${page}]`, run as PageRun, page);
+  };
 }
 
 function check(cpu: Cpu, at: number): string | undefined {
@@ -264,23 +288,67 @@ function check(cpu: Cpu, at: number): string | undefined {
     read(cpu, world, World.underLock);
   const sections = read(cpu, world, World.sections);
   if (counted !== sections) return `${sections} sections have counted to ${counted}`;
-  return checkSpace(cpu, spaceOf(cpu, at));
+  return checkSpace(cpu, spaceOf(cpu, world));
 }
 
-const NAME = /^random-(\d{1,9})$/;
+/** All but the tasks, of each kind of program, and what draws these. */
+interface Kind extends Pick<
+  ExploreProgram,
+  'setup' | 'check' | 'ramBytes' | 'swapBytes' | 'minFreeFrames'
+> {
+  readonly size: Size;
+  readonly one: (next: Draw) => Operation;
+}
 
-/** The program `random-N`; undefined for any other name. */
+/** More than there are pages, so that none is kept for want of a slot. */
+const SWAP_BYTES = 4 * MEMORY_PAGES * PAGE_SIZE;
+const MIN_FREE_FRAMES = 4;
+/** Huge pages take 2 MiB each: for parent, child, and one that others are gathered in. */
+const HUGE_RAM_BYTES = 12 << 20;
+
+/** What takes more steps with a huge page than a schedule may have: it is split, page by page. */
+const TOO_LONG = ['FREE', 'COLD', 'PAGEOUT'];
+/** All there is on a machine without a reserve. */
+export const HUGE_CHOICES: readonly MemoryOperation[] = [
+  ...MEMORY_OPERATIONS.filter(({ name }) => name !== 'reclaim' && !TOO_LONG.includes(name)),
+  ...HUGE_OPERATIONS,
+];
+
+const KINDS: Readonly<Record<string, Kind>> = {
+  random: { size: SMALL, one: drawOperation, setup, check, ramBytes: SPACE_RAM_BYTES },
+  'random-mm': {
+    size: SMALL,
+    one: memoryOperation(MEMORY_OPERATIONS),
+    setup: setupMemory,
+    check: checkMemory,
+    ramBytes: SPACE_RAM_BYTES,
+    swapBytes: SWAP_BYTES,
+    minFreeFrames: MIN_FREE_FRAMES,
+  },
+  'random-huge': {
+    size: SMALLER,
+    one: memoryOperation(HUGE_CHOICES),
+    setup: setupHuge,
+    check: checkMemory,
+    ramBytes: HUGE_RAM_BYTES,
+    swapBytes: SWAP_BYTES, // without a reserve: the lists of reclaim would take as many steps again
+  },
+};
+
+const NAME = /^(random(?:-mm|-huge)?)-(\d{1,9})$/;
+
+/** The program `random-N`, `random-mm-N` or `random-huge-N`; undefined for any other name. */
 export function randomProgram(name: string): ExploreProgram | undefined {
-  const seed = NAME.exec(name)?.[1];
-  if (seed === undefined) return undefined;
-  const tasks = drawTasks(Number(seed));
+  const [, kind = '', seed = ''] = NAME.exec(name) ?? [];
+  const drawn = KINDS[kind];
+  if (drawn === undefined) return undefined;
+  const { size, one, ...rest } = drawn;
+  const tasks = drawTasks(Number(seed), size, one);
   return defineProgram({
     name,
     title: tasks.map((task) => task.operations.map((o) => o.name).join(', ')).join(' | '),
     tasks,
     ops: { spaceMirror },
-    ramBytes: SPACE_RAM_BYTES,
-    setup,
-    check,
+    ...rest,
   });
 }

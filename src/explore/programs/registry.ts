@@ -97,7 +97,10 @@ const TESTS: readonly ExploreProgram[] = [
   SOUND_COUNTER,
 ];
 
-/** The program of that name; `random-N`, `toy-N` and `locks-N` are drawn with N as their seed. */
+/**
+ * The program of that name; `random-N`, `random-mm-N`, `random-huge-N`, `toy-N` and `locks-N` are drawn with N as their
+ * seed.
+ */
 export function programNamed(name: string): ExploreProgram | undefined {
   const shipped = [...PROGRAMS, ...TESTS].find((program) => program.name === name);
   return shipped ?? toyNamed(name) ?? lockToyNamed(name) ?? randomProgram(name);

@@ -10,7 +10,13 @@ import { read, readAddress, readOnce } from '#memory';
 
 import { PAGE_SIZE } from '../../base/units.js';
 import type { Cpu } from '../../machine/cpu.js';
-import { freeFrameCount, pageOf, PG_SWAPCACHE, ZERO_PFN } from '../../machine/page-alloc.js';
+import {
+  freeFrameCount,
+  pageOf,
+  PG_ANON,
+  PG_SWAPCACHE,
+  ZERO_PFN,
+} from '../../machine/page-alloc.js';
 import { allocatedObjects, slabFrames } from '../../machine/slab.js';
 import { MACHINE, Machine, Page } from '../../machine/types.js';
 import { warningCount, warningTexts } from '../../machine/warn.js';
@@ -64,12 +70,16 @@ export function checkSpaces(
   return checkStructs(cpu, mms) ?? checkWarnings(cpu);
 }
 
-/** True if the frame is in the swap cache, which has a reference. */
+/** True if the frame is in the swap cache, or a file's page, and the cache has a reference. */
 function isCached(cpu: Cpu, pfn: number): boolean {
-  return (readOnce(cpu, pageOf(cpu, pfn), Page.flags) & PG_SWAPCACHE) !== 0;
+  const page = pageOf(cpu, pfn);
+  const flags = readOnce(cpu, page, Page.flags);
+  if ((flags & PG_SWAPCACHE) !== 0) return true;
+  const isAnon = (flags & PG_ANON) !== 0 || readOnce(cpu, page, Page.refcount) === 0;
+  return !isAnon && readOnce(cpu, page, Page.mapping) !== 0;
 }
 
-/** Frames in the swap cache that nobody maps. */
+/** Frames in such a cache that nobody maps. */
 function cachedFrames(cpu: Cpu, mapped: ReadonlyMap<number, number>): number {
   if (read(cpu, MACHINE, Machine.swapSlots) === 0) return 0;
   let count = 0;

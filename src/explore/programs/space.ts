@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { fetchAdd, read, readAddress, readOnce, write, writeAddress, writeOnce } from '#memory';
+import { fetchAdd, fetchOr, read, readAddress, readOnce, write, writeAddress } from '#memory';
 
 import { bug } from '../../base/bug.js';
 import { EBUSY, EFAULT, EPERM } from '../../base/errno.js';
@@ -117,7 +117,7 @@ export function makeSpace(cpu: Cpu): Space {
 /** Says that the CPU of every task may have translations of the space. @kernel mm_cpumask */
 export function attachAll(cpu: Cpu, mm: MmStruct): void {
   const mask = (1 << read(cpu, MACHINE, Machine.cpus)) - 1;
-  writeOnce(cpu, member(mm, MmStruct.tlb), element(TlbContext.cpus, 0), mask);
+  fetchOr(cpu, member(mm, MmStruct.tlb), element(TlbContext.cpus, 0), mask); // reclaim may know it already
 }
 
 // --- what programs do ---

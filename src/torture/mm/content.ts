@@ -24,7 +24,11 @@
  *            A child is compared when it is made: the parent's own cells exactly; of other CPUs' that they are
  *            tags of the page, and that a page was copied at one moment: its two cells, which are stored one
  *            after the other, may not be the wrong way round; unless somebody had pinned it, for then a fork copies
- *            it while others write. And it must not change.
+ *            it while others write. And it must not change. What is wiped on fork is not there
+ *            at all.
+ *
+ *            A stack that grows and a huge page are a CPU's own for a step (own-operations.ts): exactly what was
+ *            stored.
  * Proves     INV-24 for anonymous, file and shared memory, INV-20 and INV-27 as far as a stale access shows in
  *            contents (each frame's generation shows the rest), I1 of fork, I1 of move. Not: what happens
  *            to words that nobody stores to, order between different words, contents of a killed process

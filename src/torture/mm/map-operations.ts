@@ -35,7 +35,7 @@ import {
   World,
 } from './world.js';
 
-const READ_WRITE = uapi.PROT_READ | uapi.PROT_WRITE;
+export const READ_WRITE = uapi.PROT_READ | uapi.PROT_WRITE;
 const PRIVATE = uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS;
 /** Pages of a mapping that lasts for a step. */
 const SCRATCH_PAGES = 6;
@@ -47,12 +47,12 @@ const TRIES_MAX = 100;
 // --- mappings that last for a step ---
 
 /** Maps some pages wherever there is room; negative if memory is out. */
-function mapSomewhere(cpu: Cpu, { at }: Stage, pages: number, flags: number): Va {
+export function mapSomewhere(cpu: Cpu, { at }: Stage, pages: number, flags: number): Va {
   return mmap(cpu, at.mm, 0, bytesOf(pages), READ_WRITE, flags, NULL, 0);
 }
 
 /** Stores a tag, finds it again, and ends the run if it is another; false if the page is gone. */
-function storeAndFind(cpu: Cpu, stage: Stage, va: Va): number | undefined {
+export function storeAndFind(cpu: Cpu, stage: Stage, va: Va): number | undefined {
   const tag = newTag(cpu, stage.world, SCRATCH_TAG);
   const cell = cellVa(va, cpu.id, 0);
   if (storeWord(cpu, stage.at.mm, cell, tag) !== 0) return undefined;
@@ -61,7 +61,7 @@ function storeAndFind(cpu: Cpu, stage: Stage, va: Va): number | undefined {
 }
 
 /** False if the page is gone; ends the run if there is something else. */
-function find(cpu: Cpu, { at, member }: Stage, va: Va, tag: number): boolean {
+export function find(cpu: Cpu, { at, member }: Stage, va: Va, tag: number): boolean {
   if (loadWord(cpu, at.mm, cellVa(va, cpu.id, 0)) !== 0) return false;
   if (cpu.loaded === tag) return true;
   return member.fail(
@@ -71,7 +71,7 @@ function find(cpu: Cpu, { at, member }: Stage, va: Va, tag: number): boolean {
 }
 
 /** Unmaps what lasted for a step; that cannot fail for want of memory for long. */
-function unmapOwn(cpu: Cpu, { at, member }: Stage, va: Va, pages: number): void {
+export function unmapOwn(cpu: Cpu, { at, member }: Stage, va: Va, pages: number): void {
   for (let tries = 0; munmap(cpu, at.mm, va, bytesOf(pages)) !== 0; tries++) {
     disarmFailure(cpu);
     if (tries > TRIES_MAX) member.fail('munmap fails again and again');

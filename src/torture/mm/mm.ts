@@ -41,6 +41,7 @@ import {
 } from './device-operations.js';
 import { MAP_OPERATIONS } from './map-operations.js';
 import { endNotifiers, NOTIFIER_OPERATIONS } from './notifier-operations.js';
+import { OWN_OPERATIONS } from './own-operations.js';
 import { PAGING_OPERATIONS } from './paging-operations.js';
 import { PROCESS_OPERATIONS, spawn } from './process-operations.js';
 import { armFailure, disarmFailure, type Operation, stageOf } from './stage.js';
@@ -62,6 +63,7 @@ import {
 /** What CPUs choose from. */
 const CHOICES: readonly Operation[] = [
   ...MAP_OPERATIONS,
+  ...OWN_OPERATIONS,
   ...ADVICE_OPERATIONS,
   ...PAGING_OPERATIONS,
   ...PROCESS_OPERATIONS,
@@ -86,6 +88,8 @@ const CANDIDATES = 3;
 
 /** Frames for all address spaces and whatever they need: not enough, so that pages go to the swap area. */
 const FREE_FRAMES = 300;
+/** … but in every other run there is room for a few huge pages too: as many frames more. */
+const HUGE_ROOM = 3 * 512;
 
 const ROLES = ['cpu', 'device', 'service', 'reclaim'] as const;
 
@@ -193,7 +197,7 @@ export const mmTarget: TortureTarget = {
     setListForm(cpu, LIST_END_BOTH);
     const world = makeWorld(cpu);
     makeDevices(cpu, world, config);
-    inflate(cpu, world, FREE_FRAMES);
+    inflate(cpu, world, FREE_FRAMES + (config.seed % 2 === 0 ? HUGE_ROOM : 0));
     return world;
   },
   enter(cpu, state, member) {

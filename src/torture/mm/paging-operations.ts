@@ -3,6 +3,7 @@
  *
  * @module
  */
+
 import { EFAULT, EIO, ENOMEM, errnoName } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import type { Cpu } from '../../machine/cpu.js';

@@ -5,6 +5,7 @@
  */
 import { read, writeOnce } from '#memory';
 
+import { EAGAIN, errnoName } from '../../base/errno.js';
 import { PAGE_SIZE } from '../../base/units.js';
 import type { Cpu } from '../../machine/cpu.js';
 import { MACHINE, Machine } from '../../machine/types.js';
@@ -15,7 +16,7 @@ import { mmap } from '../../mm/mmap.js';
 import type { MmStruct } from '../../mm/types.js';
 import * as uapi from '../../mm/uapi.js';
 import { mmdrop, mmgrab } from '../../notifier/mm-count.js';
-import { oomKill } from '../../process/oom-reaper.js';
+import { oomKill, processMrelease } from '../../process/oom-reaper.js';
 import {
   allocTask,
   CLONE_FILES,
@@ -25,9 +26,10 @@ import {
   putTask,
 } from '../../process/task.js';
 import { Task } from '../../process/types.js';
-import { bytesOf, lookAtChild } from './content.js';
+import { bytesOf, lookAtCell, lookAtChild } from './content.js';
 import { disarmFailure, oneOf, type Operation, type Stage } from './stage.js';
 import {
+  CELLS,
   claimTask,
   freePlace,
   giveUpClaim,
@@ -48,6 +50,8 @@ import {
 
 const READ_WRITE = uapi.PROT_READ | uapi.PROT_WRITE;
 const FIXED = uapi.MAP_FIXED;
+/** Pages that are looked at when memory has been taken. */
+const RELEASE_LOOKS = 4;
 
 /** Starts a process in a place that is free; false if there was no memory, or somebody was faster. Sleeps. */
 export function spawn(cpu: Cpu, world: World, index: number): boolean {
@@ -139,6 +143,25 @@ function kill(cpu: Cpu, stage: Stage): boolean {
   return killed;
 }
 
+/** Kills it, and takes its memory at once, beside the reaper: what is not gone is what it was. */
+function release(cpu: Cpu, stage: Stage): boolean {
+  const { at, member, way } = stage;
+  const task = taskOf(cpu, at);
+  if (task === NULL) return false;
+  writeOnce(cpu, at.space, Space.dying, 1);
+  oomKill(cpu, task);
+  putTask(cpu, task);
+  const error = processMrelease(cpu, at.mm);
+  if (error !== 0 && error !== -EAGAIN) {
+    member.fail(`process_mrelease answers ${errnoName(error)}`);
+  }
+  for (let i = 0; i < RELEASE_LOOKS; i++) {
+    lookAtCell(cpu, way, STEADY.first + member.random(STEADY.pages), member.random(CELLS));
+  }
+  if (member.random(2) === 0) exit(cpu, stage);
+  return error === 0;
+}
+
 /** Gives a use of the address space back to a kworker. */
 function putAsync(cpu: Cpu, { at }: Stage): boolean {
   mmget(cpu, at.mm);
@@ -161,6 +184,7 @@ export const PROCESS_OPERATIONS: readonly Operation[] = [
   { name: 'clone_vm', run: clone },
   { name: 'exit', run: exit },
   { name: 'oom_kill', run: kill },
+  { name: 'process_mrelease', run: release },
   { name: 'mmput_async', run: putAsync },
   { name: 'mmgrab', run: grab },
 ];

@@ -97,6 +97,7 @@ export const Space = struct('torture_space', {
   claimed: word, // somebody is the task, for a while; by cmpxchg
   dying: word, // it has been, or is about to be, killed for its memory; marked
   line2: cacheline,
+  line3: cacheline,
   begun: words(VOLATILE.pages), // times that a page's contents began to be in danger; atomic
   ended: words(VOLATILE.pages), // … and that it was over
   pinsBegun: word, // times that a page began to be pinned; atomic
@@ -113,7 +114,7 @@ export const KNOWN_WORDS = 3;
 export const Own = struct('torture_own', {
   engine: SvmEngine,
   seq: word, // of the last tag it has made
-  counts: words(64), // operations, by number
+  counts: words(96), // operations, by number
   shared: words(SHARED.pages * CELLS), // what it has stored in the shared pages last
   known: words(SPACES * ALL_PAGES.pages * CELLS * KNOWN_WORDS),
 });
