@@ -127,7 +127,12 @@ function addRunOptions(command: Command): void {
       100,
     )
     .option('--noise <level>', 'random delays at marked points, 0 to 9', integer(0, NOISE_MAX), 2)
-    .option('--stutter <s>', 'run and stand still for so long; 0 = never', real(0, 1e6), 5)
+    .option(
+      '--stutter <s>',
+      'run for so long, stand still for a tenth of that; 0 = never',
+      real(0, 1e6),
+      5,
+    )
     .option('--shuffle <s>', 'exchange places every so often; 0 = never', real(0, 1e6), 3)
     .option('--onoff <s>', 'take a CPU offline every so often; 0 = never', real(0, 1e6), 2)
     .option('--seed <n>', 'seed of all random choices', integer(1, SEED_MAX), 1)
@@ -174,7 +179,7 @@ async function runTortureCommand(
   if (options.mutants === true) return showMutants(torture, environment, options);
   say(`${environmentLine(environment)}\n`, json);
   const report = await runAll(targets, torture, options);
-  if (!report.canary.reported && !report.interrupted) say(CANARY_UNSEEN, json);
+  if (!report.canary.reported && !report.interrupted) say(canaryUnseen(report.canary), json);
   if (options.busted === true) say(bustedTable(report.results, lookOf(json)), json);
   const file: TortureResultFile = {
     schema: TORTURE_SCHEMA,
@@ -186,8 +191,10 @@ async function runTortureCommand(
   return options.busted === true ? bustedExitCode(report) : tortureExitCode(report);
 }
 
-const CANARY_UNSEEN =
-  'the canary, a lock that is none, was not reported: what this run does not report means nothing';
+function canaryUnseen({ instead }: TortureReport['canary']): string {
+  const said = instead === undefined ? '' : ` (its run said: ${instead})`;
+  return `the canary, a lock that is none, was not reported${said}: what this run does not report means nothing`;
+}
 
 function lookOf(json: string | undefined): { readonly color: boolean; readonly width: number } {
   return { color: wantsColor(json), width: outputWidth(json) };

@@ -176,7 +176,7 @@ export function galleryText(
   return [
     table,
     `mutation score: checked build ${score('checked')}, explore ${score('explore')}`,
-    `canary: ${canary.reported ? `reported after ${seconds(canary.seconds)}` : 'NOT REPORTED'}`,
+    `canary: ${canary.reported ? `reported after ${seconds(canary.seconds)}` : `NOT REPORTED${canary.instead === undefined ? '' : `, but: ${canary.instead}`}`}`,
   ].join('\n');
 }
 

@@ -3,8 +3,9 @@
  *
  * Protocol   safety phase: every now and then, by the options,
  *              rest     all members stand still for a moment: a wake-up that was lost shows, for nobody
- *                       comes any more who would make up for it (rest.ts)
- *              stutter  all members stand still, for as long as they have run
+ *                       comes any more who would make up for it (rest.ts). The longer it takes until all
+ *                       stand, the rarer
+ *              stutter  all members stand still, for a while
  *              shuffle  all stand still, leave, and enter one place further on
  *              onoff    one leaves, and enters again a while later
  *            liveness phase: none of it, and no fault and no delay is made. It lasts until every member has done
@@ -50,6 +51,10 @@ const LIVENESS_MAX_MS = 5000;
 const POLL_MS = 20;
 /** How often all come to rest for a moment, so that a wake-up that was lost is not made up for by the next. */
 const REST_EVERY_MS = 100;
+/** … but most of the time they run: so many times as long as it took until the last one stood. */
+const REST_RARER = 10;
+/** They run so many times as long as they stand still. Deviation: in Linux both take as long. */
+const STUTTER_SHARE = 10;
 /** A CPU stays offline no longer than this: others may wait for what it would do. Unit: milliseconds. */
 const OFFLINE_MAX_MS = 500;
 
@@ -119,7 +124,7 @@ export class Conductor {
       const now = performance.now() - startedAt;
       if (now >= forMs || this.#isOver()) break;
       if (stutterMs > 0 && now >= next.stutter) {
-        await this.#standStill(PAUSE_STAND, Math.min(stutterMs, forMs - now));
+        await this.#standStill(PAUSE_STAND, Math.min(stutterMs / STUTTER_SHARE, forMs - now));
         this.stutters++;
         next.stutter = performance.now() - startedAt + stutterMs;
       } else if (shuffleMs > 0 && now >= next.shuffle) {
@@ -136,7 +141,8 @@ export class Conductor {
         next.onoff = now + onoffMs;
       } else if (now >= next.rest) {
         await this.#standStill(PAUSE_STAND, 0);
-        next.rest = performance.now() - startedAt + REST_EVERY_MS;
+        const then = performance.now() - startedAt;
+        next.rest = then + Math.max(REST_EVERY_MS, REST_RARER * (then - now));
       } else {
         await sleep(Math.min(POLL_MS, Math.max(1, forMs - now)));
       }

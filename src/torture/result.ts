@@ -101,7 +101,12 @@ export interface TargetResult {
 /** A run of several targets. */
 export interface TortureReport {
   /** A run of what is broken: it must have been reported. */
-  readonly canary: { readonly reported: boolean; readonly seconds: number };
+  readonly canary: {
+    readonly reported: boolean;
+    readonly seconds: number;
+    /** What its run said that is not what is wrong with it. */
+    readonly instead?: string;
+  };
   readonly results: readonly TargetResult[];
   readonly interrupted: boolean;
 }

@@ -337,7 +337,7 @@ export async function tortureBusted(
 const CANARY = 'lock_busted';
 const CANARY_MS = 30_000;
 
-/** Runs the canary: true if it was reported, and after how long. */
+/** Runs the canary: whether it was reported, and after how long. */
 export async function runCanary(
   options: TortureOptions,
   pools: WorkerPools,
@@ -355,10 +355,8 @@ export async function runCanary(
     pools,
   );
   const seconds = (performance.now() - startedAt) / 1000;
-  return {
-    reported: violation?.detector === 'invariant' || violation?.detector === 'data race',
-    seconds,
-  };
+  const reported = violation?.detector === 'invariant' || violation?.detector === 'data race';
+  return { reported, seconds, ...(violation && !reported && { instead: violation.what }) };
 }
 
 /**

@@ -157,7 +157,7 @@ function stepReclaim(cpu: Cpu, member: TortureMember): void {
 
 export const mmTarget: TortureTarget = {
   name: 'mm',
-  weight: 15,
+  weight: 25,
   title: 'address spaces: every call on them, devices that use them, notifiers, kills for memory',
   operations: OPERATIONS,
   services: ['service', 'reclaim'],
