@@ -18,6 +18,7 @@ export interface ProgramRun extends CrewOptions {
   readonly watchesMemory?: boolean;
   readonly swapBytes?: number;
   readonly minFreeFrames?: number;
+  readonly deviceBytes?: number;
   /** URL of the module with the programs; usually `import.meta.url` of test/programs/…. */
   readonly module: string;
   /** The exported function that CPU i runs; one name for all, or one for each. */
@@ -56,6 +57,7 @@ export async function runProgram(run: ProgramRun): Promise<ProgramResult> {
     ...(run.watchesMemory && { watchesMemory: true }),
     swapBytes: run.swapBytes ?? 0,
     minFreeFrames: run.minFreeFrames ?? 0,
+    deviceBytes: run.deviceBytes ?? 0,
   });
   const args = run.setup?.(machine.cpu);
   const { entry } = run;

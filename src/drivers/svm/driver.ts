@@ -5,6 +5,8 @@
  * Protocol   invalidate:  lock; setSeq; clear the device's entries; wait until no engine uses them; unlock
  *            fault:       seq = readBegin; mmap lock; hmm_range_fault; unlock; -EBUSY: again
  *                         lock; readRetry: unlock, again; map; unlock
+ *            A device with memory of its own (device-memory.ts) is told what it does itself, too: its own migrations end
+ *            its mappings as all others do, and its own exclusive access concerns nobody but the CPUs.
  * Invariant  I1  Between return of invalidate and the end of the invalidation no device entry in the range
  *                exists, and none can be made (INV-20).
  *            I2  Nothing is mapped into a dead context.
@@ -26,7 +28,7 @@ import type { Cpu } from '../../machine/cpu.js';
 import { defineOps } from '../../machine/ops-table.js';
 import { tlbShootdown } from '../../machine/tlb.js';
 import { WAIT_DEVICE_FENCE } from '../../machine/wait-kind.js';
-import { containerOf, element, type Field, member, type Ptr } from '../../memory/layout.js';
+import { containerOf, element, type Field, member, NULL, type Ptr } from '../../memory/layout.js';
 import { mmapReadLock, mmapReadUnlock } from '../../mm/mmap-lock.js';
 import type { MmStruct } from '../../mm/types.js';
 import {
@@ -35,13 +37,17 @@ import {
   mmuIntervalReadRetry,
   mmuIntervalSetSeq,
 } from '../../notifier/mmu-interval-notifier.js';
-import { mmuNotifierRangeBlockable } from '../../notifier/mmu-notifier-range.js';
+import {
+  MMU_NOTIFY_EXCLUSIVE,
+  mmuNotifierRangeBlockable,
+} from '../../notifier/mmu-notifier-range.js';
 import { type MmuIntervalNotifier, MmuNotifierRange } from '../../notifier/types.js';
 import { RANGE_TIMEOUT_MS } from '../../protocols/protocol.js';
 import { mutexLock, mutexTrylock, mutexUnlock } from '../../sync/mutex.js';
+import { devmemOwner } from '../devmem/devmem.js';
 import { deviceClearRange, deviceMapRange } from './page-table.js';
 import { svmStats } from './stats.js';
-import { SvmContext, SvmRequest, SvmStats } from './types.js';
+import { SvmContext, SvmDevice, SvmRequest, SvmStats } from './types.js';
 
 type RequestArray = Ptr<'svm_requests'>;
 
@@ -69,6 +75,9 @@ export function svmInvalidate(
   curSeq: number,
 ): boolean {
   const context: SvmContext = containerOf(interval, SvmContext.interval);
+  const isExclusive = read(cpu, range, MmuNotifierRange.event) === MMU_NOTIFY_EXCLUSIVE;
+  if (isExclusive && read(cpu, range, MmuNotifierRange.owner) === ownerOf(cpu, context))
+    return true;
   const lock = member(context, SvmContext.lock);
   if (mmuNotifierRangeBlockable(cpu, range)) mutexLock(cpu, lock);
   else if (!mutexTrylock(cpu, lock)) return false;
@@ -92,12 +101,29 @@ export function svmCountInvalidation(cpu: Cpu, range: MmuNotifierRange): void {
   writeAddress(cpu, stats, SvmStats.pages, pages);
 }
 
+/** Whose device-private pages the context's device can use; 0 if it has no memory of its own. */
+export function ownerOf(cpu: Cpu, context: SvmContext): number {
+  const devmem = read(cpu, read(cpu, context, SvmContext.device), SvmDevice.devmem);
+  return devmem === NULL ? 0 : devmemOwner(cpu, devmem);
+}
+
 /** Maps what the CPU has, or what it can be made to have. @kernel dmirror_range_fault */
 export function svmFault(cpu: Cpu, context: SvmContext, request: SvmRequest): number {
+  return faultAndMap(cpu, context, request, mapIntoDevice);
+}
+
+/** Does what a fault does, and has `map` map what was found: as `SvmDriver.fault`. */
+export function faultAndMap(
+  cpu: Cpu,
+  context: SvmContext,
+  request: SvmRequest,
+  map: (cpu: Cpu, context: SvmContext, range: HmmRange) => number,
+): number {
   const range = member(request, SvmRequest.range);
   const interval = member(context, SvmContext.interval);
   const mm = read(cpu, context, SvmContext.mm);
   const lock = member(context, SvmContext.lock);
+  write(cpu, range, HmmRange.devPrivateOwner, ownerOf(cpu, context));
   let deadline = 0;
   for (;;) {
     const seq = mmuIntervalReadBegin(cpu, interval);
@@ -110,7 +136,7 @@ export function svmFault(cpu: Cpu, context: SvmContext, request: SvmRequest): nu
     if (result === 0) {
       mutexLock(cpu, lock);
       if (!mmuIntervalReadRetry(cpu, interval, seq)) {
-        const error = mapIntoDevice(cpu, context, range);
+        const error = map(cpu, context, range);
         mutexUnlock(cpu, lock);
         return error;
       }

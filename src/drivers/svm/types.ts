@@ -51,6 +51,8 @@ export const SvmDevice = struct('svm_device', {
   contexts: ListHead, // open contexts; under contextsLock
   contextCount: word, // under contextsLock
   stopping: word, // service threads are to return when the ring is empty
+  devmem: pointer<'devmem'>(), // memory of its own; NULL = it has none
+  data: word, // the own of who has made the device
   line1: cacheline,
   faultBuffer: FaultBuffer,
 });
