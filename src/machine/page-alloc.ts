@@ -102,6 +102,8 @@ export interface ReclaimOps extends OpsTable {
   readonly wakeKswapd: (cpu: Cpu) => void;
   /** Frees a batch of frames, if it can: how many. Sleeps. @kernel try_to_free_pages */
   readonly directReclaim: (cpu: Cpu, gfp: number) => number;
+  /** How many frames it could free at most. A hint. @kernel zone_reclaimable_pages */
+  readonly reclaimable: (cpu: Cpu) => number;
 }
 
 /** Rounds of direct reclaim in a row that free nothing before an allocation fails. @kernel MAX_RECLAIM_RETRIES */
@@ -197,9 +199,15 @@ function takeReclaiming(cpu: Cpu, order: number, gfp: number): Pfn {
     const pfn = takeFrames(cpu, order, reserve);
     if (pfn !== 0) return pfn;
     inVain = ops.directReclaim(cpu, gfp) > 0 ? 0 : inVain + 1;
-    if (order > COSTLY_ORDER) break;
+    if (order > COSTLY_ORDER || (inVain > 0 && !wouldDo(cpu, ops, order, reserve))) break;
   }
   return takeFrames(cpu, order);
+}
+
+/** True if there were enough frames if all was reclaimed that can be. @kernel should_reclaim_retry */
+function wouldDo(cpu: Cpu, ops: ReclaimOps, order: number, reserve: number): boolean {
+  const available = readOnce(cpu, ZONE, Zone.freeFrames) + ops.reclaimable(cpu);
+  return available >= reserve + (1 << order);
 }
 
 /** True if kswapd should look. A hint: the count may be any moment's. @kernel zone_watermark_ok */

@@ -149,11 +149,16 @@ function waitForPressure(cpu: Cpu, kthread: Kthread): boolean {
   for (;;) {
     prepareToWait(cpu, queue, wait, TASK_UNINTERRUPTIBLE);
     stops = kthreadShouldStop(cpu, kthread);
-    if (stops || (isZoneLow(cpu) && !isHopeless(cpu))) break;
+    if (stops || wantsKswapd(cpu)) break;
     schedule(cpu);
   }
   finishWait(cpu, queue, wait);
   return !stops;
+}
+
+/** True if memory is short, and kswapd has not found out that it cannot help (I2). */
+export function wantsKswapd(cpu: Cpu): boolean {
+  return isZoneLow(cpu) && !isHopeless(cpu);
 }
 
 /** I2 */
@@ -193,6 +198,13 @@ const reclaimOps: ReclaimOps = defineKernelOps({
     fsReclaimRelease(cpu, gfp);
     if (freed > 0) writeOnce(cpu, reclaimOf(cpu), Reclaim.failures, 0); // I2
     return freed;
+  },
+  reclaimable(cpu: Cpu): number {
+    const kinds = hasSwapRoom(cpu) ? [LRU_ANON, LRU_FILE] : [LRU_FILE];
+    return kinds.reduce(
+      (sum, kind) => sum + lruCount(cpu, kind) + lruCount(cpu, kind + LRU_ACTIVE),
+      0,
+    );
   },
 });
 

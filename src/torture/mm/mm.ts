@@ -17,10 +17,9 @@ import { read, write } from '#memory';
 import { runPendingWork } from '../../deferred/kworker.js';
 import { initEngine } from '../../drivers/svm/engine.js';
 import type { Cpu } from '../../machine/cpu.js';
-import { isZoneLow } from '../../machine/page-alloc.js';
 import { element, member as memberOf, NULL } from '../../memory/layout.js';
 import { mmput } from '../../mm/exit.js';
-import { balance } from '../../mm/vmscan.js';
+import { balance, wantsKswapd } from '../../mm/vmscan.js';
 import { LIST_END_BOTH, setListForm } from '../../notifier/boot.js';
 import { bootOomReaper, oomReapPending, setOomDelays } from '../../process/oom-reaper.js';
 import { exitTask } from '../../process/task.js';
@@ -154,7 +153,7 @@ function stepDevice(cpu: Cpu, world: World, member: TortureMember): void {
 function stepReclaim(cpu: Cpu, member: TortureMember): void {
   if (runPendingWork(cpu) > 0) countOther(member, 'work');
   if (oomReapPending(cpu)) countOther(member, 'reap');
-  if (!isZoneLow(cpu)) return;
+  if (!wantsKswapd(cpu)) return;
   balance(cpu);
   countOther(member, 'kswapd');
 }
