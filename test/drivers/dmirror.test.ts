@@ -9,9 +9,16 @@ import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 
 import { MEMORY_DEVICE_COHERENT, MEMORY_DEVICE_PRIVATE } from '../../src/memremap/pagemap.js';
-import { runSelftests, SELFTEST_NAMES, serve } from '../programs/dmirror.js';
+import {
+  runSelftests,
+  SELFTEST_NAMES,
+  serve,
+  TeardownArena,
+  unmapHalf,
+} from '../programs/dmirror.js';
 import { programUrl, runProgram } from '../support/crew.js';
 import { bootMirrors, DEVICE_BYTES, MIRROR_RAM_BYTES } from '../support/dmirror.js';
+import { place } from '../support/machine.js';
 
 const TYPES = { private: MEMORY_DEVICE_PRIVATE, coherent: MEMORY_DEVICE_COHERENT } as const;
 
@@ -23,20 +30,23 @@ for (const [name, type] of Object.entries(TYPES)) {
     let outcomes: Record<string, string> = {};
     before(async () => {
       const { results } = await runProgram({
-        cpus: 2,
+        cpus: 3,
         ramBytes: MIRROR_RAM_BYTES,
         deviceBytes: DEVICE_BYTES,
         module: programUrl('dmirror'),
-        entry: [runSelftests.name, serve.name],
+        entry: [runSelftests.name, serve.name, unmapHalf.name],
         watchdog: { stallMs: 60_000 },
         setup: (cpu) => {
           bootMirrors(cpu);
-          return { type };
+          return { type, arena: place(cpu, TeardownArena) };
         },
       });
       outcomes = results[0]!.value as typeof outcomes;
     });
-    for (const title of SELFTEST_NAMES) test(title, () => { assert.equal(outcomes[title], ''); });
+    for (const title of SELFTEST_NAMES)
+      test(title, () => {
+        assert.equal(outcomes[title], '');
+      });
     for (const title of HUGETLB) test(title, { skip: 'there is no hugetlb' }, () => undefined);
   });
 }

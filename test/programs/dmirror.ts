@@ -5,7 +5,10 @@
  */
 import assert from 'node:assert/strict';
 
+import { read, readOnce, write, writeOnce } from '#memory';
+
 import { EFAULT, EINVAL, ENOENT, EPERM } from '../../src/base/errno.js';
+import { PAGE_SIZE } from '../../src/base/units.js';
 import { runKworker, stopKworkers } from '../../src/deferred/kworker.js';
 import {
   dmirrorRead,
@@ -24,8 +27,12 @@ import {
   dmirrorReleaseMemory,
 } from '../../src/drivers/dmirror/device.js';
 import type { Cpu } from '../../src/machine/cpu.js';
+import { cpuRelax } from '../../src/machine/sched.js';
+import { cacheline, pointer, type Ptr, struct, word } from '../../src/memory/layout.js';
 import { MEMORY_DEVICE_COHERENT, MEMORY_DEVICE_PRIVATE } from '../../src/memremap/pagemap.js';
 import { FOLL_PIN, FOLL_WRITE, getUserPage, putUserPage } from '../../src/mm/gup.js';
+import { useMm } from '../../src/mm/mm-struct.js';
+import { munmap } from '../../src/mm/munmap.js';
 import { MADV_HUGEPAGE } from '../../src/mm/uapi.js';
 import {
   type Answer,
@@ -57,7 +64,7 @@ function assertAll(answer: Answer, cpages = NPAGES, faults = 0): void {
   assert.deepEqual(answer, { result: 0, cpages, faults });
 }
 
-type Body = (world: MirrorWorld) => void;
+type Body = (world: MirrorWorld, arena: TeardownArena) => void;
 
 /** In the order of the kernel's. */
 const SELFTESTS: Readonly<Record<string, Body>> = {
@@ -244,6 +251,8 @@ const SELFTESTS: Readonly<Record<string, Body>> = {
     }
   },
 
+  anon_teardown: teardown,
+
   mixedmap(world) {
     const { space } = world;
     const mirror = world.open();
@@ -366,6 +375,55 @@ const SELFTESTS: Readonly<Record<string, Body>> = {
   },
 };
 
+/**
+ * The device reads the buffer while another CPU unmaps the second half of it: all was there, or it faults. What is left
+ * is as it was.
+ */
+function teardown(world: MirrorWorld, arena: TeardownArena): void {
+  const { cpu, space } = world;
+  const mirror = world.open();
+  write(cpu, arena, TeardownArena.mm, space.mm);
+  for (let time = 1; time <= TIMES; time++) {
+    space.map(0, NPAGES);
+    fill(space, 0, NPAGES);
+    writeOnce(cpu, arena, TeardownArena.asked, time);
+    const answer = mirror.reads(0, NPAGES, own);
+    for (let i = 0; readOnce(cpu, arena, TeardownArena.done) !== time; i++) cpuRelax(cpu, i);
+    if (answer.result === 0) assert.equal(answer.cpages, NPAGES);
+    else assert.equal(answer.result, -EFAULT);
+    sees(space, 0, NPAGES / 2);
+    assert.equal(space.tryLoad(NPAGES / 2), -EFAULT);
+    assert.equal(mirror.reads(NPAGES / 2, 1, own).result, -EFAULT); // the device has forgotten it, too
+  }
+}
+
+/** Unmaps when it is asked to, now and then a little later. */
+export function unmapHalf(cpu: Cpu, { arena }: SelftestArgs): void {
+  for (let time = 1; time <= TIMES; time++) {
+    for (let i = 0; readOnce(cpu, arena, TeardownArena.asked) !== time; i++) cpuRelax(cpu, i);
+    for (let i = 0; i < 200 * time; i++) cpuRelax(cpu, 0);
+    const mm = read(cpu, arena, TeardownArena.mm);
+    useMm(cpu, mm);
+    munmap(cpu, mm, at(NPAGES / 2), (NPAGES / 2) * PAGE_SIZE);
+    writeOnce(cpu, arena, TeardownArena.done, time);
+  }
+}
+
+/** What the reader and the CPU that unmaps tell each other. */
+export const TeardownArena = struct('teardown_arena', {
+  mm: pointer<'mm_struct'>(),
+  line1: cacheline,
+  asked: word, // how many times it is to have unmapped
+  line2: cacheline,
+  done: word, // how many times it has
+});
+export type TeardownArena = Ptr<'teardown_arena'>;
+
+export interface SelftestArgs {
+  readonly type: MemoryType;
+  readonly arena: TeardownArena;
+}
+
 /** The child writes by a mirror of its own; the parent sees it if the memory is shared. */
 function writeInChild(world: MirrorWorld, shared: boolean): void {
   const { space } = world;
@@ -396,15 +454,12 @@ function makeMixed(space: Space, end: number): void {
 export const SELFTEST_NAMES = Object.keys(SELFTESTS);
 
 /** Runs them all: what was wrong with each, or an empty string. */
-export function runSelftests(
-  cpu: Cpu,
-  args: { readonly type: MemoryType },
-): Record<string, string> {
+export function runSelftests(cpu: Cpu, { type, arena }: SelftestArgs): Record<string, string> {
   const outcomes: Record<string, string> = {};
   for (const [name, body] of Object.entries(SELFTESTS)) {
-    const world = new MirrorWorld(cpu, args.type);
+    const world = new MirrorWorld(cpu, type);
     try {
-      body(world);
+      body(world, arena);
       world.end();
       outcomes[name] = '';
     } catch (error) {
