@@ -16,7 +16,7 @@
  *
  * @module
  */
-import { read, readOnce } from '#memory';
+import { read, readOnce, readOwn } from '#memory';
 
 import { type Cpu, cpuArea, cpuOfArea } from '../machine/cpu.js';
 import { lockClassName } from '../machine/lock-class.js';
@@ -72,6 +72,8 @@ export interface CpuSnapshot {
   /** Tells this wait from the CPU's other ones. */
   readonly waitSerial: number;
   readonly progress: number;
+  /** Turns of long loops. */
+  readonly resched: number;
   readonly finished: boolean;
   /** Asleep or spinning; not so if it has been woken and is about to go on. */
   readonly blocked: boolean;
@@ -108,6 +110,7 @@ export function snapshotCpu(cpu: Cpu, id: number): CpuSnapshot {
     waitKind,
     waitObject: readOnce(cpu, area, CpuArea.waitObject),
     waitSerial: readOnce(cpu, area, CpuArea.waitSerial),
+    resched: readOwn(cpu, area, CpuArea.resched),
     progress: readOnce(cpu, area, CpuArea.progress),
     finished: readOnce(cpu, area, CpuArea.finished) !== 0,
     blocked: !SLEEPING_WAITS.has(waitKind) || state !== TASK_RUNNING,

@@ -6,7 +6,8 @@
  *            have slept for STANDSTILL_MS, be it for want of work. A CPU whose wait (or, if the crew counts
  *            progress, whose count) has not moved for stallMs is stalled; waiting for work is not a stall. It has
  *            PATIENCE times as long while one of those who keep it from going on does move: a long queue at a lock is
- *            none. So has a CPU that moves from wait to wait and yet completes nothing, which is a livelock.
+ *            none. So has a CPU that moves from wait to wait, or goes on in a long loop, and yet completes nothing, which is a
+ *            livelock.
  *            Workers that still load their modules are stalled when none of them has got ready for stallMs.
  *            Time in which the watchdog itself did not run (the process was stopped, the host asleep) counts
  *            for nobody.
@@ -195,6 +196,7 @@ export class Watchdog {
     return (
       before.waitKind === now.waitKind &&
       before.waitSerial === now.waitSerial &&
+      before.resched === now.resched &&
       before.progress === now.progress
     );
   }

@@ -24,10 +24,12 @@ import {
   exchange,
   park,
   readOnce,
+  readOwn,
   relax,
   storeRelease,
   unpark,
   writeOnce,
+  writeOwn,
 } from '#memory';
 
 import { bug } from '../base/bug.js';
@@ -200,6 +202,15 @@ export function ownerOnCpu(cpu: Cpu, task: CpuArea): boolean {
 /** Counts completed work for the watchdog, which takes a CPU whose count stands still for stuck. */
 export function noteProgress(cpu: Cpu, count: number): void {
   writeOnce(cpu, cpu.area, CpuArea.progress, count);
+}
+
+/**
+ * Another turn of a loop that may be long: who holds locks all the while is not stuck. Only the watchdog looks at the
+ * count, whenever it likes, so this is no scheduling point. @kernel cond_resched
+ */
+export function condResched(cpu: Cpu): void {
+  const turns = readOwn(cpu, cpu.area, CpuArea.resched);
+  writeOwn(cpu, cpu.area, CpuArea.resched, (turns + 1) | 0);
 }
 
 /** What a CPU waits for, in words. */

@@ -62,6 +62,7 @@ export const CpuArea = struct('cpu_area', {
   waitObject: word, // what is waited for: the lock, the completion, …
   waitSerial: word, // counts waits, so that an observer tells one wait from the next
   progress: word, // counts operations completed, for the watchdog
+  resched: word, // counts turns of long loops, for the watchdog; condResched
   attached: word, // some thread is this CPU
   finished: word, // the CPU's program has returned
   failNth: word, // fallible calls until one is made to fail; 0 = none is; machine/fail.ts

@@ -29,6 +29,7 @@ import {
   PG_ANON_EXCLUSIVE,
   ZERO_PFN,
 } from '../machine/page-alloc.js';
+import { condResched } from '../machine/sched.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import { member, NULL, type Va } from '../memory/layout.js';
 import {
@@ -184,6 +185,7 @@ function copyTables(cpu: Cpu, copy: VmAreaStruct, vma: VmAreaStruct, isCow: bool
   const end = vmaEnd(cpu, vma);
   for (let va: Va = nextPopulated(cpu, from, vmaStart(cpu, vma), end); va < end;) {
     const next = pmdAddrEnd(va, end);
+    condResched(cpu);
     const target = pteAlloc(cpu, to, lock, va);
     if (target === NO_PTE) return false;
     if (!copyTable(cpu, vma, copy, va, target, (next - va) / PAGE_SIZE, isCow)) return false;

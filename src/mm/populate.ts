@@ -10,6 +10,7 @@ import { read } from '#memory';
 import { EFAULT, ENOMEM } from '../base/errno.js';
 import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
+import { condResched } from '../machine/sched.js';
 import { NULL, type Va } from '../memory/layout.js';
 import { FAULT_FLAG_WRITE, handleMmFault, VM_FAULT_ERROR, VM_FAULT_OOM } from './fault.js';
 import { mmapReadLock, mmapReadUnlock } from './mmap-lock.js';
@@ -79,6 +80,7 @@ export function populateLocked(cpu: Cpu, vma: VmAreaStruct, start: Va, end: Va):
   for (let va = start; va < end; va += PAGE_SIZE) {
     const error = faultinPage(cpu, vma, va, isWrite);
     if (error !== 0) return error;
+    condResched(cpu);
   }
   return 0;
 }

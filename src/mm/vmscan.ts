@@ -56,7 +56,7 @@ import {
   type ReclaimOps,
 } from '../machine/page-alloc.js';
 import { allocPercpu } from '../machine/percpu.js';
-import { schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
+import { condResched, schedule, TASK_UNINTERRUPTIBLE } from '../machine/sched.js';
 import { MACHINE, Machine, Page } from '../machine/types.js';
 import { WAIT_NEXT_WORK } from '../machine/wait-kind.js';
 import { member, NULL } from '../memory/layout.js';
@@ -249,6 +249,7 @@ function shrinkLists(cpu: Cpu, kind: number, priority: number, isKswapd: boolean
   let freed = 0;
   let scanned = 0;
   for (; scanned < count; scanned++) {
+    condResched(cpu);
     const pfn = isolateOldest(cpu, kind);
     if (pfn === 0) break;
     if (pfn > 0 && shrinkPage(cpu, pfn)) freed++;

@@ -15,6 +15,7 @@ import { read, readOnce, storeRelease } from '#memory';
 import { PAGE_SIZE } from '../base/units.js';
 import type { Cpu } from '../machine/cpu.js';
 import { PG_ANON, ZERO_PFN } from '../machine/page-alloc.js';
+import { condResched } from '../machine/sched.js';
 import { stackPop, stackPush } from '../machine/stack.js';
 import type { Va } from '../memory/layout.js';
 import {
@@ -78,6 +79,7 @@ export function unmapPageRange(
 ): void {
   let va = nextPopulated(cpu, pgd, start, end);
   while (va < end) {
+    condResched(cpu);
     const next = pmdAddrEnd(va, end);
     const first = pteOf(cpu, pgd, va);
     if (tableState(cpu, first) === TABLE_HUGE) leaveHuge(cpu, gather, first, va, next);

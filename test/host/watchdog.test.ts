@@ -158,13 +158,18 @@ describe('a stall is found and told', () => {
     assertLines(message, /^stalled: cpu 1 .* runs, for /);
   });
 
-  test('of a CPU that goes from wait to wait, and completes nothing', async () => {
-    const message = await report('stalled', [programs.makeProgress, programs.waitInVain], {
-      stallMs,
-      countsProgress: true,
+  for (const [what, program] of [
+    ['goes from wait to wait', programs.waitInVain],
+    ['goes on in a long loop', programs.loopOn],
+  ] as const) {
+    test(`of a CPU that ${what}, and completes nothing`, async () => {
+      const message = await report('stalled', [programs.makeProgress, program], {
+        stallMs,
+        countsProgress: true,
+      });
+      assertLines(message, /^stalled: cpu 1 .*, for [2-9]\.\d s/); // PATIENCE times as long
     });
-    assertLines(message, /^stalled: cpu 1 .*, for [2-9]\.\d s/); // PATIENCE times as long
-  });
+  }
 });
 
 describe('what is no failure', () => {

@@ -7,7 +7,7 @@ import { fetchAdd, readOnce } from '#memory';
 
 import { type Cpu, cpuArea } from '../../src/machine/cpu.js';
 import { lockClass } from '../../src/machine/lock-class.js';
-import { cpuRelax, noteProgress, preemptDisable } from '../../src/machine/sched.js';
+import { condResched, cpuRelax, noteProgress, preemptDisable } from '../../src/machine/sched.js';
 import { tlbAttach, TlbContext, tlbEnter, tlbShootdown } from '../../src/machine/tlb.js';
 import { CpuArea } from '../../src/machine/types.js';
 import { WAIT_NONE, WAIT_SHOOTDOWN } from '../../src/machine/wait-kind.js';
@@ -138,6 +138,14 @@ export function waitLong(cpu: Cpu, arena: HostArena): string {
 
 export function waitForNothing(cpu: Cpu, arena: HostArena): void {
   waitForCompletion(cpu, member(arena, HostArena.completion));
+}
+
+/** Says that it goes on, and gets nowhere. */
+export function loopOn(cpu: Cpu): void {
+  for (let i = 0; ; i++) {
+    condResched(cpu);
+    cpuRelax(cpu, i);
+  }
 }
 
 /** Waits again and again, and never for long. */
