@@ -53,6 +53,8 @@ interface Seen {
   readonly snapshot: CpuSnapshot;
   readonly movedAt: number;
   readonly countedAt: number;
+  /** When one of those who keep it from going on was last seen to move. */
+  ledAt: number;
 }
 
 export class Watchdog {
@@ -139,14 +141,17 @@ export class Watchdog {
     const oneGotReady = loading !== this.#loading;
     this.#loading = loading;
     for (const snapshot of all) this.#look(snapshot, oneGotReady);
+    for (const snapshot of all)
+      if (this.#isLed(snapshot, all)) this.#seenOf(snapshot).ledAt = this.#clockMs;
     const { stallMs } = this.#options;
     const loadingMs = Math.max(LOADING_MIN_MS, loading * LOADING_EACH_MS);
     for (const snapshot of all) {
       const patienceMs = isLoading(snapshot) ? Math.max(stallMs, loadingMs) : stallMs;
-      const stoodMs = this.#stoodMs(snapshot);
-      const stands =
-        stoodMs >= patienceMs && !(stoodMs < PATIENCE * stallMs && this.#isLed(snapshot, all));
-      const idleMs = this.#clockMs - (this.#seen.get(snapshot.cpu)?.countedAt ?? 0);
+      const { movedAt, ledAt, countedAt } = this.#seenOf(snapshot);
+      const [stoodMs, aloneMs, idleMs] = [movedAt, Math.max(movedAt, ledAt), countedAt].map(
+        (at) => this.#clockMs - at,
+      ) as [number, number, number];
+      const stands = aloneMs >= patienceMs || stoodMs >= PATIENCE * patienceMs;
       if (!stands && idleMs < PATIENCE * patienceMs) continue;
       return stallFailure(this.#boot, snapshot, all, stands ? stoodMs : idleMs, this.#nameOf);
     }
@@ -165,12 +170,15 @@ export class Watchdog {
     this.#seen.set(snapshot.cpu, {
       snapshot,
       movedAt: stands ? last.movedAt : now,
+      ledAt: last?.ledAt ?? now,
       countedAt: completes ? now : last.countedAt,
     });
   }
 
-  #stoodMs({ cpu }: CpuSnapshot): number {
-    return this.#clockMs - (this.#seen.get(cpu)?.movedAt ?? 0);
+  #seenOf({ cpu }: CpuSnapshot): Seen {
+    const seen = this.#seen.get(cpu);
+    if (seen === undefined) throw new Error(`cpu ${cpu} was not looked at`);
+    return seen;
   }
 
   /** True if one of those who keep it from going on, or who keep those, has moved lately. */
@@ -182,7 +190,9 @@ export class Watchdog {
       for (const other of all) if (blockers.includes(other.cpu)) chain.add(other);
     }
     chain.delete(waiter);
-    return [...chain].some((one) => !one.finished && this.#stoodMs(one) < this.#options.stallMs);
+    return [...chain].some(
+      (one) => !one.finished && this.#clockMs - this.#seenOf(one).movedAt < this.#options.stallMs,
+    );
   }
 
   /** It has ended, or has nothing to do. */
