@@ -207,7 +207,7 @@ async function playUntil(cast: Cast, isSeen: (played: Played) => boolean): Promi
   }
 }
 
-const ROUNDS = 300;
+const ROUNDS = 150;
 const retried = ({ totals }: Played): boolean => totals.retries > 0;
 
 describe('with more CPUs than cores', () => {

@@ -58,7 +58,6 @@ import type { MmuIntervalNotifier, MmuNotifierRange } from '../../notifier/types
 import { mutexLock, mutexTrylock, mutexUnlock } from '../../sync/mutex.js';
 import { devmemOf } from '../devmem/devmem.js';
 import {
-  CHUNK_PAGES,
   DEVICE_ATOMIC,
   svmFaultRange,
   svmMakeExclusive,
@@ -68,7 +67,7 @@ import {
 } from '../svm/device-memory.js';
 import { tryAgainUntil } from '../svm/driver.js';
 import { deviceEntry } from '../svm/page-table.js';
-import { SvmContext, SvmDevice } from '../svm/types.js';
+import { CHUNK_PAGES, SvmContext, SvmDevice } from '../svm/types.js';
 import { dmirrorGetMemory, dmirrorOf, dmirrorPutMemory } from './device.js';
 import { DmirrorCmd, DmirrorSnapshot } from './types.js';
 

@@ -7,7 +7,7 @@ import { HmmPfn, HmmRange } from '../../hmm/types.js';
 import { address, cacheline, pointer, type Ptr, struct, word, words } from '../../memory/layout.js';
 import { MmuIntervalNotifier } from '../../notifier/types.js';
 import { Rwsem } from '../../sync/rwsem.js';
-import { CHUNK_PAGES } from '../svm/device-memory.js';
+import { CHUNK_PAGES } from '../svm/types.js';
 
 /** One of the devices. @kernel struct dmirror_device */
 export const DmirrorDevice = struct('dmirror_device', {

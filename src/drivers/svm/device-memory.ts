@@ -72,10 +72,8 @@ import {
   svmInvalidate,
   tryAgainUntil,
 } from './driver.js';
-import { SvmContext, SvmDevice, SvmRequest } from './types.js';
+import { CHUNK_PAGES, SvmContext, SvmDevice, SvmRequest } from './types.js';
 
-/** Pages that a driver deals with at once. */
-export const CHUNK_PAGES = 64;
 const CHUNK_BYTES = CHUNK_PAGES * PAGE_SIZE;
 
 /** In the device's page table: it may use the page for atomic operations. */

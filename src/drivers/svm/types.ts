@@ -16,6 +16,9 @@ import { WaitQueue } from '../../sync/wait-queue.js';
 /** Faults the hardware can hold before it drops them. */
 export const FAULT_BUFFER_ENTRIES = 64;
 
+/** Pages that a driver deals with at once. */
+export const CHUNK_PAGES = 64;
+
 /** One fault as the hardware reports it. */
 export const FaultEntry = struct('svm_fault_entry', {
   va: address, // of the page
