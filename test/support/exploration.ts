@@ -21,8 +21,8 @@ export type { Answer, Request } from '../programs/exploration.js';
 const RANDOM = 400;
 const PCT = 1000;
 /** About as many steps, if that is less; but so many schedules. */
-const STEPS = 125_000;
-const FEWEST = 400;
+const STEPS = 90_000;
+const FEWEST = 320;
 /** Every so many-th schedule is run once more. */
 const REPEAT_EVERY = 40;
 
